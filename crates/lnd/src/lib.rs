@@ -2,18 +2,32 @@
 //! that are read or written.
 //!
 //! The `.proto` files are this project's own; names, numbers and types on the wire are LND's. The
-//! clients are always here, the service traits with the feature `server`.
+//! clients are always here, the service traits with the feature `server`, and a connection to a node
+//! with the feature `channel`.
 
 use std::fmt;
 
+#[cfg(feature = "channel")]
+pub mod connect;
+
 /// `package lnrpc`: the node's main service.
-#[allow(missing_docs, missing_debug_implementations, unreachable_pub, clippy::all)]
+#[allow(
+    missing_docs,
+    missing_debug_implementations,
+    unreachable_pub,
+    clippy::all
+)]
 pub mod lnrpc {
     tonic::include_proto!("lnrpc");
 }
 
 /// `package routerrpc`: sending payments.
-#[allow(missing_docs, missing_debug_implementations, unreachable_pub, clippy::all)]
+#[allow(
+    missing_docs,
+    missing_debug_implementations,
+    unreachable_pub,
+    clippy::all
+)]
 pub mod routerrpc {
     tonic::include_proto!("routerrpc");
 }
