@@ -1,0 +1,327 @@
+//! One tokenizer for every header that lists authentication schemes (RFC 9110
+//! §11): `WWW-Authenticate` and `Authorization`.
+//!
+//! It is quote-aware, so text inside a quoted value never starts a scheme, and
+//! each byte is looked at a bounded number of times.
+
+use std::borrow::Cow;
+use std::fmt::Write as _;
+
+use crate::ParseError;
+
+/// The scheme name of MPP, compared without regard to case (RFC 9110 §11.1).
+pub(crate) const SCHEME: &str = "Payment";
+
+/// One scheme of a header value with what follows it.
+#[derive(Debug)]
+pub(crate) struct Element<'a> {
+    pub(crate) scheme: &'a str,
+    pub(crate) content: Result<Content<'a>, ParseError>,
+}
+
+#[derive(Debug)]
+pub(crate) enum Content<'a> {
+    /// A single token, as in `Payment eyJ…`.
+    Token68(&'a str),
+    /// Parameters in order; names as written.
+    Params(Vec<(&'a str, Cow<'a, str>)>),
+}
+
+/// Header octets as text: RFC 9110 leaves them undefined above ASCII, and the
+/// field's practice is ISO-8859-1, where every octet is one character.
+pub(crate) fn latin1(value: &[u8]) -> Cow<'_, str> {
+    match std::str::from_utf8(value) {
+        Ok(text) if text.is_ascii() => Cow::Borrowed(text),
+        _ => Cow::Owned(value.iter().map(|&b| char::from(b)).collect()),
+    }
+}
+
+/// The schemes of one header value. Whatever is not part of a scheme is skipped.
+pub(crate) fn elements(value: &str) -> Elements<'_> {
+    Elements {
+        text: value,
+        bytes: value.as_bytes(),
+        at: 0,
+    }
+}
+
+pub(crate) struct Elements<'a> {
+    text: &'a str,
+    bytes: &'a [u8],
+    at: usize,
+}
+
+const fn is_tchar(b: u8) -> bool {
+    b.is_ascii_alphanumeric()
+        || matches!(
+            b,
+            b'!' | b'#'
+                | b'$'
+                | b'%'
+                | b'&'
+                | b'\''
+                | b'*'
+                | b'+'
+                | b'-'
+                | b'.'
+                | b'^'
+                | b'_'
+                | b'`'
+                | b'|'
+                | b'~'
+        )
+}
+
+const fn is_token68(b: u8) -> bool {
+    b.is_ascii_alphanumeric() || matches!(b, b'-' | b'.' | b'_' | b'~' | b'+' | b'/')
+}
+
+const fn is_space(b: u8) -> bool {
+    matches!(b, b' ' | b'\t')
+}
+
+const SYNTAX: ParseError = ParseError::Syntax("not a list of schemes with parameters");
+
+impl<'a> Iterator for Elements<'a> {
+    type Item = Element<'a>;
+
+    fn next(&mut self) -> Option<Element<'a>> {
+        loop {
+            self.skip(|b| is_space(b) || b == b',');
+            if self.at == self.bytes.len() {
+                return None;
+            }
+            let start = self.at;
+            let scheme = self.take(is_tchar);
+            let spaced = self.peek().is_some_and(is_space);
+            let ended = self.peek().is_none_or(|b| b == b',');
+            if scheme.is_empty() || !(spaced || ended) || self.name_follows(start) {
+                // A parameter or rubbish that belongs to no scheme.
+                self.at = start;
+                self.recover();
+                continue;
+            }
+            let after = self.at;
+            let content = self.content();
+            if content.is_err() {
+                // From a place that is surely outside quotes.
+                self.at = after;
+                self.recover();
+            }
+            return Some(Element { scheme, content });
+        }
+    }
+}
+
+impl<'a> Elements<'a> {
+    fn peek(&self) -> Option<u8> {
+        self.bytes.get(self.at).copied()
+    }
+
+    fn skip(&mut self, class: impl Fn(u8) -> bool) {
+        while self.peek().is_some_and(&class) {
+            self.at += 1;
+        }
+    }
+
+    fn take(&mut self, class: impl Fn(u8) -> bool) -> &'a str {
+        let start = self.at;
+        self.skip(class);
+        // `class` accepts ASCII only, so both ends are character boundaries.
+        self.text.get(start..self.at).unwrap_or_default()
+    }
+
+    /// Whether the text at `from` is a parameter, `name BWS "="`; leaves the position alone.
+    fn name_follows(&mut self, from: usize) -> bool {
+        let before = std::mem::replace(&mut self.at, from);
+        let named = !self.take(is_tchar).is_empty();
+        self.skip(is_space);
+        let follows = named && self.peek() == Some(b'=');
+        self.at = before;
+        follows
+    }
+
+    /// What follows a scheme name, up to the next scheme or the end.
+    fn content(&mut self) -> Result<Content<'a>, ParseError> {
+        self.skip(is_space);
+        if self.peek().is_some_and(|b| b != b',')
+            && let Some(token) = self.token68()?
+        {
+            return Ok(Content::Token68(token));
+        }
+        let mut params = Vec::new();
+        loop {
+            self.skip(|b| is_space(b) || b == b',');
+            if !self.name_follows(self.at) {
+                // The end, the next scheme, or rubbish for `next` to skip.
+                return match self.peek() {
+                    Some(b) if !is_tchar(b) => Err(SYNTAX),
+                    _ => Ok(Content::Params(params)),
+                };
+            }
+            let name = self.take(is_tchar);
+            self.skip(is_space);
+            self.at += 1; // the `=` that `name_follows` saw
+            self.skip(is_space);
+            let value = self.value()?;
+            params.push((name, value));
+            self.skip(is_space);
+            if self.peek().is_some_and(|b| b != b',') {
+                return Err(SYNTAX);
+            }
+        }
+    }
+
+    /// The token after a scheme, unless a parameter stands there. `name=` and
+    /// nothing else is read as a parameter with an empty value.
+    fn token68(&mut self) -> Result<Option<&'a str>, ParseError> {
+        let start = self.at;
+        self.skip(is_token68);
+        let body_end = self.at;
+        self.skip(|b| b == b'=');
+        let (token, padding) = (start..self.at, self.at - body_end);
+        self.skip(is_space);
+        let alone = body_end > start && self.peek().is_none_or(|b| b == b',');
+        let text = self.text.get(token).unwrap_or_default();
+        if alone && (padding != 1 || text.contains('/')) {
+            return Ok(Some(text));
+        }
+        self.at = start;
+        if self.name_follows(start) {
+            Ok(None)
+        } else {
+            Err(SYNTAX)
+        }
+    }
+
+    fn value(&mut self) -> Result<Cow<'a, str>, ParseError> {
+        if self.peek() == Some(b'"') {
+            self.at += 1;
+            return self.quoted();
+        }
+        // Wider than a token, since peers leave dates and digests unquoted.
+        let class = |b: u8| b.is_ascii_graphic() && !matches!(b, b',' | b'"' | b'\\');
+        Ok(Cow::Borrowed(self.take(class)))
+    }
+
+    /// The rest of a quoted-string (RFC 9110 §5.6.4). `\uXXXX` stands for a
+    /// UTF-16 code unit, as deployed; any other `\x` for `x`.
+    fn quoted(&mut self) -> Result<Cow<'a, str>, ParseError> {
+        const UNTERMINATED: ParseError = ParseError::Syntax("a quoted value has no end");
+        let mut start = self.at;
+        let mut decoded: Option<String> = None;
+        loop {
+            let stop = |b: u8| b == b'"' || b == b'\\' || (b.is_ascii_control() && b != b'\t');
+            self.skip(|b| !stop(b));
+            let plain = self.text.get(start..self.at).unwrap_or_default();
+            match self.peek() {
+                None => return Err(UNTERMINATED),
+                Some(b'"') => {
+                    self.at += 1;
+                    return Ok(match decoded {
+                        None => Cow::Borrowed(plain),
+                        Some(mut text) => {
+                            text.push_str(plain);
+                            Cow::Owned(text)
+                        }
+                    });
+                }
+                Some(b'\\') => {
+                    let text = decoded.get_or_insert_default();
+                    text.push_str(plain);
+                    self.at += 1;
+                    text.push(self.escaped()?);
+                    start = self.at;
+                }
+                Some(_) => {
+                    return Err(ParseError::Syntax("a quoted value has a control character"));
+                }
+            }
+        }
+    }
+
+    /// The character after a backslash.
+    fn escaped(&mut self) -> Result<char, ParseError> {
+        const LONE: ParseError = ParseError::Syntax("a quoted value has half a surrogate pair");
+        let Some(unit) = self.utf16_unit(self.at) else {
+            let rest = self.text.get(self.at..).unwrap_or_default();
+            let Some(c) = rest
+                .chars()
+                .next()
+                .filter(|&c| c == '\t' || !c.is_ascii_control())
+            else {
+                return Err(ParseError::Syntax("a quoted value ends in a backslash"));
+            };
+            self.at += c.len_utf8();
+            return Ok(c);
+        };
+        self.at += 5;
+        if !(0xD800..0xE000).contains(&unit) {
+            return char::from_u32(u32::from(unit)).ok_or(LONE);
+        }
+        let low = (self.peek() == Some(b'\\'))
+            .then(|| self.utf16_unit(self.at + 1))
+            .flatten()
+            .ok_or(LONE)?;
+        self.at += 6;
+        char::decode_utf16([unit, low])
+            .next()
+            .and_then(Result::ok)
+            .ok_or(LONE)
+    }
+
+    /// The code unit of `uXXXX` at `from`.
+    fn utf16_unit(&self, from: usize) -> Option<u16> {
+        let escape = self.bytes.get(from..from + 5)?;
+        let (&b'u', digits) = escape.split_first()? else {
+            return None;
+        };
+        digits.iter().try_fold(0u16, |unit, &b| {
+            let digit = char::from(b).to_digit(16)?;
+            Some(unit << 4 | u16::try_from(digit).ok()?)
+        })
+    }
+
+    /// Skips to the next comma outside quotes, so that one malformed element
+    /// does not hide the ones after it.
+    fn recover(&mut self) {
+        let mut quoted = false;
+        while let Some(b) = self.peek() {
+            match b {
+                b'"' => quoted = !quoted,
+                b'\\' if quoted => self.at += 1,
+                b',' if !quoted => return,
+                _ => {}
+            }
+            self.at += 1;
+        }
+        self.at = self.at.min(self.bytes.len());
+    }
+}
+
+/// Appends ` name="value"` with a comma before all but the first parameter, in
+/// printable ASCII: the rest becomes `\uXXXX`.
+pub(crate) fn push_param(header: &mut String, name: &str, value: &str) {
+    if !header.ends_with(SCHEME) {
+        header.push(',');
+    }
+    header.push(' ');
+    header.push_str(name);
+    header.push_str("=\"");
+    for c in value.chars() {
+        match c {
+            '"' | '\\' => {
+                header.push('\\');
+                header.push(c);
+            }
+            ' '..='~' => header.push(c),
+            _ => {
+                for unit in c.encode_utf16(&mut [0; 2]) {
+                    // Writing to a String does not fail.
+                    let _ = write!(header, "\\u{unit:04x}");
+                }
+            }
+        }
+    }
+    header.push('"');
+}

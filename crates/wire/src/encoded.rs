@@ -1,0 +1,255 @@
+//! Base64url text of a JSON object, kept as it was received.
+
+use std::borrow::Cow;
+use std::fmt;
+
+use base64::Engine as _;
+use base64::alphabet;
+use base64::engine::general_purpose::{GeneralPurpose, GeneralPurposeConfig};
+use base64::engine::{DecodePaddingMode, general_purpose::URL_SAFE_NO_PAD};
+use serde::de::{self, DeserializeOwned, Deserializer, MapAccess, SeqAccess, Visitor};
+use serde::{Deserialize, Serialize};
+
+use crate::{EncodeError, ParseError};
+
+/// The longest accepted text of a `request` or `opaque`, in bytes, inclusive.
+pub const MAX_ENCODED_BYTES: usize = 16 * 1024;
+
+const LENIENT: GeneralPurposeConfig = GeneralPurposeConfig::new()
+    .with_decode_padding_mode(DecodePaddingMode::Indifferent)
+    .with_decode_allow_trailing_bits(true);
+const URL_SAFE_ANY: GeneralPurpose = GeneralPurpose::new(&alphabet::URL_SAFE, LENIENT);
+const STANDARD_ANY: GeneralPurpose = GeneralPurpose::new(&alphabet::STANDARD, LENIENT);
+
+/// Decodes either alphabet, with or without padding: peers differ.
+pub(crate) fn decode_base64(text: &str) -> Option<Vec<u8>> {
+    let standard = text.bytes().any(|b| matches!(b, b'+' | b'/'));
+    let engine = if standard { STANDARD_ANY } else { URL_SAFE_ANY };
+    engine.decode(text).ok()
+}
+
+/// RFC 4648 §5 without padding, the form this crate writes.
+pub(crate) fn encode_base64(bytes: &[u8]) -> String {
+    URL_SAFE_NO_PAD.encode(bytes)
+}
+
+/// A JSON object as base64url text: a challenge's `request` or `opaque`.
+///
+/// The text is kept as received, since a client echoes it and the server's
+/// binding covers it byte for byte (draft-httpauth-payment §Challenge Binding).
+/// Equality is equality of that text.
+#[derive(Clone, PartialEq, Eq, Hash)]
+pub struct Encoded(String);
+
+impl Encoded {
+    /// Encodes a value as base64url of its canonical JSON (RFC 8785).
+    ///
+    /// # Errors
+    /// If the value is not a JSON object, or its text would exceed [`MAX_ENCODED_BYTES`].
+    pub fn encode<T: Serialize>(value: &T) -> Result<Self, EncodeError> {
+        let json = serde_json_canonicalizer::to_vec(value)
+            .map_err(|error| EncodeError::Json(error.to_string()))?;
+        if json.first() != Some(&b'{') {
+            return Err(EncodeError::NotAnObject);
+        }
+        let text = encode_base64(&json);
+        if text.len() > MAX_ENCODED_BYTES {
+            return Err(EncodeError::TooLarge {
+                limit: MAX_ENCODED_BYTES,
+            });
+        }
+        Ok(Self(text))
+    }
+
+    /// Takes received text over: base64url or standard alphabet, padded or not.
+    ///
+    /// # Errors
+    /// If it exceeds [`MAX_ENCODED_BYTES`] or does not decode to a JSON object.
+    pub fn parse(text: &str) -> Result<Self, ParseError> {
+        Self::parse_as("request", text)
+    }
+
+    pub(crate) fn parse_as(field: &'static str, text: &str) -> Result<Self, ParseError> {
+        let json = decode_field(field, text)?;
+        let json = String::from_utf8(json)
+            .map_err(|_| ParseError::invalid(field, "does not decode to UTF-8"))?;
+        match serde_json::from_str::<Shape>(&json) {
+            Ok(Shape::Object) => Ok(Self(text.to_owned())),
+            Ok(Shape::Other) => Err(ParseError::invalid(
+                field,
+                "does not decode to a JSON object",
+            )),
+            Err(_) => Err(ParseError::invalid(field, "does not decode to JSON")),
+        }
+    }
+
+    /// A received `opaque`: any base64 text. Only its issuer may look inside, and a
+    /// client has to return it unchanged (draft-httpauth-payment §Optional Parameters).
+    pub(crate) fn parse_opaque(text: &str) -> Result<Self, ParseError> {
+        decode_field("opaque", text).map(|_| Self(text.to_owned()))
+    }
+
+    /// The text as received or encoded.
+    #[must_use]
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+
+    /// The object as a type of the caller's.
+    ///
+    /// # Errors
+    /// If the object does not have the form of `T`.
+    pub fn decode<T: DeserializeOwned>(&self) -> Result<T, serde_json::Error> {
+        serde_json::from_slice(&self.bytes())
+    }
+
+    /// The JSON text inside, as its author wrote it.
+    #[must_use]
+    pub fn json(&self) -> String {
+        String::from_utf8(self.bytes()).unwrap_or_default()
+    }
+
+    /// The object as a JSON value; `Null` for a foreign `opaque` that is not JSON.
+    #[must_use]
+    pub fn value(&self) -> serde_json::Value {
+        self.decode().unwrap_or_default()
+    }
+
+    fn bytes(&self) -> Vec<u8> {
+        decode_base64(&self.0).unwrap_or_default()
+    }
+}
+
+fn decode_field(field: &'static str, text: &str) -> Result<Vec<u8>, ParseError> {
+    if text.is_empty() {
+        return Err(ParseError::invalid(field, "must not be empty"));
+    }
+    if text.len() > MAX_ENCODED_BYTES {
+        return Err(ParseError::TooLarge {
+            field,
+            limit: MAX_ENCODED_BYTES,
+        });
+    }
+    decode_base64(text).ok_or(ParseError::invalid(field, "is not base64url"))
+}
+
+impl fmt::Debug for Encoded {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_tuple("Encoded").field(&self.0).finish()
+    }
+}
+
+impl Serialize for Encoded {
+    fn serialize<S: serde::Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.serialize_str(&self.0)
+    }
+}
+
+impl<'de> Deserialize<'de> for Encoded {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        Wire::deserialize(deserializer)?
+            .into_encoded("request")
+            .map_err(de::Error::custom)
+    }
+}
+
+/// The JSON forms of an encoded object: its text, or the object itself, as MCP
+/// and older peers send it.
+pub(crate) enum Wire<'a> {
+    Text(Cow<'a, str>),
+    Object(serde_json::Value),
+}
+
+impl Wire<'_> {
+    pub(crate) fn into_encoded(self, field: &'static str) -> Result<Encoded, ParseError> {
+        match self {
+            Self::Text(text) => Encoded::parse_as(field, &text),
+            Self::Object(object) => from_object(field, &object),
+        }
+    }
+
+    pub(crate) fn into_opaque(self) -> Result<Encoded, ParseError> {
+        match self {
+            Self::Text(text) => Encoded::parse_opaque(&text),
+            Self::Object(object) => from_object("opaque", &object),
+        }
+    }
+}
+
+fn from_object(field: &'static str, object: &serde_json::Value) -> Result<Encoded, ParseError> {
+    Encoded::encode(object).map_err(|error| match error {
+        EncodeError::TooLarge { limit } => ParseError::TooLarge { field, limit },
+        _ => ParseError::invalid(field, "cannot be written as canonical JSON"),
+    })
+}
+
+impl<'de: 'a, 'a> Deserialize<'de> for Wire<'a> {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        struct WireVisitor;
+        impl<'de> Visitor<'de> for WireVisitor {
+            type Value = Wire<'de>;
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str("base64url text or a JSON object")
+            }
+            fn visit_borrowed_str<E: de::Error>(self, text: &'de str) -> Result<Self::Value, E> {
+                Ok(Wire::Text(Cow::Borrowed(text)))
+            }
+            fn visit_str<E: de::Error>(self, text: &str) -> Result<Self::Value, E> {
+                Ok(Wire::Text(Cow::Owned(text.to_owned())))
+            }
+            fn visit_map<A: MapAccess<'de>>(self, map: A) -> Result<Self::Value, A::Error> {
+                serde_json::Map::deserialize(de::value::MapAccessDeserializer::new(map))
+                    .map(|object| Wire::Object(object.into()))
+            }
+        }
+        deserializer.deserialize_any(WireVisitor)
+    }
+}
+
+/// Checks JSON without building it, with serde_json's limits on depth and numbers,
+/// so that text accepted here can always be read as a `Value` later.
+enum Shape {
+    Object,
+    Other,
+}
+
+impl<'de> Deserialize<'de> for Shape {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        deserializer.deserialize_any(ShapeVisitor)
+    }
+}
+
+struct ShapeVisitor;
+
+impl<'de> Visitor<'de> for ShapeVisitor {
+    type Value = Shape;
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("JSON")
+    }
+    fn visit_bool<E>(self, _: bool) -> Result<Shape, E> {
+        Ok(Shape::Other)
+    }
+    fn visit_i64<E>(self, _: i64) -> Result<Shape, E> {
+        Ok(Shape::Other)
+    }
+    fn visit_u64<E>(self, _: u64) -> Result<Shape, E> {
+        Ok(Shape::Other)
+    }
+    fn visit_f64<E>(self, _: f64) -> Result<Shape, E> {
+        Ok(Shape::Other)
+    }
+    fn visit_str<E>(self, _: &str) -> Result<Shape, E> {
+        Ok(Shape::Other)
+    }
+    fn visit_unit<E>(self) -> Result<Shape, E> {
+        Ok(Shape::Other)
+    }
+    fn visit_seq<A: SeqAccess<'de>>(self, mut seq: A) -> Result<Shape, A::Error> {
+        while seq.next_element::<Shape>()?.is_some() {}
+        Ok(Shape::Other)
+    }
+    fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Shape, A::Error> {
+        while map.next_entry::<Shape, Shape>()?.is_some() {}
+        Ok(Shape::Object)
+    }
+}
