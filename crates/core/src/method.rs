@@ -1,0 +1,343 @@
+//! A rail for one intent: the typed trait that authors write and the object-safe one that the
+//! engine holds.
+
+use std::future::Future;
+
+use async_trait::async_trait;
+use farebox_wire::{Challenge, Encoded, OfferId, Payload, Timestamp};
+use serde::{Deserialize, Serialize, de::DeserializeOwned};
+use serde_json::{Map, Value};
+
+use crate::{
+    channel::{ChannelId, ChannelState, Channels, NoChannels},
+    config::{self, Invalid},
+    intent::{Intent, IntentOf, IntentSpec},
+    plan::{self, AnyPlan, Plan},
+    refusal::{Fault, Refusal, Rejection},
+    settle::{Settle, Settler},
+};
+
+/// What a rail asks for.
+#[derive(Debug)]
+pub struct Quote<I: IntentSpec, D> {
+    request: I::Request,
+    details: D,
+    not_after: Option<Timestamp>,
+    private: Option<Value>,
+}
+
+impl<I: IntentSpec, D> Quote<I, D> {
+    /// The shared request members and the rail's own (`methodDetails`).
+    pub fn new(request: I::Request, details: D) -> Self {
+        Self {
+            request,
+            details,
+            not_after: None,
+            private: None,
+        }
+    }
+
+    /// The challenge must lapse by then (a BOLT11 invoice's expiry).
+    pub fn not_after(mut self, instant: Timestamp) -> Self {
+        self.not_after = Some(instant);
+        self
+    }
+
+    /// What the engine keeps with the challenge and hands back to `verify`, unseen by the payer.
+    /// It costs a store round trip per challenge; prefer the request, which is bound by HMAC.
+    pub fn private(mut self, value: Value) -> Self {
+        self.private = Some(value);
+        self
+    }
+}
+
+/// Why a rail makes no quote. The offer then loses its place in the 402.
+#[derive(Debug)]
+pub enum NoQuote {
+    /// It does not apply: below the currency's minimum, say. The text is for the seller.
+    Declined(String),
+    /// The rail is away.
+    Fault(Fault),
+}
+
+impl From<Fault> for NoQuote {
+    fn from(fault: Fault) -> Self {
+        Self::Fault(fault)
+    }
+}
+
+/// The request as the engine issued and authenticated it: the shared members and the rail's own.
+#[derive(Clone, Debug)]
+pub struct Ask<I: IntentSpec, D> {
+    /// The shared members.
+    pub request: I::Request,
+    /// The rail's own (`methodDetails`).
+    pub details: D,
+}
+
+const DETAILS: &str = "methodDetails";
+
+impl<I: IntentSpec, D: Serialize + DeserializeOwned> Ask<I, D> {
+    /// The wire form. `methodDetails` is left out when it has no members.
+    pub fn encode(&self) -> Result<Encoded, Fault> {
+        let broken = |what| move |e: serde_json::Error| Fault::new(what).caused_by(e);
+        let mut request =
+            serde_json::to_value(&self.request).map_err(broken("serialising a request"))?;
+        let details = serde_json::to_value(&self.details).map_err(broken("serialising details"))?;
+        let empty = details.is_null() || details.as_object().is_some_and(Map::is_empty);
+        if let (Value::Object(map), false) = (&mut request, empty) {
+            map.insert(DETAILS.to_owned(), details);
+        }
+        Encoded::encode(&request).map_err(|e| Fault::new("encoding a request").caused_by(e))
+    }
+
+    /// Reads the wire form. Absent `methodDetails` are those without members.
+    pub fn decode(request: &Encoded) -> Result<Self, serde_json::Error> {
+        let Value::Object(mut map) = request.value() else {
+            return Err(serde::de::Error::custom("the request is no JSON object"));
+        };
+        let details = map
+            .remove(DETAILS)
+            .unwrap_or_else(|| Value::Object(Map::new()));
+        Ok(Self {
+            request: serde_json::from_value(Value::Object(map))?,
+            details: serde_json::from_value(details)?,
+        })
+    }
+}
+
+/// An authenticated presentation, without transport types.
+#[derive(Clone, Copy)]
+#[non_exhaustive]
+pub struct Presented<'a> {
+    /// The challenge, whose every bound member has been checked.
+    pub challenge: &'a Challenge,
+    /// Who the payer says it is. Not checked: a rail compares it with what it recovers.
+    pub source: Option<&'a str>,
+    /// The engine's clock at this presentation.
+    pub now: &'a Timestamp,
+    /// What [`Quote::private`] kept.
+    pub private: Option<&'a Value>,
+    channels: &'a dyn Channels,
+}
+
+impl<'a> Presented<'a> {
+    /// A presentation of `challenge` at `now`.
+    pub fn new(challenge: &'a Challenge, now: &'a Timestamp) -> Self {
+        Self {
+            challenge,
+            source: None,
+            now,
+            private: None,
+            channels: &NoChannels,
+        }
+    }
+
+    /// By this payer.
+    pub fn by(mut self, source: Option<&'a str>) -> Self {
+        self.source = source;
+        self
+    }
+
+    /// With what was kept for it.
+    pub fn with_private(mut self, private: Option<&'a Value>) -> Self {
+        self.private = private;
+        self
+    }
+
+    /// With a view of the channels.
+    pub fn with_channels(mut self, channels: &'a dyn Channels) -> Self {
+        self.channels = channels;
+        self
+    }
+
+    /// Where a channel stands.
+    pub async fn channel(&self, channel: &ChannelId) -> Result<Option<ChannelState>, Fault> {
+        self.channels.state(channel).await
+    }
+}
+
+impl std::fmt::Debug for Presented<'_> {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Presented")
+            .field("challenge", &self.challenge.id)
+            .finish_non_exhaustive()
+    }
+}
+
+/// A rail for the intent `I`. The typed trait that authors write.
+#[diagnostic::on_unimplemented(
+    message = "`{Self}` is not a rail for `{I}`",
+    note = "implement `Rail<{I}>`: METHOD, Details, Payload, Settler, quote, verify and settler"
+)]
+pub trait Rail<I: IntentSpec>: Send + Sync + 'static {
+    /// The method's name on the wire: `tempo`.
+    const METHOD: &'static str;
+    /// The rail's own request members (`methodDetails`).
+    type Details: Serialize + DeserializeOwned + Send + Sync;
+    /// What the payer presents. Unknown members should be ignored, as the protocol asks.
+    type Payload: DeserializeOwned + Send;
+    /// What moves the money; [`NoSettler`](crate::NoSettler) if the proof is the payment.
+    type Settler: Settle;
+
+    /// Checks terms. Pure; called for every offer at startup, and its problems are reported with
+    /// all others.
+    fn check(&self, terms: &I::Terms) -> Result<(), Invalid> {
+        I::check_terms(terms)
+    }
+
+    /// Reaches out once before serving: a chain id to compare, a key to test. An error stops the
+    /// server from starting, so a rail that can recover later should not fail here.
+    fn connect(&self) -> impl Future<Output = Result<(), Fault>> + Send {
+        async { Ok(()) }
+    }
+
+    /// Turns terms into a request. May do I/O (mint an invoice); must not record payments.
+    fn quote(
+        &self,
+        terms: &I::Terms,
+    ) -> impl Future<Output = Result<Quote<I, Self::Details>, NoQuote>> + Send;
+
+    /// Decides whether `payload` pays for `ask`. May read (an RPC, a node); must not write,
+    /// broadcast or claim.
+    ///
+    /// The ask is what the engine issued: it is bound by HMAC, not yet expired, and its terms are
+    /// those the route asks for now. What is left to check is the proof.
+    fn verify(
+        &self,
+        cx: &Presented<'_>,
+        ask: &Ask<I, Self::Details>,
+        payload: Self::Payload,
+    ) -> impl Future<Output = Result<Plan<I::Lifecycle, <Self::Settler as Settle>::Order>, Refusal>> + Send;
+
+    /// What moves the money.
+    fn settler(&self) -> &Self::Settler;
+}
+
+/// A quote as the engine sees it.
+#[derive(Debug)]
+pub struct AnyQuote {
+    /// The request, ready for the wire.
+    pub request: Encoded,
+    /// See [`Quote::not_after`].
+    pub not_after: Option<Timestamp>,
+    /// See [`Quote::private`].
+    pub private: Option<Value>,
+}
+
+/// The object-safe face of [`Rail`]. No method has a default, so that a wrapper cannot lose an
+/// override silently.
+#[async_trait]
+pub trait Method: Send + Sync + 'static {
+    /// The wire pair, `tempo/charge`.
+    fn offer(&self) -> OfferId;
+    /// Its name in configuration and in stored records, by which the reconciler finds the settler
+    /// of a payment. Usually the wire pair.
+    fn name(&self) -> &str;
+    /// The intent.
+    fn intent(&self) -> &dyn Intent;
+    /// What moves the money.
+    fn settler(&self) -> &dyn Settler;
+    /// See [`Rail::check`].
+    fn check(&self, terms: &Value) -> Result<(), Invalid>;
+    /// See [`Rail::connect`].
+    async fn connect(&self) -> Result<(), Fault>;
+    /// See [`Rail::quote`].
+    async fn quote(&self, terms: &Value) -> Result<AnyQuote, NoQuote>;
+    /// See [`Rail::verify`].
+    async fn verify(&self, cx: &Presented<'_>, payload: &Payload) -> Result<AnyPlan, Refusal>;
+}
+
+/// A [`Rail`] as a [`Method`].
+#[derive(Debug)]
+pub struct Typed<R, I> {
+    rail: R,
+    name: String,
+    intent: IntentOf<I>,
+}
+
+impl<I: IntentSpec, R: Rail<I>> Typed<R, I> {
+    /// Wraps a rail under its wire pair's name.
+    pub fn new(rail: R) -> Self {
+        Self::named(rail, format!("{}/{}", R::METHOD, I::NAME))
+    }
+
+    /// Wraps a rail under a name of its own: two instances of one rail need two.
+    pub fn named(rail: R, name: impl Into<String>) -> Self {
+        Self {
+            rail,
+            name: name.into(),
+            intent: IntentOf::default(),
+        }
+    }
+
+    /// The rail.
+    pub fn rail(&self) -> &R {
+        &self.rail
+    }
+}
+
+#[async_trait]
+impl<I: IntentSpec, R: Rail<I>> Method for Typed<R, I> {
+    fn offer(&self) -> OfferId {
+        OfferId::new(R::METHOD, I::NAME)
+    }
+
+    fn name(&self) -> &str {
+        &self.name
+    }
+
+    fn intent(&self) -> &dyn Intent {
+        &self.intent
+    }
+
+    fn settler(&self) -> &dyn Settler {
+        self.rail.settler()
+    }
+
+    fn check(&self, terms: &Value) -> Result<(), Invalid> {
+        self.rail.check(&config::read(terms)?)
+    }
+
+    async fn connect(&self) -> Result<(), Fault> {
+        self.rail.connect().await
+    }
+
+    async fn quote(&self, terms: &Value) -> Result<AnyQuote, NoQuote> {
+        let terms: I::Terms = I::Terms::deserialize(terms)
+            .map_err(|e| Fault::new("reading an offer's terms").caused_by(e))?;
+        let quote = self.rail.quote(&terms).await?;
+        let ask = Ask::<I, R::Details> {
+            request: quote.request,
+            details: quote.details,
+        };
+        Ok(AnyQuote {
+            request: ask.encode()?,
+            not_after: quote.not_after,
+            private: quote.private,
+        })
+    }
+
+    async fn verify(&self, cx: &Presented<'_>, payload: &Payload) -> Result<AnyPlan, Refusal> {
+        let shape = |what: &str, e: &dyn std::fmt::Display| {
+            Rejection::malformed(format!(
+                "the {what} does not fit {}/{}: {e}",
+                R::METHOD,
+                I::NAME
+            ))
+        };
+        let ask = Ask::<I, R::Details>::decode(&cx.challenge.request);
+        let ask = ask.map_err(|e| shape("request", &e))?;
+        // Its error names fields, never values: a payload is a bearer secret.
+        let payload: R::Payload = payload.decode().map_err(|e| shape("payload", &e))?;
+        let plan = self
+            .rail
+            .verify(cx, &ask, payload)
+            .await
+            .map_err(|refusal| match refusal {
+                Refusal::Rejected(r) => Refusal::Rejected(r.on_rail(R::METHOD)),
+                fault => fault,
+            })?;
+        plan::erase(plan).map_err(|e| Fault::new("serialising an order").caused_by(e).into())
+    }
+}

@@ -1,0 +1,154 @@
+//! Moving money.
+
+use std::{fmt, future::Future};
+
+use async_trait::async_trait;
+use serde::{Deserialize, Serialize, de::DeserializeOwned};
+use serde_json::{Map, Value};
+
+use crate::refusal::Rejection;
+
+/// One per payment, the same for every attempt and every lookup. The engine derives it from the
+/// challenge id, so a proof minted anew for the same challenge cannot move money again.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(transparent)]
+pub struct IdempotencyKey(String);
+
+impl IdempotencyKey {
+    /// The key for a challenge id.
+    pub fn for_challenge(id: &str) -> Self {
+        Self(format!("mpp_{id}"))
+    }
+
+    /// The key as text: `mpp_` and the challenge id, 47 characters.
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+}
+
+/// What a rail knows about the money after an attempt.
+///
+/// Not a `Result`: there is no `?` out of money. Only explicit evidence makes `Settled` or
+/// `Declined`; a timeout, a broken connection or an answer that cannot be read is `Unknown`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[must_use]
+pub enum Outcome {
+    /// The money moved.
+    Settled {
+        /// What the receipt's `reference` says.
+        reference: String,
+        /// Further receipt members.
+        receipt: Map<String, Value>,
+    },
+    /// The money did not move and never will for this order.
+    Declined(Rejection),
+    /// Nobody knows yet. The engine parks the payment and asks `lookup` again.
+    Unknown,
+}
+
+impl Outcome {
+    /// Settled under `reference`.
+    pub fn settled(reference: impl Into<String>) -> Self {
+        Self::Settled {
+            reference: reference.into(),
+            receipt: Map::new(),
+        }
+    }
+}
+
+/// Moves money, idempotently under the key. The typed trait that rail authors write.
+pub trait Settle: Send + Sync + 'static {
+    /// All that is needed to move the money, and to find out later whether it moved. Stored
+    /// before the first attempt.
+    type Order: Serialize + DeserializeOwned + Send + Sync;
+
+    /// Carries out the order. Called at most once per key, unless a process died before it
+    /// recorded that it had called.
+    fn settle(
+        &self,
+        key: &IdempotencyKey,
+        order: &Self::Order,
+    ) -> impl Future<Output = Outcome> + Send;
+
+    /// Finds out what became of an order that may or may not have been carried out.
+    ///
+    /// It may carry the order out if the rail makes that idempotent, but it must answer
+    /// `Declined` only when failure is final: an attempt still under way must not succeed later.
+    fn lookup(
+        &self,
+        key: &IdempotencyKey,
+        order: &Self::Order,
+    ) -> impl Future<Output = Outcome> + Send;
+}
+
+/// The order of a rail that never settles: it has no values, so such a plan cannot be written.
+#[derive(Clone, Copy, Debug, Serialize, Deserialize)]
+pub enum Never {}
+
+/// For rails whose proof is the payment (a preimage, a zero-amount proof).
+#[derive(Clone, Copy, Debug, Default)]
+pub struct NoSettler;
+
+impl Settle for NoSettler {
+    type Order = Never;
+
+    async fn settle(&self, _: &IdempotencyKey, order: &Never) -> Outcome {
+        match *order {}
+    }
+
+    async fn lookup(&self, _: &IdempotencyKey, order: &Never) -> Outcome {
+        match *order {}
+    }
+}
+
+/// An order as it is stored: JSON text. May hold what pays (a token, a signed transaction), so
+/// `Debug` does not print it.
+#[derive(Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(transparent)]
+pub struct StoredOrder(String);
+
+impl StoredOrder {
+    /// The stored form of a typed order.
+    pub fn of(order: &impl Serialize) -> Result<Self, serde_json::Error> {
+        serde_json::to_string(order).map(Self)
+    }
+
+    /// The JSON text.
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+}
+
+impl fmt::Debug for StoredOrder {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("StoredOrder([redacted])")
+    }
+}
+
+/// The object-safe face of [`Settle`].
+#[async_trait]
+pub trait Settler: Send + Sync {
+    /// See [`Settle::settle`].
+    async fn settle(&self, key: &IdempotencyKey, order: &StoredOrder) -> Outcome;
+
+    /// See [`Settle::lookup`].
+    async fn lookup(&self, key: &IdempotencyKey, order: &StoredOrder) -> Outcome;
+}
+
+#[async_trait]
+impl<S: Settle> Settler for S {
+    async fn settle(&self, key: &IdempotencyKey, order: &StoredOrder) -> Outcome {
+        match serde_json::from_str(&order.0) {
+            Ok(order) => Settle::settle(self, key, &order).await,
+            // Written by another version: nobody knows what it meant, so nobody may decide.
+            Err(_) => Outcome::Unknown,
+        }
+    }
+
+    async fn lookup(&self, key: &IdempotencyKey, order: &StoredOrder) -> Outcome {
+        match serde_json::from_str(&order.0) {
+            Ok(order) => Settle::lookup(self, key, &order).await,
+            Err(_) => Outcome::Unknown,
+        }
+    }
+}
