@@ -1,0 +1,489 @@
+//! What the account holds: tokens, PaymentIntents and the answers kept for idempotency keys.
+
+use std::collections::{BTreeMap, HashMap};
+
+use serde_json::{Value, json};
+
+use crate::{
+    error::ApiError,
+    fault::Fault,
+    form::Form,
+    model::{Intent, Status, Token, Verdict, declined, test_method},
+};
+
+/// How long an answer is kept for its key. Stripe promises at least this.
+const KEEP_KEYS: u64 = 24 * 3600;
+
+/// A request on the account, its path's id included.
+#[derive(Clone, Debug)]
+pub(crate) enum Call {
+    Grant,
+    Issue,
+    Token(String),
+    Revoke(String),
+    CreateIntent,
+    Intent(String),
+    CancelIntent(String),
+    ListIntents,
+    SearchIntents,
+    Balance,
+}
+
+#[derive(Clone, Debug)]
+pub(crate) struct Answer {
+    pub(crate) status: u16,
+    pub(crate) body: Value,
+}
+
+/// What the account knows about an idempotency key.
+#[derive(Debug)]
+struct Kept {
+    fingerprint: String,
+    at: u64,
+    /// `None` while the first request is being worked on.
+    answer: Option<Answer>,
+}
+
+#[derive(Debug)]
+pub(crate) enum Claim {
+    /// Go ahead, then [`Ledger::keep`] or [`Ledger::release`].
+    New,
+    /// This was the answer.
+    Replay(Answer),
+}
+
+#[derive(Debug, Default)]
+pub(crate) struct Ledger {
+    tokens: HashMap<String, Token>,
+    /// In order of creation.
+    intents: Vec<Intent>,
+    kept: HashMap<String, Kept>,
+    search_lag: u64,
+}
+
+impl Ledger {
+    pub(crate) fn new(search_lag: u64) -> Self {
+        Self {
+            search_lag,
+            ..Self::default()
+        }
+    }
+
+    /// Claims an idempotency key for a request with this fingerprint.
+    pub(crate) fn claim(
+        &mut self,
+        key: &str,
+        fingerprint: &str,
+        now: u64,
+    ) -> Result<Claim, ApiError> {
+        self.kept
+            .retain(|_, kept| kept.answer.is_none() || now < kept.at + KEEP_KEYS);
+        match self.kept.get(key) {
+            None => {
+                let kept = Kept {
+                    fingerprint: fingerprint.to_owned(),
+                    at: now,
+                    answer: None,
+                };
+                self.kept.insert(key.to_owned(), kept);
+                Ok(Claim::New)
+            }
+            Some(kept) if kept.fingerprint != fingerprint => Err(ApiError::idempotency()),
+            Some(Kept { answer: None, .. }) => Err(ApiError::in_use()),
+            Some(Kept {
+                answer: Some(answer),
+                ..
+            }) => Ok(Claim::Replay(answer.clone())),
+        }
+    }
+
+    pub(crate) fn keep(&mut self, key: &str, answer: Answer) {
+        if let Some(kept) = self.kept.get_mut(key) {
+            kept.answer = Some(answer);
+        }
+    }
+
+    pub(crate) fn release(&mut self, key: &str) {
+        self.kept.remove(key);
+    }
+
+    pub(crate) fn intents(&self) -> &[Intent] {
+        &self.intents
+    }
+
+    pub(crate) fn execute(
+        &mut self,
+        call: &Call,
+        form: &Form,
+        fault: Option<&Fault>,
+        now: u64,
+    ) -> Result<Value, ApiError> {
+        self.expire(now);
+        match call {
+            Call::Grant => Ok(self.mint(form, now)?.json("granted_token")),
+            Call::Issue => Ok(self.mint(form, now)?.json("issued_token")),
+            Call::Token(id) => {
+                form.only(&["expand[]"])?;
+                Ok(self.token(id, "id")?.json("granted_token"))
+            }
+            Call::Revoke(id) => {
+                form.only(&[])?;
+                let token = self.token(id, "id")?;
+                token.deactivated.get_or_insert((now, "revoked"));
+                Ok(token.json("granted_token"))
+            }
+            Call::CreateIntent => self.create_intent(form, fault, now),
+            Call::Intent(id) => {
+                form.only(&["expand[]", "client_secret"])?;
+                Ok(self.intent(id)?.json())
+            }
+            Call::CancelIntent(id) => {
+                form.only(&["cancellation_reason"])?;
+                self.cancel(id, now)
+            }
+            Call::ListIntents => self.list(form),
+            Call::SearchIntents => self.search(form, now),
+            Call::Balance => Ok(self.balance()),
+        }
+    }
+
+    /// Moves a PaymentIntent out of `processing` or `requires_action`.
+    pub(crate) fn resolve(&mut self, id: &str, succeeded: bool, now: u64) -> bool {
+        let Some(intent) = self.intents.iter_mut().find(|intent| intent.id == id) else {
+            return false;
+        };
+        if !matches!(intent.status, Status::Processing | Status::RequiresAction) {
+            return false;
+        }
+        if succeeded {
+            intent.status = Status::Succeeded;
+            intent.charge = Some(crate::object_id("ch"));
+            if let Some(token) = self.tokens.get_mut(&intent.token) {
+                token.captured = intent.amount;
+                token.deactivated.get_or_insert((now, "consumed"));
+            }
+        } else {
+            intent.status = Status::RequiresPaymentMethod;
+        }
+        true
+    }
+
+    fn expire(&mut self, now: u64) {
+        for token in self.tokens.values_mut() {
+            if token.expires_at <= now {
+                token
+                    .deactivated
+                    .get_or_insert((token.expires_at, "expired"));
+            }
+        }
+    }
+
+    fn token(&mut self, id: &str, param: &str) -> Result<&mut Token, ApiError> {
+        self.tokens
+            .get_mut(id)
+            .ok_or_else(|| ApiError::missing("shared payment granted token", id, param))
+    }
+
+    fn intent(&mut self, id: &str) -> Result<&mut Intent, ApiError> {
+        self.intents
+            .iter_mut()
+            .find(|intent| intent.id == id)
+            .ok_or_else(|| ApiError::missing("payment_intent", id, "intent"))
+    }
+
+    fn mint(&mut self, form: &Form, now: u64) -> Result<&Token, ApiError> {
+        form.only(&[
+            "payment_method",
+            "customer",
+            "return_url",
+            "usage_limits[currency]",
+            "usage_limits[max_amount]",
+            "usage_limits[expires_at]",
+            "seller_details[network_id]",
+            "seller_details[network_business_profile]",
+            "seller_details[external_id]",
+            "shared_metadata[]",
+            "expand[]",
+        ])?;
+        let payment_method = form.required("payment_method")?;
+        if test_method(payment_method).is_none() {
+            return Err(ApiError::missing(
+                "PaymentMethod",
+                payment_method,
+                "payment_method",
+            ));
+        }
+        let currency = currency(form, "usage_limits[currency]")?;
+        let max_amount = form.required_integer("usage_limits[max_amount]")?;
+        let expires_at = form.required_integer("usage_limits[expires_at]")?;
+        if expires_at <= now {
+            return Err(ApiError::invalid("expires_at must be in the future")
+                .param("usage_limits[expires_at]"));
+        }
+        let seller = ["network_id", "network_business_profile"]
+            .into_iter()
+            .find_map(|key| Some((key, form.get(&format!("seller_details[{key}]"))?.to_owned())));
+        let token = Token {
+            id: crate::object_id("spt"),
+            created: now,
+            payment_method: payment_method.to_owned(),
+            currency,
+            max_amount,
+            expires_at,
+            seller,
+            metadata: form.metadata("shared_metadata")?,
+            deactivated: None,
+            captured: 0,
+        };
+        Ok(self.tokens.entry(token.id.clone()).or_insert(token))
+    }
+
+    fn create_intent(
+        &mut self,
+        form: &Form,
+        fault: Option<&Fault>,
+        now: u64,
+    ) -> Result<Value, ApiError> {
+        form.only(&[
+            "amount",
+            "currency",
+            "confirm",
+            "description",
+            "shared_payment_granted_token",
+            "payment_method_data[shared_payment_granted_token]",
+            "automatic_payment_methods[enabled]",
+            "automatic_payment_methods[allow_redirects]",
+            "metadata[]",
+            "expand[]",
+        ])?;
+        let amount = form.required_integer("amount")?;
+        let currency = currency(form, "currency")?;
+        if amount < minimum(&currency) {
+            let message = format!(
+                "Amount must be at least {} in the smallest unit of {currency}.",
+                minimum(&currency)
+            );
+            return Err(ApiError::invalid(message)
+                .code("amount_too_small")
+                .param("amount"));
+        }
+        if !form.boolean("confirm")? {
+            return Err(ApiError::invalid(
+                "This sandbox confirms as it creates; send confirm=true.",
+            )
+            .param("confirm"));
+        }
+        let metadata = form.metadata("metadata")?;
+        let spellings = [
+            "shared_payment_granted_token",
+            "payment_method_data[shared_payment_granted_token]",
+        ];
+        let param = match spellings.map(|name| form.get(name)) {
+            [Some(_), None] => spellings[0],
+            [None, Some(_)] => spellings[1],
+            [Some(_), Some(_)] => {
+                return Err(
+                    ApiError::invalid("Pass one spelling of the token only.").param(spellings[0])
+                );
+            }
+            [None, None] => {
+                return Err(
+                    ApiError::invalid("You cannot confirm without a payment method.")
+                        .code("payment_intent_unexpected_state")
+                        .param(spellings[0]),
+                );
+            }
+        };
+
+        // From here on the endpoint works, so that its answer is kept for the key.
+        let token = self
+            .token(form.required(param)?, param)
+            .map_err(ApiError::executed)?
+            .clone();
+        let refuse = |message: &str| Err(ApiError::invalid(message).param(param).executed());
+        match token.deactivated {
+            Some((_, "consumed")) => return refuse("The shared payment token has been used."),
+            Some((_, "expired")) => return refuse("The shared payment token has expired."),
+            Some(_) => return refuse("The shared payment token has been revoked."),
+            None => {}
+        }
+        if token.currency != currency {
+            return refuse("The currency is not the one of the shared payment token.");
+        }
+        if amount > token.max_amount {
+            return refuse("The amount is above the shared payment token's maximum.");
+        }
+        let verdict = match fault {
+            Some(Fault::Decline(code)) => declined(code),
+            Some(Fault::RequiresAction) => Verdict::Status(Status::RequiresAction),
+            Some(Fault::Processing) => Verdict::Status(Status::Processing),
+            _ => test_method(&token.payment_method).unwrap_or(Verdict::Status(Status::Succeeded)),
+        };
+        let (status, error) = match verdict {
+            Verdict::Status(status) => (status, None),
+            Verdict::Declined(error) => (Status::RequiresPaymentMethod, Some(error)),
+        };
+        let intent = Intent {
+            id: crate::object_id("pi"),
+            created: now,
+            amount,
+            currency,
+            status,
+            token: token.id.clone(),
+            payment_method: crate::object_id("pm"),
+            metadata,
+            description: form.get("description").map(str::to_owned),
+            charge: (status == Status::Succeeded).then(|| crate::object_id("ch")),
+            last_error: error.clone(),
+            canceled_at: None,
+        };
+        let json = intent.json();
+        self.intents.push(intent);
+        if status == Status::Succeeded {
+            let token = self.token(&token.id, param)?;
+            token.captured = amount;
+            token.deactivated = Some((now, "consumed"));
+        }
+        match error {
+            Some(error) => Err(error.payment_intent(json)),
+            None => Ok(json),
+        }
+    }
+
+    fn cancel(&mut self, id: &str, now: u64) -> Result<Value, ApiError> {
+        let intent = self.intent(id)?;
+        match intent.status {
+            Status::RequiresAction | Status::RequiresPaymentMethod => {
+                intent.status = Status::Canceled;
+                intent.canceled_at = Some(now);
+                Ok(intent.json())
+            }
+            status => {
+                let message = format!(
+                    "You cannot cancel this PaymentIntent because it has a status of {}.",
+                    status.as_str()
+                );
+                Err(ApiError::invalid(message)
+                    .code("payment_intent_unexpected_state")
+                    .payment_intent(intent.json())
+                    .executed())
+            }
+        }
+    }
+
+    fn list(&self, form: &Form) -> Result<Value, ApiError> {
+        form.only(&[
+            "limit",
+            "created[gte]",
+            "created[lte]",
+            "starting_after",
+            "expand[]",
+        ])?;
+        let from = form.integer("created[gte]")?.unwrap_or(0);
+        let to = form.integer("created[lte]")?.unwrap_or(u64::MAX);
+        // Newest first, as Stripe lists.
+        let mut found: Vec<&Intent> = self
+            .intents
+            .iter()
+            .rev()
+            .filter(|i| (from..=to).contains(&i.created))
+            .collect();
+        if let Some(after) = form.get("starting_after") {
+            let at = found.iter().position(|intent| intent.id == after);
+            let at =
+                at.ok_or_else(|| ApiError::missing("payment_intent", after, "starting_after"))?;
+            found.drain(..=at);
+        }
+        page("list", "/v1/payment_intents", &found, form)
+    }
+
+    /// `metadata['key']:'value'`, with `AND` between several.
+    fn search(&self, form: &Form, now: u64) -> Result<Value, ApiError> {
+        form.only(&["query", "limit", "page", "expand[]"])?;
+        let wanted = query(form.required("query")?)?;
+        let seen = |intent: &&Intent| intent.created + self.search_lag <= now;
+        let matches = |intent: &&Intent| {
+            wanted
+                .iter()
+                .all(|(key, value)| intent.metadata.get(key) == Some(value))
+        };
+        let found: Vec<&Intent> = self
+            .intents
+            .iter()
+            .rev()
+            .filter(seen)
+            .filter(matches)
+            .collect();
+        page("search_result", "/v1/payment_intents/search", &found, form)
+    }
+
+    fn balance(&self) -> Value {
+        let mut sums: BTreeMap<&str, u64> = BTreeMap::new();
+        for intent in self
+            .intents
+            .iter()
+            .filter(|intent| intent.status == Status::Succeeded)
+        {
+            *sums.entry(&intent.currency).or_default() += intent.amount;
+        }
+        let available: Vec<Value> = sums
+            .into_iter()
+            .map(|(currency, amount)| {
+                json!({ "amount": amount, "currency": currency, "source_types": { "card": amount } })
+            })
+            .collect();
+        json!({ "object": "balance", "available": available, "livemode": false, "pending": [] })
+    }
+}
+
+fn page(object: &str, url: &str, found: &[&Intent], form: &Form) -> Result<Value, ApiError> {
+    let limit = form.integer("limit")?.unwrap_or(10);
+    if !(1..=100).contains(&limit) {
+        return Err(ApiError::invalid("The limit must be between 1 and 100").param("limit"));
+    }
+    let limit = usize::try_from(limit).unwrap_or(100);
+    let data: Vec<Value> = found
+        .iter()
+        .take(limit)
+        .map(|intent| intent.json())
+        .collect();
+    Ok(json!({ "object": object, "data": data, "has_more": found.len() > limit, "url": url }))
+}
+
+fn query(text: &str) -> Result<Vec<(String, String)>, ApiError> {
+    let clause = |clause: &str| {
+        let (key, value) = clause.trim().strip_prefix("metadata[")?.split_once("]:")?;
+        let unquote = |text: &str| -> Option<String> {
+            ['\'', '"'].into_iter().find_map(|quote| {
+                text.strip_prefix(quote)?
+                    .strip_suffix(quote)
+                    .map(str::to_owned)
+            })
+        };
+        Some((unquote(key)?, unquote(value)?))
+    };
+    text.split(" AND ")
+        .map(|part| {
+            clause(part).ok_or_else(|| ApiError::invalid("Cannot read the query").param("query"))
+        })
+        .collect()
+}
+
+fn currency(form: &Form, name: &str) -> Result<String, ApiError> {
+    let text = form.required(name)?;
+    if text.len() == 3 && text.bytes().all(|b| b.is_ascii_alphabetic()) {
+        Ok(text.to_ascii_lowercase())
+    } else {
+        Err(ApiError::invalid(format!("Invalid currency: {text}.")).param(name))
+    }
+}
+
+/// The smallest charge, for a few currencies (docs.stripe.com/currencies); 1 for the rest.
+fn minimum(currency: &str) -> u64 {
+    match currency {
+        "usd" | "eur" | "jpy" | "aud" | "cad" | "chf" => 50,
+        "gbp" => 30,
+        "huf" => 17_500,
+        _ => 1,
+    }
+}

@@ -1,0 +1,270 @@
+//! An offline stand-in for the Stripe API, for tests and demonstrations.
+//!
+//! It serves the part that machine payments use over plain HTTP on loopback, and it keeps state:
+//! Shared Payment Tokens with their limits, PaymentIntents that are confirmed as they are created,
+//! and answers kept for idempotency keys with Stripe's rules (the first answer is repeated, errors
+//! of a working endpoint included; other parameters are refused; a concurrent request gets 409).
+//! Things can be made to go wrong with [`Stripe::fault`].
+//!
+//! What is not real: there is one account with one key, and it is both the agent's and the
+//! seller's; nobody checks `seller_details`; texts of errors differ from Stripe's.
+//!
+//! ```
+//! # #[tokio::main(flavor = "current_thread")]
+//! # async fn main() -> std::io::Result<()> {
+//! use farebox_sandbox_stripe::{Stripe, StripeConfig};
+//!
+//! let stripe = Stripe::start(StripeConfig::default()).await?;
+//! assert!(stripe.url().starts_with("http://127.0.0.1:"));
+//! assert!(stripe.secret_key().starts_with("sk_test_"));
+//! assert_eq!(stripe.total("usd"), 0);
+//! # Ok(())
+//! # }
+//! ```
+
+mod error;
+mod fault;
+mod form;
+mod ledger;
+mod model;
+mod server;
+
+use std::{
+    collections::{BTreeMap, VecDeque},
+    fmt, io,
+    net::{Ipv4Addr, SocketAddr},
+    sync::{
+        Arc, Mutex, MutexGuard, PoisonError,
+        atomic::{AtomicU64, Ordering},
+    },
+    time::{Duration, SystemTime, UNIX_EPOCH},
+};
+
+use tokio::{net::TcpListener, task::JoinHandle};
+
+pub use fault::Fault;
+
+use ledger::Ledger;
+use model::Status;
+
+/// What the sandbox starts with.
+#[derive(Clone, Debug, Default)]
+#[non_exhaustive]
+pub struct StripeConfig {
+    /// How long every request takes. Default none. With some, concurrent requests under one
+    /// idempotency key meet.
+    pub latency: Duration,
+    /// How long a PaymentIntent cannot be found by search; Stripe's index lags behind as well.
+    /// Default none.
+    pub search_lag: Duration,
+}
+
+impl StripeConfig {
+    /// With this much time for every request.
+    pub fn latency(mut self, latency: Duration) -> Self {
+        self.latency = latency;
+        self
+    }
+
+    /// With a search index that lags this much behind.
+    pub fn search_lag(mut self, lag: Duration) -> Self {
+        self.search_lag = lag;
+        self
+    }
+}
+
+/// A PaymentIntent that succeeded.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Charged {
+    /// Its id, `pi_…`.
+    pub id: String,
+    /// In the currency's smallest unit.
+    pub amount: u64,
+    /// Three lower-case letters.
+    pub currency: String,
+    /// Its metadata.
+    pub metadata: BTreeMap<String, String>,
+}
+
+/// A request that came in, without what must stay secret: no `authorization` header, and
+/// `[redacted]` for tokens.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Recorded {
+    /// `GET` or `POST`.
+    pub method: String,
+    /// The path.
+    pub path: String,
+    /// Headers by lower-case name.
+    pub headers: BTreeMap<String, String>,
+    /// The body's fields, or the query's for `GET`, by full name: `metadata[challenge_id]`.
+    pub form: BTreeMap<String, String>,
+}
+
+/// A running sandbox. Dropping it closes every connection.
+pub struct Stripe {
+    address: SocketAddr,
+    shared: Arc<Shared>,
+    task: JoinHandle<std::convert::Infallible>,
+}
+
+impl Stripe {
+    /// Starts one on a free port of 127.0.0.1, with a fresh key and an empty account.
+    ///
+    /// # Errors
+    /// If no port can be bound.
+    ///
+    /// # Panics
+    /// Outside a Tokio runtime.
+    pub async fn start(config: StripeConfig) -> io::Result<Self> {
+        let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await?;
+        let address = listener.local_addr()?;
+        let shared = Arc::new(Shared {
+            secret_key: object_id("sk_test"),
+            latency: config.latency,
+            skew: AtomicU64::new(0),
+            ledger: Mutex::new(Ledger::new(config.search_lag.as_secs())),
+            faults: Mutex::default(),
+            requests: Mutex::default(),
+        });
+        let router = server::router(Arc::clone(&shared));
+        let task = tokio::spawn(server::serve(listener, router));
+        Ok(Self {
+            address,
+            shared,
+            task,
+        })
+    }
+
+    /// The API's base, `http://127.0.0.1:…`, without a slash at the end.
+    pub fn url(&self) -> String {
+        format!("http://{}", self.address)
+    }
+
+    /// The account's key, `sk_test_…`.
+    pub fn secret_key(&self) -> &str {
+        &self.shared.secret_key
+    }
+
+    /// The PaymentIntents that succeeded, oldest first.
+    pub fn charged(&self) -> Vec<Charged> {
+        let ledger = self.shared.ledger();
+        let succeeded = ledger
+            .intents()
+            .iter()
+            .filter(|i| i.status == Status::Succeeded);
+        succeeded
+            .map(|intent| Charged {
+                id: intent.id.clone(),
+                amount: intent.amount,
+                currency: intent.currency.clone(),
+                metadata: intent.metadata.clone(),
+            })
+            .collect()
+    }
+
+    /// The sum of what succeeded in `currency`, in its smallest unit.
+    pub fn total(&self, currency: &str) -> u64 {
+        self.charged()
+            .iter()
+            .filter(|c| c.currency == currency)
+            .map(|c| c.amount)
+            .sum()
+    }
+
+    /// The requests so far, oldest first.
+    pub fn requests(&self) -> Vec<Recorded> {
+        self.shared.requests().clone()
+    }
+
+    /// Lets the next attempt to create a PaymentIntent go wrong. Several faults strike one by one,
+    /// in this order.
+    pub fn fault(&self, fault: Fault) {
+        self.faults(fault, 1);
+    }
+
+    /// Lets the next `times` attempts go wrong in the same way.
+    pub fn faults(&self, fault: Fault, times: usize) {
+        self.shared
+            .faults()
+            .extend(std::iter::repeat_n(fault, times));
+    }
+
+    /// Ends the `processing` or `requires_action` of a PaymentIntent. Says whether there was one
+    /// in that state.
+    pub fn resolve(&self, payment_intent: &str, succeeded: bool) -> bool {
+        self.shared
+            .ledger()
+            .resolve(payment_intent, succeeded, self.shared.now())
+    }
+
+    /// Lets the account's clock run ahead, so that tokens expire and idempotency keys are
+    /// forgotten (after 24 hours).
+    pub fn advance_clock(&self, by: Duration) {
+        self.shared.skew.fetch_add(by.as_secs(), Ordering::Relaxed);
+    }
+}
+
+impl Drop for Stripe {
+    fn drop(&mut self) {
+        self.task.abort();
+    }
+}
+
+impl fmt::Debug for Stripe {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Stripe")
+            .field("url", &self.url())
+            .finish_non_exhaustive()
+    }
+}
+
+/// What connections share.
+struct Shared {
+    secret_key: String,
+    latency: Duration,
+    /// Seconds the account's clock is ahead.
+    skew: AtomicU64,
+    ledger: Mutex<Ledger>,
+    faults: Mutex<VecDeque<Fault>>,
+    requests: Mutex<Vec<Recorded>>,
+}
+
+impl Shared {
+    fn now(&self) -> u64 {
+        let now = SystemTime::now()
+            .duration_since(UNIX_EPOCH)
+            .unwrap_or_default();
+        now.as_secs() + self.skew.load(Ordering::Relaxed)
+    }
+
+    fn ledger(&self) -> MutexGuard<'_, Ledger> {
+        self.ledger.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn faults(&self) -> MutexGuard<'_, VecDeque<Fault>> {
+        self.faults.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn requests(&self) -> MutexGuard<'_, Vec<Recorded>> {
+        self.requests.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// The next fault, if it is of the wanted sort.
+    fn next_fault(&self, wanted: impl FnOnce(&Fault) -> bool) -> Option<Fault> {
+        let mut faults = self.faults();
+        if faults.front().is_some_and(wanted) {
+            faults.pop_front()
+        } else {
+            None
+        }
+    }
+}
+
+/// A fresh id, `prefix_` and 24 hexadecimal digits.
+fn object_id(prefix: &str) -> String {
+    let mut random = [0u8; 12];
+    getrandom::fill(&mut random).expect("the operating system has a source of randomness");
+    format!("{prefix}_{}", hex::encode(random))
+}
