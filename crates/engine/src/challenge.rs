@@ -1,0 +1,150 @@
+//! Issuing challenges: quotes run concurrently, each under a deadline, and each challenge binds
+//! its route, its offer and the offer's terms.
+
+use std::collections::BTreeMap;
+
+use farebox_core::{
+    AnyQuote, Fault, NoQuote, Offer, PricingContext,
+    wire::{Challenge, Encoded, Timestamp},
+};
+use futures_util::future::join_all;
+use serde::Deserialize;
+
+use crate::{
+    engine::Shared,
+    gate::{Gate, Inbound},
+    record::quote_key,
+};
+
+/// What the engine binds into a challenge's `opaque`. Each member is a string, as the draft asks.
+#[derive(Debug, Deserialize)]
+pub(crate) struct Bound {
+    /// The route's scope.
+    pub(crate) route: String,
+    /// The offer's index on that route.
+    pub(crate) offer: String,
+    /// A hash of fixed terms; absent where the price depends on the request.
+    pub(crate) terms: Option<String>,
+    /// The rail kept something with the challenge.
+    pub(crate) kept: Option<String>,
+}
+
+impl Gate {
+    /// The challenges of a 402: the offers that apply, in the payer's order of preference.
+    ///
+    /// A rail that cannot quote loses its place. When none is left the answer is a [`Fault`] (503):
+    /// a 402 must carry a challenge.
+    pub async fn challenges(&self, inbound: &Inbound<'_>) -> Result<Vec<Challenge>, Fault> {
+        let offers: Vec<(usize, &Offer)> = self.offers.iter().enumerate().collect();
+        let offers = match inbound.accept {
+            Some(accept) => accept.rank(offers, |(_, offer)| offer.id()),
+            None => offers,
+        };
+        let drafts = offers
+            .into_iter()
+            .map(|(index, offer)| self.draft(index, offer, inbound));
+        let mut challenges = Vec::new();
+        for challenge in join_all(drafts).await {
+            challenges.extend(challenge?);
+        }
+        if challenges.is_empty() {
+            return Err(Fault::unavailable("no rail can quote"));
+        }
+        Ok(challenges)
+    }
+
+    /// One offer's challenge, or `None` where the rail makes no quote.
+    async fn draft(
+        &self,
+        index: usize,
+        offer: &Offer,
+        inbound: &Inbound<'_>,
+    ) -> Result<Option<Challenge>, Fault> {
+        let quote = tokio::time::timeout(self.shared.timing.quote, async {
+            let cx = PricingContext::new(&self.route, inbound.target, inbound.body);
+            let terms = offer.terms(cx).await?;
+            offer.method().quote(&terms).await
+        });
+        let quote = match quote.await {
+            Ok(Ok(quote)) => quote,
+            Ok(Err(NoQuote::Declined(why))) => {
+                tracing::debug!(offer = %offer.id(), why, "the rail does not quote");
+                return Ok(None);
+            }
+            Ok(Err(NoQuote::Fault(fault))) => {
+                tracing::warn!(offer = %offer.id(), %fault, "the rail cannot quote");
+                return Ok(None);
+            }
+            Err(_) => {
+                tracing::warn!(offer = %offer.id(), "the rail did not quote in time");
+                return Ok(None);
+            }
+        };
+        self.issue(index, offer, quote, inbound).await
+    }
+
+    async fn issue(
+        &self,
+        index: usize,
+        offer: &Offer,
+        quote: AnyQuote,
+        inbound: &Inbound<'_>,
+    ) -> Result<Option<Challenge>, Fault> {
+        let shared = &self.shared;
+        let now = shared.clock.millis();
+        let mut expires = shared.after(shared.timing.ttl);
+        if let Some(cap) = &quote.not_after {
+            expires = expires.min(cap.unix_millis());
+        }
+        if expires <= now {
+            tracing::warn!(offer = %offer.id(), "the rail's quote has lapsed already");
+            return Ok(None);
+        }
+        let description = quote
+            .request
+            .value()
+            .get("description")
+            .and_then(|d| d.as_str())
+            .map(str::to_owned);
+        let mut challenge = Challenge {
+            id: String::new(),
+            realm: shared.realm.clone(),
+            method: offer.id().method.into_owned(),
+            intent: offer.id().intent.into_owned(),
+            request: quote.request,
+            expires: Some(Timestamp::from_unix_millis(expires)),
+            digest: inbound.digest.cloned(),
+            description,
+            opaque: Some(self.opaque(index, offer, quote.private.is_some())?),
+            header: self.header,
+        };
+        shared.secrets.sign(&mut challenge);
+        if let Some(private) = quote.private {
+            let keep = shared.timing.ttl.saturating_add(shared.timing.grace);
+            let key = quote_key(&challenge.id);
+            let text = private.to_string();
+            shared
+                .store
+                .compare_and_swap(&key, None, Some(&text), Some(keep))
+                .await?;
+        }
+        Ok(Some(challenge))
+    }
+
+    fn opaque(&self, index: usize, offer: &Offer, kept: bool) -> Result<Encoded, Fault> {
+        // Without the nonce the id is a function of price and time, and two payers who ask in one
+        // millisecond would share one single-use id.
+        let mut opaque = BTreeMap::from([
+            ("nonce", Shared::nonce()?),
+            ("route", self.route.clone()),
+            ("offer", index.to_string()),
+        ]);
+        if let Some(print) = offer.fingerprint() {
+            opaque.insert("terms", print.to_owned());
+        }
+        if kept {
+            opaque.insert("kept", "1".to_owned());
+        }
+        Encoded::encode(&opaque).map_err(|e| Fault::new("encoding opaque").caused_by(e))
+    }
+}

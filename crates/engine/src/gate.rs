@@ -1,0 +1,283 @@
+//! One paid route: authenticates what is presented and drives it to an answer.
+
+use std::{fmt, sync::Arc};
+
+use farebox_core::{
+    AnyPlan, ChannelAction, Fault, IdempotencyKey, Offers, Rejection,
+    wire::{AcceptPayment, BodyDigest, Credential, CredentialHeader, Problem},
+};
+use tokio::time::timeout;
+
+use crate::{
+    challenge::Bound,
+    engine::Shared,
+    meter::Meter,
+    payment::{Authentic, Driven, Payment, conclude},
+    record::{State, Stored, fingerprint},
+    serving::{Admission, Serving},
+    verdict::Refused,
+};
+
+/// A request as far as payment is concerned, without transport types.
+#[derive(Clone, Copy, Default)]
+pub struct Inbound<'a> {
+    /// Path and query, for prices that depend on them.
+    pub target: &'a str,
+    /// The body, where it was read.
+    pub body: Option<&'a [u8]>,
+    /// Its digest, where the request has a body that challenges must bind.
+    pub digest: Option<&'a BodyDigest>,
+    /// What the payer prefers.
+    pub accept: Option<&'a AcceptPayment>,
+}
+
+impl fmt::Debug for Inbound<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Inbound")
+            .field("target", &self.target)
+            .finish_non_exhaustive()
+    }
+}
+
+/// A paid route: its scope and its offers.
+pub struct Gate {
+    pub(crate) shared: Arc<Shared>,
+    pub(crate) route: String,
+    pub(crate) offers: Offers,
+    pub(crate) header: Option<CredentialHeader>,
+}
+
+/// How often a presentation starts over because somebody else moved its record meanwhile.
+const ROUNDS: usize = 8;
+
+/// What a stored record means for whoever presents a credential for it.
+enum Standing {
+    /// Nothing was attempted: verify and reserve, over this lapsed reservation if there is one.
+    Open(Option<Box<Stored>>),
+    /// Money is in: serve.
+    Serve(Serving),
+    /// The record moved: look again.
+    Moved,
+}
+
+impl Gate {
+    pub(crate) fn new(shared: Arc<Shared>, route: String, offers: Offers) -> Self {
+        Self {
+            shared,
+            route,
+            offers,
+            header: None,
+        }
+    }
+
+    /// Has credentials come in another header, for routes that use `Authorization` themselves.
+    pub fn credentials_in(mut self, header: CredentialHeader) -> Self {
+        self.header = (header != CredentialHeader::Authorization).then_some(header);
+        self
+    }
+
+    /// The header credentials come in.
+    pub fn header(&self) -> CredentialHeader {
+        self.header.unwrap_or(CredentialHeader::Authorization)
+    }
+
+    /// The route's scope.
+    pub fn route(&self) -> &str {
+        &self.route
+    }
+
+    /// The offers.
+    pub fn offers(&self) -> &Offers {
+        &self.offers
+    }
+
+    /// Checks all that is bound: HMAC, realm, route, offer, terms and body. Pure; no rail code
+    /// runs before it. Expiry is checked by [`Payment::verify`], since a lapsed challenge may
+    /// still collect what was paid in time.
+    pub fn authenticate(
+        &self,
+        credential: Credential,
+        inbound: &Inbound<'_>,
+    ) -> Result<Payment<Authentic>, Refused> {
+        let invalid =
+            |detail: &str| Refused::from(Rejection::new(Problem::InvalidChallenge, detail));
+        let challenge = &credential.challenge;
+        let id = challenge.offer();
+        if !self.offers.offers(&id) {
+            let detail = format!("{id} is not offered here; choose one of the challenges of a 402");
+            return Err(Refused::Request(Rejection::new(
+                Problem::MethodUnsupported,
+                detail,
+            )));
+        }
+        if !self.shared.secrets.verify(challenge) {
+            return Err(invalid("the challenge was not issued here, or was altered"));
+        }
+        if challenge.realm != self.shared.realm {
+            return Err(invalid("the challenge is for another realm"));
+        }
+        let bound: Option<Bound> = challenge.opaque.as_ref().and_then(|o| o.decode().ok());
+        let bound = bound.ok_or_else(|| invalid("the challenge was not issued here"))?;
+        if bound.route != self.route || challenge.header != self.header {
+            return Err(invalid("the challenge is for another resource"));
+        }
+        let offer = bound
+            .offer
+            .parse()
+            .ok()
+            .and_then(|index: usize| self.offers.get(index));
+        let offer = offer
+            .filter(|offer| offer.id() == id && offer.fingerprint() == bound.terms.as_deref())
+            .ok_or_else(|| invalid("the offer has changed since; pay a fresh challenge"))?;
+        match (&challenge.digest, inbound.digest) {
+            (None, None) => {}
+            (Some(issued), Some(present)) if issued == present => {}
+            _ => {
+                return Err(invalid(
+                    "the request's body is not the one that was quoted for",
+                ));
+            }
+        }
+        let method = offer.method().clone();
+        method.intent().check(&challenge.request)?;
+        let expires = challenge.expires.as_ref().map(|e| e.unix_millis());
+        let expires = expires.ok_or_else(|| invalid("the challenge has no expiry"))?;
+        let fingerprint = fingerprint(&credential);
+        let kept = bound.kept.is_some();
+        Ok(Payment::new(
+            self.shared.clone(),
+            method,
+            credential,
+            fingerprint,
+            expires,
+            kept,
+        ))
+    }
+
+    /// The whole way: from a credential to permission to serve.
+    ///
+    /// Dropping the future (the client went away) does not stop a settlement under way; the same
+    /// credential collects what it paid for.
+    pub async fn present(
+        &self,
+        credential: Credential,
+        inbound: &Inbound<'_>,
+    ) -> Result<Admission, Refused> {
+        let payment = self.authenticate(credential, inbound)?;
+        for _ in 0..ROUNDS {
+            let lapsed = match self.shared.record(payment.id()).await? {
+                None => None,
+                Some(stored) => match self.standing(&payment, stored).await? {
+                    Standing::Open(lapsed) => lapsed.map(|stored| *stored),
+                    Standing::Serve(serving) => return Ok(Admission::new(serving)),
+                    Standing::Moved => continue,
+                },
+            };
+            let verified = payment.again(lapsed).verify().await?;
+            if let AnyPlan::Channel(plan) = verified.plan()
+                && plan.action == ChannelAction::Advance
+            {
+                return self.advance(verified).await;
+            }
+            let Some(reserved) = verified.reserve().await? else {
+                continue;
+            };
+            // On a task of its own, so that a client that goes away cannot cut it short.
+            let settlement = tokio::spawn(reserved.settle());
+            match timeout(self.shared.timing.settle, settlement).await {
+                Err(_) => return Err(Refused::pending()),
+                Ok(Err(panic)) => return Err(Fault::new("settling").caused_by(panic).into()),
+                Ok(Ok(driven)) => match driven? {
+                    Driven::Paid => {}
+                    Driven::Declined(rejection) => return Err(rejection.into()),
+                    Driven::Pending => return Err(Refused::pending()),
+                },
+            }
+        }
+        Err(Refused::pending())
+    }
+
+    /// A voucher: no record, no claim; the balance only grows.
+    async fn advance(
+        &self,
+        verified: Payment<crate::payment::Verified>,
+    ) -> Result<Admission, Refused> {
+        let (channel, receipt) = verified.advance().await?;
+        let meter = Meter::new(self.shared.clone(), channel);
+        Ok(Admission::new(Serving::unrecorded(
+            self.shared.clone(),
+            receipt,
+            meter,
+        )))
+    }
+
+    async fn standing(
+        &self,
+        payment: &Payment<Authentic>,
+        stored: Stored,
+    ) -> Result<Standing, Refused> {
+        let now = self.shared.clock.millis();
+        let mine = stored.record.fingerprint == payment.fingerprint();
+        match &stored.record.state {
+            State::Reserved { until } if *until <= now => {
+                return Ok(Standing::Open(Some(Box::new(stored))));
+            }
+            State::Declined { rejection } if mine => return Err(rejection.clone().into()),
+            State::Declined { .. } => {
+                let detail =
+                    "the challenge was used for a payment that was declined; pay a fresh one";
+                return Err(Rejection::new(Problem::InvalidChallenge, detail).into());
+            }
+            _ if !mine => {
+                return Err(Rejection::spent("the challenge was used with another proof").into());
+            }
+            State::Delivered { .. } => {
+                return Err(
+                    Rejection::spent("the payment was already exchanged for a response").into(),
+                );
+            }
+            State::Serving { until, .. }
+            | State::Reserved { until }
+            | State::Attempted { until, .. }
+                if *until > now =>
+            {
+                return Err(Refused::pending());
+            }
+            State::Paid { .. } | State::Serving { .. } => {
+                let serving = Serving::lease(self.shared.clone(), payment.id(), &stored).await?;
+                return Ok(serving.map_or(Standing::Moved, Standing::Serve));
+            }
+            State::Reserved { .. } | State::Attempted { .. } => {}
+        }
+        self.look_up(payment.id(), &stored).await
+    }
+
+    /// An attempt whose outcome nobody recorded: only the settler's lookup may decide.
+    async fn look_up(&self, id: &str, stored: &Stored) -> Result<Standing, Refused> {
+        let State::Attempted { order, .. } = &stored.record.state else {
+            return Ok(Standing::Moved);
+        };
+        let Some(method) = self.shared.method(&stored.record.method) else {
+            return Err(Fault::unavailable("a payment's rail is not configured any more").into());
+        };
+        let key = IdempotencyKey::for_challenge(id);
+        let lookup = method.settler().lookup(&key, order);
+        let Ok(outcome) = timeout(self.shared.timing.settle, lookup).await else {
+            return Err(Refused::pending());
+        };
+        match conclude(&self.shared, id, stored, outcome).await? {
+            Driven::Paid => Ok(Standing::Moved),
+            Driven::Declined(rejection) => Err(rejection.into()),
+            Driven::Pending => Err(Refused::pending()),
+        }
+    }
+}
+
+impl fmt::Debug for Gate {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Gate")
+            .field("route", &self.route)
+            .field("offers", &self.offers)
+            .finish_non_exhaustive()
+    }
+}

@@ -1,0 +1,37 @@
+//! The payment lifecycle, written once for every rail.
+//!
+//! ```text
+//! Authentic ──verify──▶ Verified ──reserve──▶ Reserved ──settle──▶ Paid ──serve──▶ Delivered
+//! HMAC, realm, expiry,  rail decides,         swap challenge,      swap Attempted, one caller at a
+//! route, digest; pure   read-only             swap proof key(s)    money moves     time holds a lease
+//! ```
+//!
+//! A record is written *before* each effect, by a compare-and-swap of one key. After `Attempted`
+//! only the settler's `lookup` may decide; there is no list of compensations to lose in a crash.
+//! `Paid` is not `Delivered`: the same credential collects it, now, on a retry after a lost reply
+//! or after a crash.
+//!
+//! An [`Engine`] holds what a server has once (realm, secrets, store, clock); a [`Gate`] is one
+//! paid route. Neither knows a transport or a rail.
+
+mod balance;
+mod challenge;
+mod engine;
+mod gate;
+mod memory;
+mod meter;
+mod payment;
+mod reconcile;
+mod record;
+mod serving;
+mod verdict;
+
+pub use balance::BalanceError;
+pub use engine::{Clock, Engine, EngineBuilder, EngineError};
+pub use gate::{Gate, Inbound};
+pub use memory::MemoryStore;
+pub use meter::{Lease, Meter, MeterError};
+pub use payment::{Authentic, Driven, Payment, Reserved, Verified};
+pub use reconcile::{Reconciled, Reconciler};
+pub use serving::{Admission, Serving};
+pub use verdict::Refused;

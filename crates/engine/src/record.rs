@@ -1,0 +1,189 @@
+//! What is written before each effect, and under which key.
+//!
+//! | key | value |
+//! |---|---|
+//! | `pay:<challenge id>` | a [`Record`] |
+//! | `proof:<proof key>` | the challenge id that claimed it |
+//! | `todo:<challenge id>` | a payment that may need the reconciler |
+//! | `quote:<challenge id>` | what a rail keeps with its challenge |
+//! | `chan:<channel>` | a channel's balance |
+
+use std::time::Duration;
+
+use farebox_core::{
+    Change, ChannelAction, ChannelId, Fault, Rejection, StoredOrder,
+    wire::{Credential, OfferId, Receipt},
+};
+use serde::{Deserialize, Serialize};
+use serde_json::{Map, Value};
+
+use crate::engine::Shared;
+
+pub(crate) fn pay_key(id: &str) -> String {
+    format!("pay:{id}")
+}
+
+pub(crate) fn proof_key(key: &str) -> String {
+    format!("proof:{key}")
+}
+
+pub(crate) fn todo_key(id: &str) -> String {
+    format!("{TODO}{id}")
+}
+
+pub(crate) fn quote_key(id: &str) -> String {
+    format!("quote:{id}")
+}
+
+pub(crate) fn channel_key(channel: &ChannelId) -> String {
+    format!("chan:{}", channel.as_str())
+}
+
+pub(crate) const TODO: &str = "todo:";
+
+/// A payment: who may collect it, what it was, and where it stands.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub(crate) struct Record {
+    /// The method's name, by which its settler is found again.
+    pub(crate) method: String,
+    /// The wire pair.
+    pub(crate) offer: OfferId,
+    /// SHA-256 of the credential's payload: who may collect.
+    pub(crate) fingerprint: String,
+    /// When the challenge lapses, Unix milliseconds.
+    pub(crate) expires: i64,
+    /// Base units, for the books.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) amount: Option<String>,
+    /// For the books.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) currency: Option<String>,
+    /// The seller's reference, for the receipt.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) external_id: Option<String>,
+    /// What it does to a channel, if anything.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) channel: Option<ChannelChange>,
+    /// Where it stands.
+    #[serde(flatten)]
+    pub(crate) state: State,
+}
+
+/// A change to a channel that takes effect when the payment is settled.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub(crate) struct ChannelChange {
+    pub(crate) id: ChannelId,
+    pub(crate) action: ChannelAction,
+    pub(crate) change: Change,
+}
+
+/// Where a payment stands. Instants are Unix milliseconds.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(tag = "state", rename_all = "kebab-case")]
+pub(crate) enum State {
+    /// Claimed; nothing was attempted. Free again after `until`.
+    Reserved { until: i64 },
+    /// Money may have moved. Only the settler's lookup decides; before `until` somebody is at it.
+    Attempted {
+        until: i64,
+        order: StoredOrder,
+        receipt: Map<String, Value>,
+    },
+    /// Money is in and nobody is being served.
+    Paid { receipt: Receipt },
+    /// `holder` is being served, until the lease lapses.
+    Serving {
+        receipt: Receipt,
+        holder: String,
+        until: i64,
+    },
+    /// Served.
+    Delivered { receipt: Receipt },
+    /// The money did not move.
+    Declined { rejection: Rejection },
+}
+
+impl Record {
+    pub(crate) fn with(&self, state: State) -> Self {
+        Self {
+            state,
+            ..self.clone()
+        }
+    }
+
+    pub(crate) fn encode(&self) -> Result<String, Fault> {
+        serde_json::to_string(self).map_err(|e| Fault::new("serialising a record").caused_by(e))
+    }
+
+    pub(crate) fn decode(text: &str) -> Result<Self, Fault> {
+        // serde_json's message could quote an order, which may hold what pays.
+        serde_json::from_str(text).map_err(|_| Fault::new("reading a record of another version"))
+    }
+
+    /// How long the store must keep it: money that moved or may have moved is not forgotten.
+    pub(crate) fn keep(&self, shared: &Shared) -> Option<Duration> {
+        let left = self.expires.saturating_sub(shared.clock.millis()).max(0);
+        let lapse = Duration::from_millis(left.unsigned_abs()).saturating_add(shared.timing.grace);
+        match self.state {
+            State::Attempted { .. } => None,
+            State::Paid { .. } | State::Serving { .. } => {
+                Some(lapse.saturating_add(shared.timing.collectable))
+            }
+            State::Reserved { .. } | State::Delivered { .. } | State::Declined { .. } => {
+                Some(lapse)
+            }
+        }
+    }
+}
+
+/// A record together with the exact text it was read as or written as, which is what a swap
+/// compares.
+#[derive(Clone, Debug)]
+pub(crate) struct Stored {
+    pub(crate) text: String,
+    pub(crate) record: Record,
+}
+
+impl Shared {
+    /// The record of a challenge.
+    pub(crate) async fn record(&self, id: &str) -> Result<Option<Stored>, Fault> {
+        match self.store.get(&pay_key(id)).await? {
+            None => Ok(None),
+            Some(text) => Ok(Some(Stored {
+                record: Record::decode(&text)?,
+                text,
+            })),
+        }
+    }
+
+    /// Replaces a record, if it still is what it was. `None`: somebody else was faster.
+    pub(crate) async fn advance(
+        &self,
+        id: &str,
+        from: Option<&Stored>,
+        to: Record,
+    ) -> Result<Option<Stored>, Fault> {
+        let text = to.encode()?;
+        let expected = from.map(|stored| stored.text.as_str());
+        let keep = to.keep(self);
+        let key = pay_key(id);
+        let swapped = self
+            .store
+            .compare_and_swap(&key, expected, Some(&text), keep)
+            .await?;
+        Ok(swapped.then_some(Stored { text, record: to }))
+    }
+}
+
+/// Who may collect a payment: whoever presents the very same proof.
+pub(crate) fn fingerprint(credential: &Credential) -> String {
+    use base64::{Engine as _, engine::general_purpose::URL_SAFE_NO_PAD};
+    use sha2::{Digest as _, Sha256};
+    let source = credential.source.as_deref().unwrap_or_default();
+    let digest = Sha256::new()
+        .chain_update((source.len() as u64).to_be_bytes())
+        .chain_update(source)
+        .chain_update(credential.payload.get())
+        .finalize();
+    URL_SAFE_NO_PAD.encode(digest)
+}

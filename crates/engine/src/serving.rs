@@ -1,0 +1,196 @@
+//! The serving lease: of many callers with one credential, one runs the handler.
+
+use std::{fmt, sync::Arc};
+
+use farebox_core::{Fault, wire::Receipt};
+use tokio::{runtime::Handle, sync::Mutex, task::AbortHandle};
+
+use crate::{
+    engine::Shared,
+    meter::Meter,
+    record::{State, Stored},
+};
+
+/// Permission to serve, and what to tell the payer.
+#[derive(Debug)]
+pub struct Admission {
+    /// The lease. Say how serving went.
+    pub serving: Serving,
+}
+
+impl Admission {
+    pub(crate) fn new(serving: Serving) -> Self {
+        Self { serving }
+    }
+}
+
+/// A lease on a paid response. While it is held nobody else is served for this payment.
+///
+/// Say [`delivered`](Self::delivered) when the handler succeeded and [`failed`](Self::failed) when
+/// it did not; then the payment goes back and the same credential may collect it. Dropping the
+/// lease is a failure too: the handler panicked, or its client went away.
+#[must_use = "dropping it gives the payment back as unserved"]
+pub struct Serving {
+    shared: Arc<Shared>,
+    id: String,
+    receipt: Receipt,
+    meter: Option<Meter>,
+    /// The record as this lease last wrote it. `None` where there is nothing to give back.
+    held: Arc<Mutex<Option<Stored>>>,
+    heartbeat: Option<AbortHandle>,
+}
+
+impl Serving {
+    /// Takes the lease on a paid record. `None`: somebody else was faster.
+    pub(crate) async fn lease(
+        shared: Arc<Shared>,
+        id: &str,
+        stored: &Stored,
+    ) -> Result<Option<Self>, Fault> {
+        let (State::Paid { receipt } | State::Serving { receipt, .. }) = &stored.record.state
+        else {
+            return Ok(None);
+        };
+        let receipt = receipt.clone();
+        let serving = State::Serving {
+            receipt: receipt.clone(),
+            holder: Shared::nonce()?,
+            until: shared.after(shared.timing.serve),
+        };
+        let next = stored.record.with(serving);
+        let Some(held) = shared.advance(id, Some(stored), next).await? else {
+            return Ok(None);
+        };
+        let channel = held.record.channel.as_ref().map(|change| change.id.clone());
+        let held = Arc::new(Mutex::new(Some(held)));
+        let heartbeat = tokio::spawn(beat(shared.clone(), id.to_owned(), held.clone()));
+        Ok(Some(Self {
+            meter: channel.map(|channel| Meter::new(shared.clone(), channel)),
+            shared,
+            id: id.to_owned(),
+            receipt,
+            held,
+            heartbeat: Some(heartbeat.abort_handle()),
+        }))
+    }
+
+    /// Permission without a record: the balance behind `meter` is the only thing to spend.
+    pub(crate) fn unrecorded(shared: Arc<Shared>, receipt: Receipt, meter: Meter) -> Self {
+        let held = Arc::new(Mutex::new(None));
+        Self {
+            shared,
+            id: String::new(),
+            receipt,
+            meter: Some(meter),
+            held,
+            heartbeat: None,
+        }
+    }
+
+    /// What the payer gets on success.
+    pub fn receipt(&self) -> &Receipt {
+        &self.receipt
+    }
+
+    /// The channel's meter, where the payment is part of one.
+    pub fn meter(&self) -> Option<&Meter> {
+        self.meter.as_ref()
+    }
+
+    /// The handler succeeded. Call it before the response leaves: on an error nothing may be
+    /// sent, and the same credential may come again.
+    pub async fn delivered(self) -> Result<Receipt, Fault> {
+        let mut held = self.held.lock().await;
+        if let Some(stored) = held.take() {
+            let delivered = State::Delivered {
+                receipt: self.receipt.clone(),
+            };
+            let next = stored.record.with(delivered);
+            if self
+                .shared
+                .advance(&self.id, Some(&stored), next)
+                .await?
+                .is_none()
+            {
+                // The lease lapsed under us and somebody else is serving the same payment.
+                return Err(Fault::unavailable("the serving lease was lost"));
+            }
+        }
+        drop(held);
+        Ok(self.receipt.clone())
+    }
+
+    /// The handler failed: the payment stays, and the same credential may collect it.
+    pub async fn failed(self) -> Result<(), Fault> {
+        let held = self.held.lock().await.take();
+        give_back(&self.shared, &self.id, held).await
+    }
+}
+
+async fn give_back(shared: &Shared, id: &str, held: Option<Stored>) -> Result<(), Fault> {
+    let Some(stored) = held else { return Ok(()) };
+    if let State::Serving { receipt, .. } = &stored.record.state {
+        let paid = stored.record.with(State::Paid {
+            receipt: receipt.clone(),
+        });
+        shared.advance(id, Some(&stored), paid).await?;
+    }
+    Ok(())
+}
+
+/// Renews the lease while the handler runs. Ends when the lease is given up or lost.
+async fn beat(shared: Arc<Shared>, id: String, held: Arc<Mutex<Option<Stored>>>) {
+    loop {
+        tokio::time::sleep(shared.timing.serve / 3).await;
+        let mut held = held.lock().await;
+        let Some(stored) = held.as_ref() else { return };
+        let State::Serving {
+            receipt, holder, ..
+        } = &stored.record.state
+        else {
+            return;
+        };
+        let until = shared.after(shared.timing.serve);
+        let (receipt, holder) = (receipt.clone(), holder.clone());
+        let next = stored.record.with(State::Serving {
+            receipt,
+            holder,
+            until,
+        });
+        match shared.advance(&id, Some(stored), next).await {
+            Ok(Some(renewed)) => *held = Some(renewed),
+            Ok(None) => return,
+            // The store may be back before the lease lapses.
+            Err(fault) => tracing::warn!(%fault, "a serving lease was not renewed"),
+        }
+    }
+}
+
+impl Drop for Serving {
+    fn drop(&mut self) {
+        if let Some(heartbeat) = &self.heartbeat {
+            heartbeat.abort();
+        }
+        let Ok(mut held) = self.held.clone().try_lock_owned() else {
+            return;
+        };
+        let (Some(stored), Ok(runtime)) = (held.take(), Handle::try_current()) else {
+            return;
+        };
+        let (shared, id) = (self.shared.clone(), std::mem::take(&mut self.id));
+        runtime.spawn(async move {
+            if let Err(fault) = give_back(&shared, &id, Some(stored)).await {
+                // The lease lapses by itself, so this only delays the next caller.
+                tracing::warn!(%fault, "an unserved payment was not given back");
+            }
+        });
+    }
+}
+
+impl fmt::Debug for Serving {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Serving")
+            .field("receipt", &self.receipt.reference)
+            .finish_non_exhaustive()
+    }
+}

@@ -1,0 +1,58 @@
+//! Why a presentation is not served, in terms that map one to one to an answer.
+
+use std::time::Duration;
+
+use farebox_core::{Fault, Refusal, Rejection};
+
+/// Why a presentation is not served.
+#[derive(Debug)]
+pub enum Refused {
+    /// The payer's fault: 402, with the problem and fresh challenges.
+    Payment(Rejection),
+    /// The request itself is wrong: 400, no challenge.
+    Request(Rejection),
+    /// Already used, by someone else or up to delivery: 403. No challenge, since a fresh one would
+    /// make an honest client pay again.
+    Spent(Rejection),
+    /// Not decided yet, or being served this moment: 503 with `Retry-After`, no challenge. The
+    /// same credential may come again.
+    Pending {
+        /// When.
+        retry_after: Duration,
+    },
+    /// Ours: 500, or 503 if it passes; fixed text, no challenge.
+    Fault(Fault),
+}
+
+impl Refused {
+    pub(crate) fn pending() -> Self {
+        Self::Pending {
+            retry_after: Duration::from_secs(1),
+        }
+    }
+}
+
+impl From<Rejection> for Refused {
+    fn from(rejection: Rejection) -> Self {
+        if rejection.spent {
+            Self::Spent(rejection)
+        } else {
+            Self::Payment(rejection)
+        }
+    }
+}
+
+impl From<Fault> for Refused {
+    fn from(fault: Fault) -> Self {
+        Self::Fault(fault)
+    }
+}
+
+impl From<Refusal> for Refused {
+    fn from(refusal: Refusal) -> Self {
+        match refusal {
+            Refusal::Rejected(rejection) => rejection.into(),
+            Refusal::Fault(fault) => fault.into(),
+        }
+    }
+}

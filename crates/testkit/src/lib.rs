@@ -1,0 +1,28 @@
+//! What a rail author or a store author tests with.
+//!
+//! - [`rail_conformance!`]: one macro line runs every rule a rail must keep, against the rail's
+//!   own fixture;
+//! - [`store_conformance!`]: the same for stores;
+//! - [`Fuse`] and [`FusedStore`]: a process that dies before its n-th effect;
+//! - [`Bank`] and [`TestRail`]: money that counts how often it moved.
+//!
+//! Everything here panics on failure, as test code does.
+
+mod bank;
+mod fuse;
+pub mod rail;
+pub mod store;
+
+pub use bank::{Bank, Teller, TestPayload, TestRail};
+pub use fuse::{Fuse, FusedStore};
+
+use farebox_core::wire::SecretRing;
+use secrecy::SecretString;
+
+/// A ring of one fixed secret, for tests only.
+pub fn test_secrets() -> SecretRing {
+    match SecretRing::new([SecretString::from("a secret of 32 bytes, only for tests")]) {
+        Ok(ring) => ring,
+        Err(error) => panic!("{error}"),
+    }
+}
