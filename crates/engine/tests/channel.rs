@@ -1,5 +1,7 @@
 //! The balance machine: what every channel inherits, whatever rail feeds it.
 
+#![allow(clippy::unwrap_used, reason = "a test may panic")]
+
 use std::{sync::Arc, time::Duration};
 
 use farebox_core::{

@@ -2,6 +2,8 @@
 //! the same credential again, and check the books. Money must have moved exactly as often as the
 //! resource was served, and nothing may be left behind.
 
+#![allow(clippy::unwrap_used, reason = "a test may panic")]
+
 use std::sync::{
     Arc,
     atomic::{AtomicI64, Ordering::SeqCst},

@@ -1,5 +1,7 @@
 //! The memory store keeps the rules of every store, and its bound.
 
+#![allow(clippy::unwrap_used, reason = "a test may panic")]
+
 use std::sync::Arc;
 
 use farebox_core::Store;
