@@ -153,7 +153,7 @@ impl<'a> Elements<'a> {
         loop {
             self.skip(|b| is_space(b) || b == b',');
             if !self.name_follows(self.at) {
-                // The end, the next scheme, or rubbish for `next` to skip.
+                // The end or the next scheme; anything else is none of the list's syntax.
                 return match self.peek() {
                     Some(b) if !is_tchar(b) => Err(SYNTAX),
                     _ => Ok(Content::Params(params)),
