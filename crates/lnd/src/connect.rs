@@ -28,7 +28,7 @@ pub enum SetupError {
     /// The certificate file cannot be read.
     #[error("cannot read {}: {source}", path.display())]
     CertificateFile {
-        /// The file that was named.
+        /// Which one.
         path: PathBuf,
         /// What the system said.
         source: std::io::Error,
@@ -200,11 +200,50 @@ impl ServerCertVerifier for PinnedCertificate {
     }
 }
 
+/// A connection that is set up and not yet opened. Making one needs neither the node nor a runtime.
+#[derive(Clone, Debug)]
+pub struct Connector {
+    endpoint: Endpoint,
+    macaroon: Macaroon,
+}
+
+impl Connector {
+    /// A connection to `https://host[:port]`. Plain `http` is refused: the macaroon would travel in
+    /// the clear.
+    ///
+    /// # Errors
+    ///
+    /// Only for what is wrong in the arguments; a node that is down shows in the calls.
+    pub fn new(
+        endpoint: &str,
+        certificate: PinnedCertificate,
+        macaroon: Macaroon,
+        connect_timeout: Duration,
+    ) -> Result<Self, SetupError> {
+        let tls = ClientTlsConfig::new().timeout(connect_timeout);
+        let endpoint = parse_endpoint(endpoint)?
+            .connect_timeout(connect_timeout)
+            // TCP's keepalive, since LND answers HTTP/2 pings on an idle connection with GOAWAY.
+            .tcp_keepalive(Some(Duration::from_secs(30)))
+            .tls_config_with_verifier(tls, Arc::new(certificate))
+            .map_err(SetupError::Tls)?;
+        Ok(Self { endpoint, macaroon })
+    }
+
+    /// A channel that opens its connection at the first call, and again after it broke.
+    ///
+    /// Must be called inside a tokio runtime.
+    #[must_use]
+    pub fn channel(&self) -> Authorized {
+        InterceptedService::new(self.endpoint.connect_lazy(), self.macaroon.clone())
+    }
+}
+
 /// Checks that an endpoint has the form `https://host[:port]`, without connecting.
 ///
 /// # Errors
 ///
-/// [`SetupError::Endpoint`]. Plain `http` is refused: the macaroon would travel in the clear.
+/// [`SetupError::Endpoint`].
 pub fn check_endpoint(endpoint: &str) -> Result<(), SetupError> {
     parse_endpoint(endpoint).map(drop)
 }
@@ -218,30 +257,6 @@ fn parse_endpoint(endpoint: &str) -> Result<Endpoint, SetupError> {
     } else {
         Err(SetupError::Endpoint)
     }
-}
-
-/// Sets up a connection without opening it: the first call does, and any later one after it broke.
-///
-/// Must be called inside a tokio runtime.
-///
-/// # Errors
-///
-/// Only for what is wrong in the arguments; a node that is down shows in the calls.
-pub fn connect(
-    endpoint: &str,
-    certificate: PinnedCertificate,
-    macaroon: Macaroon,
-    connect_timeout: Duration,
-) -> Result<Authorized, SetupError> {
-    let tls = ClientTlsConfig::new().timeout(connect_timeout);
-    let channel = parse_endpoint(endpoint)?
-        .connect_timeout(connect_timeout)
-        // TCP's keepalive, since LND answers HTTP/2 pings on an idle connection with GOAWAY.
-        .tcp_keepalive(Some(Duration::from_secs(30)))
-        .tls_config_with_verifier(tls, Arc::new(certificate))
-        .map_err(SetupError::Tls)?
-        .connect_lazy();
-    Ok(InterceptedService::new(channel, macaroon))
 }
 
 #[cfg(test)]

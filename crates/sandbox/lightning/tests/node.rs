@@ -3,7 +3,7 @@
 
 use std::time::Duration;
 
-use farebox_lnd::connect::{Authorized, Macaroon, PinnedCertificate, connect};
+use farebox_lnd::connect::{Authorized, Connector, Macaroon, PinnedCertificate};
 use farebox_lnd::lnrpc::invoice::InvoiceState;
 use farebox_lnd::lnrpc::lightning_client::LightningClient;
 use farebox_lnd::lnrpc::payment::PaymentStatus;
@@ -19,7 +19,13 @@ use tonic::{Code, Status, Streaming};
 fn open(node: &NodeHandle, macaroon: &str) -> Authorized {
     let pin = PinnedCertificate::from_file(node.tls_cert_path()).unwrap();
     let macaroon = Macaroon::new(macaroon.as_bytes()).unwrap();
-    connect(&node.endpoint(), pin, macaroon, Duration::from_secs(5)).unwrap()
+    dial(node, pin, macaroon)
+}
+
+fn dial(node: &NodeHandle, pin: PinnedCertificate, macaroon: Macaroon) -> Authorized {
+    let wait = Duration::from_secs(5);
+    let connector = Connector::new(&node.endpoint(), pin, macaroon, wait).unwrap();
+    connector.channel()
 }
 
 async fn start() -> Lightning {
@@ -207,8 +213,7 @@ async fn another_nodes_certificate_is_refused() {
     let ln = start().await;
     let pin = PinnedCertificate::from_file(ln.agent().tls_cert_path()).unwrap();
     let macaroon = Macaroon::new(ln.seller().admin_macaroon_hex().as_bytes()).unwrap();
-    let wait = Duration::from_secs(5);
-    let channel = connect(&ln.seller().endpoint(), pin, macaroon, wait).unwrap();
+    let channel = dial(ln.seller(), pin, macaroon);
     let refused = LightningClient::new(channel)
         .get_info(GetInfoRequest {})
         .await;
@@ -223,9 +228,7 @@ async fn a_renewed_certificate_is_read_from_its_file() {
     let mut by_file = LightningClient::new(open(node, node.admin_macaroon_hex()));
     let pin = PinnedCertificate::from_pem(node.tls_cert_pem().as_bytes()).unwrap();
     let macaroon = Macaroon::new(node.admin_macaroon_hex().as_bytes()).unwrap();
-    let wait = Duration::from_secs(5);
-    let fixed = connect(&node.endpoint(), pin, macaroon, wait).unwrap();
-    let mut by_value = LightningClient::new(fixed);
+    let mut by_value = LightningClient::new(dial(node, pin, macaroon));
     by_file.get_info(GetInfoRequest {}).await.unwrap();
     by_value.get_info(GetInfoRequest {}).await.unwrap();
 

@@ -1,0 +1,267 @@
+//! The LND backend: gRPC over TLS pinned to the node's certificate.
+//!
+//! A seller needs `invoices:read` and `invoices:write`, which is what LND's `invoice.macaroon`
+//! allows; a payer needs `offchain:read` and `offchain:write`.
+
+use std::error::Error;
+use std::fmt;
+use std::sync::OnceLock;
+use std::time::Duration;
+
+use async_trait::async_trait;
+use farebox_lnd::connect::{Authorized, Connector};
+use farebox_lnd::lnrpc::invoice::InvoiceState as WireState;
+use farebox_lnd::lnrpc::lightning_client::LightningClient;
+use farebox_lnd::lnrpc::payment::PaymentStatus;
+use farebox_lnd::lnrpc::{self, ChannelBalanceRequest};
+use farebox_lnd::routerrpc::router_client::RouterClient;
+use farebox_lnd::routerrpc::{SendPaymentRequest, TrackPaymentRequest};
+use tokio::time::timeout;
+use tonic::{Code, Response, Status, Streaming};
+use zeroize::Zeroizing;
+
+use crate::bolt11::{Network, PaymentHash, Preimage};
+use crate::node::{InvoiceState, Minted, NewInvoice, Node, NodeError, Payment, SendOrder};
+
+/// How long a connection may take to open, TLS included.
+pub(crate) const CONNECT_DEADLINE: Duration = Duration::from_secs(5);
+/// How long a call that answers at once may take.
+const CALL_DEADLINE: Duration = Duration::from_secs(10);
+/// What a payment's stream gets beyond the payment's own timeout, to report how it ended.
+const SEND_GRACE: Duration = Duration::from_secs(2);
+
+/// A node reached over LND's gRPC interface. Connects at the first call, so a node that is down
+/// when the process starts is no obstacle.
+pub struct Lnd {
+    connector: Connector,
+    // Opening a channel needs a runtime, which a constructor may not have.
+    channel: OnceLock<Authorized>,
+    network: Network,
+}
+
+impl fmt::Debug for Lnd {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Lnd")
+            .field("connector", &self.connector)
+            .field("network", &self.network)
+            .finish_non_exhaustive()
+    }
+}
+
+impl Lnd {
+    /// A node behind `connector`, which is expected to be on `network`.
+    #[must_use]
+    pub fn new(connector: Connector, network: Network) -> Self {
+        Self {
+            connector,
+            channel: OnceLock::new(),
+            network,
+        }
+    }
+
+    fn channel(&self) -> Authorized {
+        self.channel
+            .get_or_init(|| self.connector.channel())
+            .clone()
+    }
+
+    fn lightning(&self) -> LightningClient<Authorized> {
+        LightningClient::new(self.channel())
+    }
+
+    fn router(&self) -> RouterClient<Authorized> {
+        RouterClient::new(self.channel())
+    }
+
+    /// After an error to a send: did the payment start?
+    async fn after_error(&self, status: Status, payment: PaymentHash) -> Payment {
+        let error = explain(&status);
+        if never_sent(&status) || turned_away(&status) {
+            return Payment::Failed(error.to_string());
+        }
+        if !answered_by_node(&status) {
+            return Payment::Unknown(error);
+        }
+        // The node itself said no, so it has either recorded the payment by now or never will.
+        match self.track(payment, Duration::ZERO).await {
+            None => Payment::Failed(error.to_string()),
+            Some(found) => found,
+        }
+    }
+}
+
+/// Whether the connection failed to open, so that the request cannot have left.
+fn never_sent(status: &Status) -> bool {
+    let mut cause = status.source();
+    while let Some(error) = cause {
+        if error.is::<tonic::ConnectError>() {
+            return true;
+        }
+        cause = error.source();
+    }
+    false
+}
+
+/// Whether the node refused the request before looking at the payment: its form or the macaroon.
+fn turned_away(status: &Status) -> bool {
+    let code = matches!(
+        status.code(),
+        Code::InvalidArgument
+            | Code::PermissionDenied
+            | Code::Unauthenticated
+            | Code::Unimplemented
+    );
+    code && answered_by_node(status)
+}
+
+/// Whether the status is the node's own word. One that tonic made up for a broken connection has a
+/// source; one that a proxy's HTTP error was turned into has one of these codes.
+fn answered_by_node(status: &Status) -> bool {
+    let transport = matches!(
+        status.code(),
+        Code::Unavailable | Code::Cancelled | Code::DeadlineExceeded | Code::Internal
+    );
+    status.source().is_none() && !transport
+}
+
+fn explain(status: &Status) -> NodeError {
+    let text = match status.message() {
+        "" => status.code().description().to_owned(),
+        message => message.to_owned(),
+    };
+    if answered_by_node(status) {
+        NodeError::Refused(text)
+    } else {
+        NodeError::Unreachable(text)
+    }
+}
+
+/// A call that answers at once, under its deadline.
+async fn call<T>(answer: impl Future<Output = Result<Response<T>, Status>>) -> Result<T, Status> {
+    match timeout(CALL_DEADLINE, answer).await {
+        Ok(answer) => answer.map(Response::into_inner),
+        Err(_) => Err(Status::deadline_exceeded("it did not answer in time")),
+    }
+}
+
+/// Reads a payment's stream until the payment has ended.
+async fn ended(mut updates: Streaming<lnrpc::Payment>) -> Result<lnrpc::Payment, Status> {
+    while let Some(payment) = updates.message().await? {
+        if matches!(
+            payment.status(),
+            PaymentStatus::Succeeded | PaymentStatus::Failed
+        ) {
+            return Ok(payment);
+        }
+    }
+    Err(Status::unavailable(
+        "the stream ended before the payment did",
+    ))
+}
+
+/// The node's last word on a payment.
+fn outcome(payment: lnrpc::Payment, expected: PaymentHash) -> Payment {
+    match payment.status() {
+        PaymentStatus::Succeeded => {
+            let text = Zeroizing::new(payment.payment_preimage);
+            match Preimage::parse(&text) {
+                Some(preimage) if preimage.hash() == expected => Payment::Succeeded {
+                    preimage,
+                    fee_msat: u64::try_from(payment.fee_msat).unwrap_or(0),
+                },
+                _ => Payment::Unknown(NodeError::Nonsense("a preimage of another payment")),
+            }
+        }
+        PaymentStatus::Failed => {
+            let reason = payment.failure_reason().as_str_name();
+            Payment::Failed(reason.trim_start_matches("FAILURE_REASON_").to_lowercase())
+        }
+        _ => Payment::Unknown(NodeError::InFlight),
+    }
+}
+
+fn int64(value: u64) -> i64 {
+    i64::try_from(value).unwrap_or(i64::MAX)
+}
+
+#[async_trait]
+impl Node for Lnd {
+    fn network(&self) -> Network {
+        self.network
+    }
+
+    async fn create_invoice(&self, invoice: NewInvoice) -> Result<Minted, NodeError> {
+        let ask = lnrpc::Invoice {
+            memo: invoice.memo,
+            value_msat: int64(invoice.amount_msat),
+            expiry: int64(invoice.expiry.as_secs()),
+            ..Default::default()
+        };
+        let added = call(self.lightning().add_invoice(ask)).await;
+        let added = added.map_err(|status| explain(&status))?;
+        let hash = added.r_hash.try_into();
+        let hash = hash.map_err(|_| NodeError::Nonsense("a payment hash that is not 32 bytes"))?;
+        Ok(Minted::new(added.payment_request, PaymentHash::new(hash)))
+    }
+
+    async fn look_up(&self, payment: PaymentHash) -> Result<Option<InvoiceState>, NodeError> {
+        let ask = lnrpc::PaymentHash {
+            r_hash: payment.as_bytes().to_vec(),
+        };
+        match call(self.lightning().lookup_invoice(ask)).await {
+            Ok(invoice) => Ok(Some(match invoice.state() {
+                WireState::Open => InvoiceState::Open,
+                WireState::Accepted => InvoiceState::Held,
+                WireState::Settled => InvoiceState::Settled,
+                WireState::Canceled => InvoiceState::Canceled,
+            })),
+            Err(status) if status.code() == Code::NotFound => Ok(None),
+            Err(status) => Err(explain(&status)),
+        }
+    }
+
+    async fn pay(&self, order: SendOrder) -> Payment {
+        let ask = SendPaymentRequest {
+            payment_request: order.bolt11,
+            // LND refuses 0.
+            timeout_seconds: i32::try_from(order.timeout.as_secs().max(1)).unwrap_or(i32::MAX),
+            fee_limit_msat: int64(order.max_fee_msat),
+            no_inflight_updates: true,
+        };
+        let mut router = self.router();
+        let send = async { ended(router.send_payment_v2(ask).await?.into_inner()).await };
+        match timeout(order.timeout.saturating_add(SEND_GRACE), send).await {
+            Ok(Ok(payment)) => outcome(payment, order.payment_hash),
+            Ok(Err(status)) => self.after_error(status, order.payment_hash).await,
+            Err(_) => Payment::Unknown(NodeError::InFlight),
+        }
+    }
+
+    async fn track(&self, payment: PaymentHash, wait: Duration) -> Option<Payment> {
+        let ask = TrackPaymentRequest {
+            payment_hash: payment.as_bytes().to_vec(),
+            // Some nodes send the headers with the first update only: ask for one at once.
+            no_inflight_updates: false,
+        };
+        let mut router = self.router();
+        let updates = match call(router.track_payment_v2(ask)).await {
+            Ok(updates) => updates,
+            Err(status) if status.code() == Code::NotFound => return None,
+            Err(status) => return Some(Payment::Unknown(explain(&status))),
+        };
+        // The first update says where the payment stands; only the rest is worth waiting for.
+        Some(
+            match timeout(wait.max(Duration::from_secs(1)), ended(updates)).await {
+                Ok(Ok(ended)) => outcome(ended, payment),
+                Ok(Err(status)) => Payment::Unknown(explain(&status)),
+                Err(_) => Payment::Unknown(NodeError::InFlight),
+            },
+        )
+    }
+
+    async fn balance_msat(&self) -> Result<u64, NodeError> {
+        let balance = call(self.lightning().channel_balance(ChannelBalanceRequest {})).await;
+        let balance = balance.map_err(|status| explain(&status))?;
+        Ok(balance.local_balance.unwrap_or_default().msat)
+    }
+}

@@ -1,0 +1,109 @@
+//! What the rail asks for: a fresh invoice per challenge.
+
+use std::time::Duration;
+
+use farebox_core::Charge;
+use farebox_core::{ChargeRequest, ChargeTerms, Fault, Invalid, Issue, NoQuote, Quote};
+use farebox_wire::Amount;
+
+use crate::bolt11::{Details, Invoice};
+use crate::node::{NewInvoice, Node, NodeError};
+
+/// The only currency of the rail.
+pub(crate) const CURRENCY: &str = "sat";
+/// All there will ever be, in sats; below it, amounts in millisatoshis fit 64 bits.
+const MAX_SATS: u128 = 2_100_000_000_000_000;
+/// What BOLT11 can carry as a description, bytes.
+const MAX_MEMO: usize = 639;
+
+/// Checks an offer's terms; the amount comes back in sats.
+pub(crate) fn read_terms(terms: &ChargeTerms) -> Result<Amount, Invalid> {
+    let mut issues = Vec::new();
+    if let Err(invalid) = terms.only_options(&[]) {
+        issues.extend(invalid.into_issues());
+    }
+    let mut note = |key: &str, problem: String| issues.push(Issue::new(key, problem));
+    let amount = match Amount::from_decimal(&terms.amount, 0) {
+        Ok(amount) if amount.is_zero() => {
+            note("amount", "is 0; Lightning needs at least \"1\" sat".into());
+            amount
+        }
+        Ok(amount) if amount.get() > MAX_SATS => {
+            note(
+                "amount",
+                format!("is more than all bitcoin; at most \"{MAX_SATS}\" sats"),
+            );
+            amount
+        }
+        Ok(amount) => amount,
+        Err(error) => {
+            note("amount", format!("{error}; give whole sats, like \"21\""));
+            Amount::ZERO
+        }
+    };
+    if let Some(other) = terms.currency.as_deref().filter(|c| *c != CURRENCY) {
+        note(
+            "currency",
+            format!("is `{other}`; Lightning takes \"{CURRENCY}\" only"),
+        );
+    }
+    if terms.recipient.is_some() {
+        note(
+            "recipient",
+            "cannot be chosen: an invoice pays the node; drop the key".into(),
+        );
+    }
+    if terms
+        .description
+        .as_ref()
+        .is_some_and(|d| d.len() > MAX_MEMO)
+    {
+        note(
+            "description",
+            format!("is too long for an invoice; at most {MAX_MEMO} bytes"),
+        );
+    }
+    Invalid::unless_empty(issues)?;
+    Ok(amount)
+}
+
+/// Whether a node's failure passes (503, come again) or not (500).
+pub(crate) fn fault(what: &'static str, error: NodeError) -> Fault {
+    match error {
+        NodeError::Unreachable(_) | NodeError::InFlight => Fault::unavailable(what),
+        NodeError::Refused(_) | NodeError::Nonsense(_) => Fault::new(what),
+    }
+    .caused_by(error)
+}
+
+/// Mints an invoice and checks that it says what was asked for: what is issued is bound into the
+/// challenge, and the node's word is not enough for that.
+pub(crate) async fn quote(
+    node: &dyn Node,
+    terms: &ChargeTerms,
+    expiry: Duration,
+) -> Result<Quote<Charge, Details>, NoQuote> {
+    // Terms that depend on the request were not there to be checked at startup.
+    let amount = read_terms(terms).map_err(|e| NoQuote::Declined(e.to_string()))?;
+    let msat = u64::try_from(amount.get().saturating_mul(1_000)).unwrap_or(u64::MAX);
+    let memo = terms.description.clone().unwrap_or_default();
+    let minted = node
+        .create_invoice(NewInvoice::new(msat, memo, expiry))
+        .await
+        .map_err(|e| fault("minting a Lightning invoice", e))?;
+    let details = Details {
+        invoice: minted.bolt11,
+        payment_hash: Some(minted.payment_hash.to_string()),
+        network: node.network(),
+    };
+    let invoice = Invoice::check(amount, &details)
+        .map_err(|e| Fault::new("checking a minted invoice").caused_by(e))?;
+    let request = ChargeRequest {
+        amount,
+        currency: CURRENCY.into(),
+        recipient: None,
+        description: terms.description.clone(),
+        external_id: terms.external_id.clone(),
+    };
+    Ok(Quote::new(request, details).not_after(invoice.expires))
+}

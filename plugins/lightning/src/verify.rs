@@ -1,0 +1,58 @@
+//! Whether a preimage pays for a challenge.
+
+use std::time::Duration;
+
+use farebox_core::{
+    Ask, Charge, Fault, Never, Once, Plan, Presented, ProofKey, Refusal, Rejection,
+};
+
+use crate::bolt11::{Details, Invoice, Payload};
+use crate::node::{InvoiceState, Node};
+use crate::quote::fault;
+
+/// How long a payment hash is remembered beyond its challenge. The challenge carries the invoice,
+/// so once it has lapsed no challenge is left that the preimage could answer; a day covers clocks
+/// that are set back.
+const KEEP: Duration = Duration::from_secs(24 * 3600);
+
+pub(crate) async fn verify(
+    node: &dyn Node,
+    strict: bool,
+    cx: &Presented<'_>,
+    ask: &Ask<Charge, Details>,
+    payload: Payload,
+) -> Result<Plan<Once, Never>, Refusal> {
+    let preimage = payload.preimage.ok_or_else(|| {
+        Rejection::rail(
+            "malformed-credential",
+            "the payload needs a preimage of 64 lower-case hex digits",
+        )
+    })?;
+    // The ask is ours, bound by HMAC; that it contradicts itself would be our own mistake.
+    let invoice = Invoice::check(ask.request.amount, &ask.details)
+        .map_err(|e| Fault::new("reading an issued invoice").caused_by(e))?;
+    let hash = invoice.payment_hash;
+    if preimage.hash() != hash {
+        return Err(Rejection::rail(
+            "invalid-preimage",
+            "the preimage does not belong to this challenge's invoice",
+        )
+        .into());
+    }
+    if invoice.expires <= *cx.now {
+        return Err(Rejection::rail("expired-invoice", "the invoice has expired").into());
+    }
+    if strict {
+        let state = node.look_up(hash).await;
+        match state.map_err(|e| fault("looking up a Lightning invoice", e))? {
+            Some(InvoiceState::Settled) => {}
+            // A right preimage for an invoice the node has lost: the payer is not at fault.
+            None => return Err(Fault::new("finding an issued invoice at the node").into()),
+            Some(InvoiceState::Open | InvoiceState::Held | InvoiceState::Canceled) => {
+                return Err(Rejection::verification("the invoice has not been paid").into());
+            }
+        }
+    }
+    let proof = ProofKey::of(crate::METHOD, hash.as_bytes()).keep_for(KEEP);
+    Ok(Plan::paid(proof, hash.to_string()))
+}
