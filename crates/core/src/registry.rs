@@ -165,7 +165,7 @@ pub fn build_wallet<C: DeserializeOwned, I: IntentSpec, W: Wallet<I>>(
 
 /// Declares a rail: a `static` [`Plugin`] that is also submitted at link time.
 ///
-/// ```ignore
+/// ```text
 /// plugin! {
 ///     /// `giftcard/charge`.
 ///     pub static CHARGE = Charge: GiftCard::new;
