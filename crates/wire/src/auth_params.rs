@@ -308,6 +308,12 @@ pub(crate) fn push_param(header: &mut String, name: &str, value: &str) {
     header.push(' ');
     header.push_str(name);
     header.push_str("=\"");
+    let plain = |b: u8| matches!(b, b' '..=b'~') && !matches!(b, b'"' | b'\\');
+    if value.bytes().all(plain) {
+        header.push_str(value);
+        header.push('"');
+        return;
+    }
     for c in value.chars() {
         match c {
             '"' | '\\' => {
@@ -324,4 +330,67 @@ pub(crate) fn push_param(header: &mut String, name: &str, value: &str) {
         }
     }
     header.push('"');
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// A readable form: `scheme`, `scheme:token`, `scheme(name=value)` or `scheme!`.
+    fn read(value: &str) -> Vec<String> {
+        let text = |element: Element<'_>| match element.content {
+            Err(_) => format!("{}!", element.scheme),
+            Ok(Content::Token68(token)) => format!("{}:{token}", element.scheme),
+            Ok(Content::Params(params)) => {
+                let params: Vec<_> = params.iter().map(|(n, v)| format!("{n}={v}")).collect();
+                format!("{}({})", element.scheme, params.join(";"))
+            }
+        };
+        elements(value).map(text).collect()
+    }
+
+    #[test]
+    fn schemes_tokens_and_parameters_are_told_apart() {
+        for (value, expected) in [
+            ("", vec![]),
+            ("A", vec!["A()"]),
+            ("A, B", vec!["A()", "B()"]),
+            ("A tok/en+==, B", vec!["A:tok/en+==", "B()"]),
+            ("A a/b=, B c=", vec!["A:a/b=", "B(c=)"]),
+            ("A a=1, b=\"2\", B", vec!["A(a=1;b=2)", "B()"]),
+            ("A , a=1,,b=2", vec!["A(a=1;b=2)"]),
+            (
+                "A a = \"x, B b=1\" , B b=1",
+                vec!["A(a=x, B b=1)", "B(b=1)"],
+            ),
+            ("A B=1", vec!["A(B=1)"]),
+        ] {
+            assert_eq!(read(value), expected, "{value}");
+        }
+    }
+
+    #[test]
+    fn a_malformed_element_ends_at_its_comma() {
+        for (value, expected) in [
+            ("a=1, B b", vec!["B:b"]),
+            ("A a b, B b", vec!["A!", "B:b"]),
+            ("A a=\"x\"y, B b", vec!["A!", "B:b"]),
+            ("A a=\"x, B b", vec!["A!"]),
+            ("A a=\"\u{1}, B b\", C c", vec!["A!", "C:c"]),
+            ("\"A a, B b\", C c", vec!["C:c"]),
+            ("A a=\"x\\", vec!["A!"]),
+        ] {
+            assert_eq!(read(value), expected, "{value}");
+        }
+    }
+
+    #[test]
+    fn written_values_are_printable_ascii() {
+        let mut header = SCHEME.to_owned();
+        push_param(&mut header, "a", "1\"\\\u{0}é€🚌");
+        push_param(&mut header, "b", SCHEME);
+        push_param(&mut header, "c", "");
+        let written = r#"Payment a="1\"\\\u0000\u00e9\u20ac\ud83d\ude8c", b="Payment", c="""#;
+        assert_eq!(header, written);
+    }
 }

@@ -7,6 +7,7 @@ use serde::{Deserialize, Deserializer, Serialize, Serializer};
 use serde_json::value::RawValue;
 
 use crate::auth_params::{Content, SCHEME, elements, latin1};
+use crate::canonical;
 use crate::challenge::ChallengeWire;
 use crate::encoded::{decode_base64, encode_base64};
 use crate::error::redact;
@@ -29,7 +30,7 @@ impl Payload {
     /// # Errors
     /// If the value is not a JSON object.
     pub fn from_value<T: Serialize>(value: &T) -> Result<Self, PayloadError> {
-        let json = serde_json_canonicalizer::to_string(value)
+        let json = canonical::to_string(value)
             .map_err(|_| PayloadError("the payload cannot be written as JSON".to_owned()))?;
         let raw = RawValue::from_string(json).map_err(|error| PayloadError(redact(&error)))?;
         Self::from_raw(raw)

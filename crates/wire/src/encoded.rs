@@ -10,6 +10,7 @@ use base64::engine::{DecodePaddingMode, general_purpose::URL_SAFE_NO_PAD};
 use serde::de::{self, DeserializeOwned, Deserializer, MapAccess, SeqAccess, Visitor};
 use serde::{Deserialize, Serialize};
 
+use crate::canonical;
 use crate::{EncodeError, ParseError};
 
 /// The longest accepted text of a `request` or `opaque`, in bytes, inclusive.
@@ -47,12 +48,12 @@ impl Encoded {
     /// # Errors
     /// If the value is not a JSON object, or its text would exceed [`MAX_ENCODED_BYTES`].
     pub fn encode<T: Serialize>(value: &T) -> Result<Self, EncodeError> {
-        let json = serde_json_canonicalizer::to_vec(value)
-            .map_err(|error| EncodeError::Json(error.to_string()))?;
-        if json.first() != Some(&b'{') {
+        let json =
+            canonical::to_string(value).map_err(|error| EncodeError::Json(error.to_string()))?;
+        if !json.starts_with('{') {
             return Err(EncodeError::NotAnObject);
         }
-        let text = encode_base64(&json);
+        let text = encode_base64(json.as_bytes());
         if text.len() > MAX_ENCODED_BYTES {
             return Err(EncodeError::TooLarge {
                 limit: MAX_ENCODED_BYTES,

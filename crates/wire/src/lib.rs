@@ -13,6 +13,7 @@
 mod accept;
 mod amount;
 mod auth_params;
+mod canonical;
 mod challenge;
 mod credential;
 mod digest;

@@ -203,3 +203,26 @@ impl ProblemDetails {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn bodies_keep_members_they_do_not_know() {
+        let text = r#"{"type":"x","title":"t","status":402,"detail":"d","challengeId":"c","hint":"h","requiredTopUp":"5"}"#;
+        let body: ProblemDetails = serde_json::from_str(text).unwrap();
+        assert_eq!(body.challenge_id.as_deref(), Some("c"));
+        assert_eq!(body.extra["requiredTopUp"], "5");
+        assert_eq!(serde_json::to_string(&body).unwrap(), text);
+    }
+
+    #[test]
+    fn foreign_bodies_need_no_member() {
+        let body: ProblemDetails = serde_json::from_str("{}").unwrap();
+        assert_eq!(
+            (body.problem_type.as_str(), body.status),
+            ("about:blank", 0)
+        );
+    }
+}

@@ -4,6 +4,7 @@ use serde::ser::Error as _;
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 use serde_json::{Map, Value};
 
+use crate::canonical;
 use crate::encoded::{decode_base64, encode_base64};
 use crate::offer::check_method;
 use crate::{FormatError, ParseError, Timestamp};
@@ -70,9 +71,9 @@ impl Receipt {
     /// If a parser would refuse it.
     pub fn to_header(&self) -> Result<String, FormatError> {
         self.check()?;
-        let json = serde_json_canonicalizer::to_vec(self)
-            .map_err(|error| FormatError::Json(error.to_string()))?;
-        let header = encode_base64(&json);
+        let json =
+            canonical::to_string(self).map_err(|error| FormatError::Json(error.to_string()))?;
+        let header = encode_base64(json.as_bytes());
         if header.len() > MAX_RECEIPT_BYTES {
             return Err(FormatError::TooLarge {
                 limit: MAX_RECEIPT_BYTES,
@@ -154,5 +155,33 @@ impl<'de> Deserialize<'de> for Receipt {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
         let members = Map::deserialize(deserializer)?;
         Self::from_members(members).map_err(serde::de::Error::custom)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn extra_members_cannot_replace_the_protocols_own() {
+        let at = Timestamp::from_unix_millis(0);
+        let receipt = Receipt::new("tempo", "0xab", at)
+            .with("status", "failed")
+            .with("reference", "0xcd")
+            .with("externalId", "order-1");
+        let read = Receipt::parse(&receipt.to_header().unwrap()).unwrap();
+        assert_eq!(
+            (read.status, read.reference.as_str()),
+            (Success::Success, "0xab")
+        );
+        assert_eq!(read.extra["externalId"], "order-1");
+        assert_eq!(read.extra.len(), 1);
+    }
+
+    #[test]
+    fn what_a_client_would_refuse_is_not_written() {
+        let at = Timestamp::from_unix_millis(0);
+        assert!(Receipt::new("tempo", "", at.clone()).to_header().is_err());
+        assert!(Receipt::new("Tempo", "0xab", at).to_header().is_err());
     }
 }
