@@ -154,6 +154,19 @@ impl Credential {
         Self::from_json(&json).map(Some)
     }
 
+    /// Reads a credential from a JSON transport, with errors that are safe to
+    /// show; those of `Deserialize` can quote the payload.
+    ///
+    /// # Errors
+    /// As [`Credential::parse`].
+    pub fn from_value(value: &serde_json::Value) -> Result<Self, CredentialError> {
+        let json = value.to_string();
+        if json.len() > MAX_CREDENTIAL_BYTES {
+            return Err(CredentialError::TooLarge);
+        }
+        Self::from_json(json.as_bytes())
+    }
+
     fn from_json(json: &[u8]) -> Result<Self, CredentialError> {
         let unreadable = |error| CredentialError::Malformed(redact(&error));
         let json = std::str::from_utf8(json)

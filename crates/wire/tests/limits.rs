@@ -188,6 +188,9 @@ fn payloads_and_credentials_stay_out_of_debug_and_error_text() {
         let header = format!("Payment {}", BASE64.encode(json));
         let error = Credential::parse(header.as_bytes()).unwrap_err();
         assert!(!format!("{error} {error:?}").contains("hush"), "{error}");
+        let value = serde_json::from_str(json).unwrap();
+        let error = Credential::from_value(&value).unwrap_err();
+        assert!(!format!("{error} {error:?}").contains("hush"), "{error}");
     }
 }
 

@@ -137,7 +137,7 @@ fn credentials() {
         };
         assert_eq!(own.to_header().unwrap(), case.written, "{}", case.name);
         // The same value through a JSON transport.
-        let json: Credential = serde_json::from_value(case.credential.clone()).unwrap();
+        let json = Credential::from_value(&case.credential).unwrap();
         assert_eq!(json!(json), case.credential, "{}", case.name);
     }
     for header in file.none {
