@@ -203,6 +203,8 @@ fn node(
             issues,
         ),
         other => {
+            // Only a backend reads the other keys.
+            let _ = (endpoint, tls_cert, macaroon);
             let known: &[&str] = if cfg!(feature = "lnd") { &["lnd"] } else { &[] };
             let hint = farebox_core::config::did_you_mean(other, known);
             issues.push(Issue::new(

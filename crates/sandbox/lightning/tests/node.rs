@@ -1,6 +1,7 @@
 //! The stand-in keeps LND's promises: what a client of the real node relies on.
 #![allow(clippy::unwrap_used, reason = "helpers of tests, outside any #[test]")]
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use farebox_lnd::connect::{Authorized, Connector, Macaroon, PinnedCertificate};
@@ -14,6 +15,7 @@ use farebox_lnd::routerrpc::router_client::RouterClient;
 use farebox_lnd::routerrpc::{SendPaymentRequest, TrackPaymentRequest};
 use farebox_sandbox_lightning::{Lightning, LightningConfig, NodeHandle};
 use lightning_invoice::{Bolt11Invoice, Currency};
+use tokio::sync::Notify;
 use tonic::{Code, Status, Streaming};
 
 fn open(node: &NodeHandle, macaroon: &str) -> Authorized {
@@ -233,15 +235,12 @@ async fn a_renewed_certificate_is_read_from_its_file() {
     by_value.get_info(GetInfoRequest {}).await.unwrap();
 
     node.restart_with_new_certificate().await.unwrap();
-    // The first call may still find the old connection going away.
-    let mut reached = false;
-    for _ in 0..10 {
-        reached |= by_file.get_info(GetInfoRequest {}).await.is_ok();
-        if reached {
-            break;
-        }
-    }
-    assert!(reached);
+    // A first call may still find the old connection going away.
+    let wait = Duration::from_secs(5);
+    let reached = async { while by_file.get_info(GetInfoRequest {}).await.is_err() {} };
+    tokio::time::timeout(wait, reached).await.unwrap();
+    let refused = async { while by_value.get_info(GetInfoRequest {}).await.is_ok() {} };
+    tokio::time::timeout(wait, refused).await.unwrap();
     for _ in 0..3 {
         assert!(by_value.get_info(GetInfoRequest {}).await.is_err());
     }
@@ -256,4 +255,42 @@ async fn a_node_can_be_out_of_service() {
     ln.seller().set_unavailable(false);
     let up = look_up(ln.seller(), vec![0; 32]).await.unwrap_err();
     assert_eq!(up.code(), Code::NotFound);
+}
+
+/// A connection that goes silent, as when a firewall forgets it, must not be used for ever: the
+/// call that notices fails within its deadline, and the next one gets through.
+#[tokio::test]
+async fn a_silent_connection_is_given_up() {
+    let ln = start().await;
+    let node = ln.seller();
+    let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let through = format!("https://{}", listener.local_addr().unwrap());
+    let upstream = node.endpoint().trim_start_matches("https://").to_owned();
+    let silence = Arc::new(Notify::new());
+    let silenced = Arc::clone(&silence);
+    tokio::spawn(async move {
+        loop {
+            let (mut client, _) = listener.accept().await.unwrap();
+            let mut server = tokio::net::TcpStream::connect(&upstream).await.unwrap();
+            let silenced = Arc::clone(&silenced);
+            tokio::spawn(async move {
+                tokio::select! {
+                    _ = tokio::io::copy_bidirectional(&mut client, &mut server) => {}
+                    // Both sockets stay open, and nothing passes any more.
+                    () = silenced.notified() => std::future::pending().await,
+                }
+            });
+        }
+    });
+    let pin = PinnedCertificate::from_file(node.tls_cert_path()).unwrap();
+    let macaroon = Macaroon::new(node.admin_macaroon_hex().as_bytes()).unwrap();
+    let wait = Duration::from_secs(5);
+    let connector = Connector::new(&through, pin, macaroon, wait).unwrap();
+    let mut client = LightningClient::new(connector.channel());
+    client.get_info(GetInfoRequest {}).await.unwrap();
+    silence.notify_waiters();
+    let call = client.get_info(GetInfoRequest {});
+    let noticed = tokio::time::timeout(Duration::from_secs(20), call).await;
+    assert!(noticed.unwrap().is_err());
+    client.get_info(GetInfoRequest {}).await.unwrap();
 }
