@@ -165,6 +165,18 @@ async fn a_lost_reply_is_resolved_and_never_paid_again() {
     assert_eq!(ln.agent().balance_sat(), 1_000_000 - 22);
 }
 
+/// The node says no and has no record of the payment: that is certain, whatever its error code.
+#[tokio::test]
+async fn a_payment_the_node_refuses_to_start_is_not_paid() {
+    let ln = common::start().await;
+    let own = quote(&method(rail(ln.agent())), 21).await.unwrap();
+    let refused = pay(&payer(wallet(ln.agent())), &own).await;
+    let Err(PayError::NotPaid(fault)) = refused else {
+        panic!("{refused:?}")
+    };
+    assert!(fault.to_string().contains("self-payments"), "{fault}");
+}
+
 /// A payment under way is neither paid nor unpaid, and can be followed to its end.
 #[tokio::test]
 async fn a_hanging_payment_is_unknown_until_it_ends() {

@@ -248,7 +248,7 @@ impl Ledger {
 
     /// Starts a payment: sets the money aside, or fails it for a reason the payer can see.
     ///
-    /// An `Err` means that nothing was recorded.
+    /// An `Err` means that nothing was recorded. LND gives most of these no code of their own.
     pub(crate) fn begin(
         &self,
         payer: Who,
@@ -257,26 +257,26 @@ impl Ledger {
     ) -> Result<(Hash, Sent), Status> {
         let invoice: Bolt11Invoice = bolt11
             .parse()
-            .map_err(|e| Status::invalid_argument(format!("invoice: {e}")))?;
+            .map_err(|e| Status::unknown(format!("invoice: {e}")))?;
         if invoice.currency() != Currency::Regtest {
-            return Err(Status::invalid_argument(
+            return Err(Status::unknown(
                 "invoice not for current active network 'regtest'",
             ));
         }
         let Some(amount_msat) = invoice.amount_milli_satoshis() else {
-            return Err(Status::invalid_argument(
+            return Err(Status::unknown(
                 "amount must be specified when paying a zero amount invoice",
             ));
         };
         if invoice.would_expire(Duration::from_secs(now())) {
-            return Err(Status::invalid_argument("invoice expired"));
+            return Err(Status::unknown("invoice expired"));
         }
         let hash = invoice.payment_hash().to_byte_array();
 
         let mut state = self.lock();
         let payee = state.owner_of(&invoice.get_payee_pub_key());
         if payee == Some(payer) {
-            return Err(Status::invalid_argument("self-payments not allowed"));
+            return Err(Status::unknown("self-payments not allowed"));
         }
         if let Some(earlier) = state.wallet(payer).sent.get(&hash) {
             match *earlier.progress.borrow() {

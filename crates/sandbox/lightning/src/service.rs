@@ -238,9 +238,7 @@ impl Router for Service {
         self.0.authorize(&request, Right::Everything)?;
         let ask = request.into_inner();
         if ask.timeout_seconds <= 0 {
-            return Err(Status::invalid_argument(
-                "timeout_seconds must be specified",
-            ));
+            return Err(Status::unknown("timeout_seconds must be specified"));
         }
         let fee_limit = u64::try_from(ask.fee_limit_msat).unwrap_or(0);
         let node = &self.0;
