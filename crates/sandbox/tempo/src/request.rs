@@ -2,14 +2,14 @@
 
 use alloy::primitives::{Address, Bytes, Signature, U64, U128, U256};
 use serde::Deserialize;
+use tempo_primitives::transaction::{TEMPO_EXPIRING_NONCE_KEY, calc_gas_balance_spending};
 
 use crate::{
     error::RpcError,
     exec::{Message, Payment, intrinsic_gas, resolve_fee_token},
     ledger::Ledger,
-    tx::{BLOCK_GAS_LIMIT, EXPIRING_KEY, Head, Replay},
+    tx::{BLOCK_GAS_LIMIT, Head, Replay},
 };
-use tempo_primitives::transaction::calc_gas_balance_spending;
 
 /// One call of a batch.
 #[derive(Debug, Deserialize)]
@@ -84,11 +84,11 @@ impl CallRequest {
             }
         };
         let replay = match self.nonce_key {
-            Some(EXPIRING_KEY) if self.valid_before.is_none() => {
+            Some(TEMPO_EXPIRING_NONCE_KEY) if self.valid_before.is_none() => {
                 let text = "expiring nonce transaction requires valid_before to be set";
                 return Err(RpcError::new(-32603, text));
             }
-            Some(EXPIRING_KEY) => Replay::Expiring {
+            Some(TEMPO_EXPIRING_NONCE_KEY) => Replay::Expiring {
                 id: Default::default(),
                 valid_before: 0,
             },

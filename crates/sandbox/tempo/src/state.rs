@@ -19,7 +19,7 @@ use crate::{
     error::RpcError,
     exec::{Executed, Message, run},
     ledger::Ledger,
-    tx::{BLOCK_GAS_LIMIT, Head, Readiness, Tx},
+    tx::{BLOCK_GAS_LIMIT, Head, Readiness, Replay, Tx},
 };
 
 /// A transaction in a block.
@@ -144,7 +144,7 @@ impl State {
             self.pool.iter().any(|tx| {
                 tx.sender == account
                     && tx.replay
-                        == crate::tx::Replay::Sequence {
+                        == Replay::Sequence {
                             key: U256::ZERO,
                             nonce,
                         }

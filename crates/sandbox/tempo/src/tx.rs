@@ -10,13 +10,13 @@ use alloy::{
 };
 use tempo_primitives::{
     TempoTxEnvelope,
-    transaction::{TEMPO_EXPIRING_NONCE_KEY, calc_gas_balance_spending, validate_calls},
+    transaction::{calc_gas_balance_spending, validate_calls},
 };
 
 use crate::{
     error::RpcError,
     exec::{Message, Payment, intrinsic_gas, resolve_fee_token},
-    ledger::Ledger,
+    ledger::{Ledger, Slot},
 };
 
 /// Gas one block, and therefore one transaction, may use.
@@ -251,7 +251,7 @@ impl Tx {
         match self.replay {
             Replay::Expiring { id, valid_before } => ledger.spend(id, valid_before),
             Replay::Sequence { key, nonce } => {
-                let slot = crate::ledger::Slot::Nonce {
+                let slot = Slot::Nonce {
                     account: self.sender,
                     key,
                 };
@@ -287,6 +287,3 @@ fn check_supported(envelope: &TempoTxEnvelope) -> Result<(), RpcError> {
     validate_calls(&tx.calls, false).map_err(RpcError::rejected)?;
     tx.validate().map_err(RpcError::rejected)
 }
-
-/// The nonce key that marks an expiring transaction.
-pub(crate) const EXPIRING_KEY: U256 = TEMPO_EXPIRING_NONCE_KEY;

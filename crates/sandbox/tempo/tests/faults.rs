@@ -291,6 +291,14 @@ async fn a_chain_can_refuse_what_it_knows() {
     let tx = lenient.transaction(vec![transfer(account(4).0, 1)]).await;
     let raw = sign(tx, &account(3).1);
     assert_eq!(lenient.settle(&raw).await, lenient.settle(&raw).await);
+    let refused = lenient
+        .call("eth_sendRawTransaction", json!([raw]))
+        .await
+        .unwrap_err();
+    assert_eq!(
+        refused["message"], "transaction already imported",
+        "only the sync method answers"
+    );
 }
 
 #[tokio::test(flavor = "multi_thread")]
