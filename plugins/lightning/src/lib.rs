@@ -107,7 +107,7 @@ impl Lightning {
         self
     }
 
-    /// See [`Config::invoice_expiry`].
+    /// See [`Config::invoice_expiry`](field@Config::invoice_expiry).
     #[must_use]
     pub fn invoice_expiry(mut self, expiry: Duration) -> Self {
         self.invoice_expiry = expiry;

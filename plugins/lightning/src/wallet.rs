@@ -90,7 +90,7 @@ impl LightningWallet {
         self
     }
 
-    /// See [`WalletConfig::payment_timeout`].
+    /// See [`WalletConfig::payment_timeout`](field@WalletConfig::payment_timeout).
     #[must_use]
     pub fn payment_timeout(mut self, timeout: Duration) -> Self {
         self.payment_timeout = timeout;
