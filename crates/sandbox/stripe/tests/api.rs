@@ -1,4 +1,5 @@
 //! The sandbox answers as Stripe documents it.
+#![allow(clippy::unwrap_used, reason = "helpers of tests, outside any #[test]")]
 
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 

@@ -1,0 +1,164 @@
+//! The Stripe rail: `stripe/charge` over Shared Payment Tokens (draft-stripe-charge).
+//!
+//! The payer's agent grants the seller a token limited to the price; the seller charges it as a
+//! PaymentIntent, confirmed as it is created. `verify` reads only: the charge is an order that the
+//! engine stores first and then has settled, under an idempotency key made of the challenge alone,
+//! so that neither a crash nor a token minted anew charges twice.
+//!
+//! ```
+//! use farebox_core::{Secret, SecretSource};
+//! use farebox_stripe::{Config, Stripe};
+//!
+//! let key = SecretSource::Text(Secret::new("sk_test_123"));
+//! assert!(Stripe::new(Config::new(key, "internal")).is_ok());
+//!
+//! let key = SecretSource::Text(Secret::new("pk_test_123"));
+//! let problems = Stripe::new(Config::new(key, "internal").api_base("http://example.com"));
+//! assert_eq!(problems.unwrap_err().issues().len(), 2);
+//! ```
+//!
+//! # Which Stripe crate
+//!
+//! Requests are built by async-stripe's generated types (`async-stripe-core`), the maintained
+//! successor of the crate `stripe-rust`. They follow Stripe's published description of the API, and
+//! the parameter that it does not have yet, the token, is appended to the form. Sending and reading
+//! is done here, for four reasons found in 1.0.0-rc.10: its clients fix `Stripe-Version` to one that
+//! does not know the token, drop response headers (`Idempotent-Replayed`, `Request-Id`), read a whole
+//! PaymentIntent of that version, so that a field renamed in a preview would hide a charge that
+//! succeeded, and bring a second HTTP stack. Built with [`StripeRequest::build`], a request is four
+//! public fields, so its `StripeClient` trait is not needed in between.
+//!
+//! The price is compile time: alone on two cores the three crates take 55 s of a debug build and
+//! two and a half minutes of a release build, nearly all of it `async-stripe-shared`. It is paid
+//! only with this rail.
+//!
+//! [`StripeRequest::build`]: https://docs.rs/async-stripe-client-core/1.0.0-rc.10/stripe_client_core/trait.StripeRequest.html
+
+use std::{fmt, sync::Arc};
+
+use farebox_core::{
+    Ask, Charge, ChargeTerms, Fault, Invalid, NoQuote, Once, Plan, Presented, Quote, Rail, Refusal,
+    plugin,
+};
+use reqwest::StatusCode;
+use stripe_client_core::StripeRequest as _;
+use stripe_core::payment_intent::ListPaymentIntent;
+
+mod api;
+mod config;
+mod currency;
+mod outcome;
+mod quote;
+mod settle;
+mod token;
+mod verify;
+mod wallet;
+
+pub use config::{Config, WalletConfig};
+pub use quote::Details;
+pub use settle::{Order, StripeSettler};
+pub use token::{SharedPaymentToken, TokenParameter};
+pub use verify::Payload;
+pub use wallet::{MintToken, StripeWallet, TestHelperTokens, TokenRequest};
+
+use quote::Quoting;
+
+/// The method's name on the wire.
+pub(crate) const METHOD: &str = "stripe";
+
+plugin! {
+    /// `stripe/charge`.
+    pub static CHARGE = Charge: Stripe::new, wallet: TestWallet::new,
+        example: include_str!("example.toml");
+}
+
+/// What a configuration can describe: a wallet of test cards.
+type TestWallet = StripeWallet<TestHelperTokens>;
+
+/// The seller's side of `stripe/charge`.
+pub struct Stripe {
+    quoting: Quoting,
+    token_parameter: TokenParameter,
+    settler: StripeSettler,
+}
+
+impl fmt::Debug for Stripe {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Stripe")
+            .field("network_id", &self.quoting.network_id)
+            .field("api", &self.settler.api)
+            .finish_non_exhaustive()
+    }
+}
+
+impl Stripe {
+    /// The rail as configured. Pure.
+    ///
+    /// # Errors
+    /// Everything wrong with the configuration.
+    pub fn new(config: Config) -> Result<Self, Invalid> {
+        let checked = config.check()?;
+        Ok(Self {
+            quoting: Quoting {
+                network_id: checked.network_id,
+                payment_method_types: checked.payment_method_types,
+                minimums: checked.minimums,
+            },
+            token_parameter: checked.token_parameter,
+            settler: StripeSettler {
+                api: Arc::new(checked.api),
+            },
+        })
+    }
+}
+
+impl Rail<Charge> for Stripe {
+    const METHOD: &'static str = METHOD;
+    type Details = Details;
+    type Payload = Payload;
+    type Settler = StripeSettler;
+
+    fn check(&self, terms: &ChargeTerms) -> Result<(), Invalid> {
+        self.quoting.check(terms)
+    }
+
+    /// Tries the key. Only a key that Stripe does not know stops the server: an outage passes.
+    async fn connect(&self) -> Result<(), Fault> {
+        let request = ListPaymentIntent::new().limit(1).build();
+        match self.settler.api.send(request, None).await {
+            Ok(answer) if answer.status == StatusCode::UNAUTHORIZED => {
+                Err(Fault::new("Stripe does not accept the rail's secret_key"))
+            }
+            Ok(answer) if !answer.status.is_success() => {
+                tracing::warn!(
+                    status = answer.status.as_u16(),
+                    request_id = answer.request_id,
+                    "Stripe does not list PaymentIntents for this key; charges may fail as well"
+                );
+                Ok(())
+            }
+            Ok(_) => Ok(()),
+            Err(lost) => {
+                tracing::warn!(error = %lost, "Stripe cannot be reached for now");
+                Ok(())
+            }
+        }
+    }
+
+    async fn quote(&self, terms: &ChargeTerms) -> Result<Quote<Charge, Details>, NoQuote> {
+        self.quoting.quote(terms)
+    }
+
+    async fn verify(
+        &self,
+        cx: &Presented<'_>,
+        ask: &Ask<Charge, Details>,
+        payload: Payload,
+    ) -> Result<Plan<Once, Order>, Refusal> {
+        verify::verify(self.token_parameter, cx, ask, payload)
+    }
+
+    fn settler(&self) -> &StripeSettler {
+        &self.settler
+    }
+}

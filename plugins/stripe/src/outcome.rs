@@ -1,0 +1,201 @@
+//! What Stripe's answers say about the money. Only what is explicit decides.
+
+use farebox_core::{Outcome, Rejection};
+use farebox_wire::Problem;
+use stripe_shared::PaymentIntentStatus;
+use tracing::{error, warn};
+
+use crate::{
+    api::{Answer, ApiError, Intent, NoAnswer},
+    settle::Order,
+};
+
+/// What an answer says about the money.
+#[derive(Debug)]
+pub(crate) enum Verdict {
+    Known(Outcome),
+    /// The PaymentIntent is on its way; ask for it again.
+    Pending(String),
+    /// The cardholder would have to act, whom nobody can reach here.
+    Action(String),
+    Unclear,
+}
+
+pub(crate) fn judge(answer: &Answer, order: &Order) -> Verdict {
+    if answer.status.is_success() {
+        return match answer.read::<Intent>() {
+            Ok(intent) => judge_intent(&intent, order),
+            Err(_) => unexpected("reading an answer", answer),
+        };
+    }
+    let error = answer.error();
+    let moving = |intent: &&Intent| {
+        use PaymentIntentStatus::{Processing, RequiresCapture, Succeeded};
+        matches!(intent.status(), Processing | RequiresCapture | Succeeded)
+    };
+    if let Some(intent) = error.payment_intent.as_ref().filter(moving) {
+        return judge_intent(intent, order);
+    }
+    let rejection = match (answer.status.as_u16(), error.kind.as_str()) {
+        // The order fixes the parameters, so it was another token that used this challenge's key.
+        (400, "idempotency_error") => {
+            Rejection::spent("this challenge was already presented with another token")
+        }
+        (402, "card_error" | "invalid_request_error") => declined(&error),
+        (400 | 404, "invalid_request_error") => refused(&error, answer),
+        // A key that lacks a right, a limit, a broken Stripe, or somebody in between.
+        _ => return unexpected("charging a token", answer),
+    };
+    Verdict::Known(Outcome::Declined(rejection))
+}
+
+pub(crate) fn judge_intent(intent: &Intent, order: &Order) -> Verdict {
+    let ours = intent.metadata("mpp_challenge_id") == Some(&order.challenge)
+        && i64::try_from(intent.amount) == Ok(order.amount)
+        && intent.currency == order.currency;
+    if !ours {
+        error!(
+            payment_intent = intent.id,
+            challenge = order.challenge,
+            "Stripe answers with a PaymentIntent of another payment"
+        );
+        return Verdict::Unclear;
+    }
+    match intent.status() {
+        PaymentIntentStatus::Succeeded => Verdict::Known(Outcome::settled(&intent.id)),
+        PaymentIntentStatus::RequiresAction => Verdict::Action(intent.id.clone()),
+        // Only we could confirm it again, and we do not.
+        PaymentIntentStatus::Canceled | PaymentIntentStatus::RequiresPaymentMethod => {
+            let rejection = Rejection::verification("the payment did not go through");
+            Verdict::Known(Outcome::Declined(rejection))
+        }
+        _ => Verdict::Pending(intent.id.clone()),
+    }
+}
+
+/// What a declined payer can do. Codes that tell of theft or fraud are not passed on, as Stripe asks
+/// (docs.stripe.com/declines/codes).
+fn declined(error: &ApiError) -> Rejection {
+    let code = error.code.as_deref().unwrap_or_default();
+    let reason = error.decline_code.as_deref().unwrap_or(code);
+    let advice = match reason {
+        "authentication_required" | "authentication_not_handled" => return action_required(),
+        "insufficient_funds" | "withdrawal_count_limit_exceeded" | "card_velocity_exceeded" => {
+            "there are not enough funds; use another payment method"
+        }
+        "expired_card" => "the card has expired; use another payment method",
+        "currency_not_supported" | "card_not_supported" | "transaction_not_allowed" => {
+            "the card does not allow this payment; use another payment method"
+        }
+        "processing_error" | "try_again_later" | "issuer_not_available" | "reenter_transaction" => {
+            "the issuer could not be asked; try again in a while"
+        }
+        "approve_with_id" | "call_issuer" | "do_not_try_again" => {
+            "the issuer declined; ask the issuer, or use another payment method"
+        }
+        _ => "the issuer declined; use another payment method",
+    };
+    Rejection::verification(format!("not charged: {advice}"))
+}
+
+pub(crate) fn action_required() -> Rejection {
+    Rejection::new(
+        Problem::PaymentActionRequired,
+        "not charged: the issuer wants the cardholder to act; use a payment method that needs no \
+         further step",
+    )
+}
+
+/// 400 and 404: nothing was charged, and asking again changes nothing.
+fn refused(error: &ApiError, answer: &Answer) -> Rejection {
+    let param = error.param.as_deref().unwrap_or_default();
+    let code = error.code.as_deref().unwrap_or_default();
+    if param.contains("shared_payment_granted_token") && code != "parameter_unknown" {
+        return Rejection::verification(
+            "Stripe does not accept the token: it is unknown, used, revoked or expired, or its \
+             limits do not cover the amount and currency",
+        );
+    }
+    error!(
+        status = answer.status.as_u16(),
+        request_id = answer.request_id,
+        code,
+        param,
+        "Stripe refuses the parameters of a charge; check the rail's configuration"
+    );
+    Rejection::verification(
+        "not charged: Stripe refuses this payment, and the seller has to look into it",
+    )
+}
+
+pub(crate) fn unanswered(what: &str, lost: &NoAnswer) -> Verdict {
+    warn!(error = %lost, "no answer while {what}");
+    Verdict::Unclear
+}
+
+pub(crate) fn unexpected(what: &str, answer: &Answer) -> Verdict {
+    warn!(
+        status = answer.status.as_u16(),
+        replayed = answer.replayed,
+        request_id = answer.request_id,
+        "an answer that does not tell while {what}"
+    );
+    Verdict::Unclear
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::settle::tests::order;
+
+    fn intent(status: &str, challenge: &str) -> Intent {
+        serde_json::from_value(serde_json::json!({
+            "id": "pi_1", "amount": 50, "currency": "usd", "status": status,
+            "metadata": { "mpp_challenge_id": challenge },
+        }))
+        .unwrap()
+    }
+
+    #[test]
+    fn only_succeeded_is_success() {
+        let judge = |status| judge_intent(&intent(status, "c-1_A"), &order());
+        assert!(matches!(
+            judge("succeeded"),
+            Verdict::Known(Outcome::Settled { .. })
+        ));
+        assert!(matches!(
+            judge("canceled"),
+            Verdict::Known(Outcome::Declined(_))
+        ));
+        assert!(matches!(
+            judge("requires_payment_method"),
+            Verdict::Known(Outcome::Declined(_))
+        ));
+        assert!(matches!(judge("requires_action"), Verdict::Action(_)));
+        for status in [
+            "processing",
+            "requires_capture",
+            "requires_confirmation",
+            "of_tomorrow",
+        ] {
+            assert!(matches!(judge(status), Verdict::Pending(_)), "{status}");
+        }
+    }
+
+    /// Protects: the success of another challenge does not open this one.
+    #[test]
+    fn a_success_of_another_challenge_tells_nothing() {
+        assert!(matches!(
+            judge_intent(&intent("succeeded", "c-2"), &order()),
+            Verdict::Unclear
+        ));
+        let dearer = Order {
+            amount: 51,
+            ..order()
+        };
+        assert!(matches!(
+            judge_intent(&intent("succeeded", "c-1_A"), &dearer),
+            Verdict::Unclear
+        ));
+    }
+}
