@@ -113,6 +113,9 @@ impl Settle for StripeSettler {
     /// most once. So a replayed success is the truth about this very challenge, and refusing it
     /// would keep the money and serve nothing. What it must not be is a success of another
     /// challenge; the metadata says of which one it is.
+    ///
+    /// The key is made of the challenge alone. The draft suggests challenge and token, but then a
+    /// token minted anew for the same challenge would be a second charge.
     async fn settle(&self, key: &IdempotencyKey, order: &Order) -> Outcome {
         match self.attempt(key, order).await {
             Verdict::Known(outcome) => outcome,

@@ -311,11 +311,20 @@ impl Shared {
         }
         self.requests().push(Recorded {
             method: parts.method.to_string(),
-            path: parts.uri.path().to_owned(),
+            path: redact(parts.uri.path()),
             headers,
             form,
         });
     }
+}
+
+/// A path without the tokens in it.
+fn redact(path: &str) -> String {
+    let show = |segment| match segment {
+        token if str::starts_with(token, "spt_") => "[redacted]",
+        other => other,
+    };
+    path.split('/').map(show).collect::<Vec<_>>().join("/")
 }
 
 fn idempotency_key(headers: &HeaderMap) -> Result<Option<&str>, ApiError> {

@@ -125,6 +125,11 @@ async fn a_token_pays_once_within_its_limits() {
         .get(&format!("/v1/shared_payment/granted_tokens/{token}"))
         .await;
     assert_eq!(seen["deactivated_reason"], "consumed");
+    let recorded = account.stripe.requests();
+    assert!(
+        !format!("{recorded:?}").contains(&token),
+        "records hold no token"
+    );
     assert_eq!(account.stripe.total("usd"), 100);
     assert_eq!(
         account.get("/v1/balance").await["available"][0]["amount"],

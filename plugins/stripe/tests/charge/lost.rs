@@ -16,7 +16,8 @@ async fn a_lost_success_is_found() {
         Fault::HangAfterCommit,
         Fault::DropAfterCommit,
     ] {
-        let shop = Shop::open().await;
+        let impatient = |config: &mut farebox_stripe::Config| config.timeout = 3;
+        let shop = Shop::with(StripeConfig::default(), impatient).await;
         shop.sandbox.fault(fault.clone());
         let attempt = shop.attempt("pm_card_visa").await;
         assert_eq!(attempt.settle().await, Outcome::Unknown, "{fault:?}");

@@ -23,7 +23,6 @@ impl Shop {
     pub(crate) async fn with(sandbox: StripeConfig, change: impl FnOnce(&mut Config)) -> Self {
         let sandbox = Sandbox::start(sandbox).await.unwrap();
         let mut config = Config::new(key(&sandbox), "internal").api_base(sandbox.url());
-        config.timeout = 2;
         change(&mut config);
         let rail = Typed::<_, Charge>::new(Stripe::new(config).unwrap());
         Self {
