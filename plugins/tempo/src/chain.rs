@@ -1,0 +1,199 @@
+//! What the rail asks of a chain.
+
+use std::time::Duration;
+
+use alloy::{
+    primitives::{Address, B256, Bytes, Log, LogData, U64, U128, U256},
+    sol_types::{SolCall, SolEvent},
+};
+use farebox_core::Fault;
+use serde::{Deserialize, Serialize};
+use serde_json::{Value, json};
+use tempo_contracts::precompiles::ITIP20;
+
+use crate::rpc::{Rpc, RpcError};
+
+/// For calls that answer from a node's state.
+const READ: Duration = Duration::from_secs(5);
+
+/// For a call that waits until a block includes a transaction; blocks come every half second.
+const INCLUSION: Duration = Duration::from_secs(12);
+
+/// A chain and the endpoint that leads to it.
+#[derive(Clone, Debug)]
+pub(crate) struct Chain {
+    id: u64,
+    rpc: Rpc,
+}
+
+/// The parts of a transaction's receipt that say whether money moved.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub(crate) struct Receipt {
+    pub(crate) transaction_hash: B256,
+    status: U64,
+    #[serde(default)]
+    logs: Vec<ReceiptLog>,
+}
+
+#[derive(Clone, Debug, Deserialize)]
+struct ReceiptLog {
+    address: Address,
+    topics: Vec<B256>,
+    data: Bytes,
+}
+
+/// A transfer with a memo, as it is asked for and as the token logs it.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct Transfer {
+    pub(crate) token: Address,
+    pub(crate) from: Address,
+    pub(crate) to: Address,
+    /// Base units.
+    pub(crate) amount: U256,
+    pub(crate) memo: B256,
+}
+
+impl Transfer {
+    /// The call that makes the transfer.
+    pub(crate) fn input(&self) -> Bytes {
+        let Self {
+            to, amount, memo, ..
+        } = *self;
+        ITIP20::transferWithMemoCall { to, amount, memo }
+            .abi_encode()
+            .into()
+    }
+}
+
+impl Receipt {
+    pub(crate) fn succeeded(&self) -> bool {
+        self.status == U64::from(1)
+    }
+
+    /// Whether the token itself says that exactly this was transferred.
+    pub(crate) fn shows(&self, transfer: &Transfer) -> bool {
+        self.logs
+            .iter()
+            .filter(|log| log.address == transfer.token)
+            .any(|log| {
+                let data = LogData::new_unchecked(log.topics.clone(), log.data.clone());
+                let log = Log {
+                    address: log.address,
+                    data,
+                };
+                ITIP20::TransferWithMemo::decode_log(&log).is_ok_and(|event| {
+                    (event.from, event.to, event.amount, event.memo)
+                        == (transfer.from, transfer.to, transfer.amount, transfer.memo)
+                })
+            })
+    }
+}
+
+impl Chain {
+    pub(crate) fn new(id: u64, rpc: Rpc) -> Self {
+        Self { id, rpc }
+    }
+
+    /// EIP-155 id, as configured.
+    pub(crate) fn id(&self) -> u64 {
+        self.id
+    }
+
+    /// Compares the endpoint's chain with the configured one. An endpoint that is away may come
+    /// back; one that is on another chain will not turn into the right one.
+    pub(crate) async fn connect(&self) -> Result<(), Fault> {
+        match self.rpc.call::<U64>("eth_chainId", json!([]), READ).await {
+            Ok(id) if id.to::<u64>() == self.id => Ok(()),
+            Ok(id) => {
+                let both = format!("the RPC is on chain {id}, `chain_id` says {}", self.id);
+                Err(Fault::new("the Tempo RPC is on another chain").caused_by(both))
+            }
+            Err(error) => {
+                tracing::warn!(chain_id = self.id, %error, "the Tempo RPC does not answer yet");
+                Ok(())
+            }
+        }
+    }
+
+    /// Executes a call without effect, as `eth_call` does with the request's every field.
+    pub(crate) async fn simulate(&self, request: &Value) -> Result<(), RpcError> {
+        self.rpc
+            .call::<Value>("eth_call", json!([request, "latest"]), READ)
+            .await
+            .map(drop)
+    }
+
+    /// Gas that the request needs.
+    pub(crate) async fn estimate(&self, request: &Value) -> Result<u64, RpcError> {
+        let gas = self
+            .rpc
+            .call::<U64>("eth_estimateGas", json!([request]), READ)
+            .await?;
+        Ok(gas.to())
+    }
+
+    /// Price of gas, attodollars.
+    pub(crate) async fn gas_price(&self) -> Result<u128, RpcError> {
+        Ok(self
+            .rpc
+            .call::<U128>("eth_gasPrice", json!([]), READ)
+            .await?
+            .to())
+    }
+
+    /// Base units of `token` that `owner` holds.
+    pub(crate) async fn balance(&self, token: Address, owner: Address) -> Result<U256, RpcError> {
+        let data: Bytes = ITIP20::balanceOfCall { account: owner }.abi_encode().into();
+        let params = json!([{ "to": token, "data": data }, "latest"]);
+        let word: Bytes = self.rpc.call("eth_call", params, READ).await?;
+        ITIP20::balanceOfCall::abi_decode_returns(&word)
+            .map_err(|_| RpcError::Unreadable("balanceOf"))
+    }
+
+    /// Broadcasts and waits for inclusion (EIP-7966).
+    pub(crate) async fn send_sync(&self, raw: &Bytes) -> Result<Receipt, RpcError> {
+        self.rpc
+            .call("eth_sendRawTransactionSync", json!([raw]), INCLUSION)
+            .await
+    }
+
+    /// Broadcasts without waiting.
+    pub(crate) async fn send(&self, raw: &Bytes) -> Result<(), RpcError> {
+        self.rpc
+            .call::<B256>("eth_sendRawTransaction", json!([raw]), READ)
+            .await
+            .map(drop)
+    }
+
+    /// The receipt of a transaction, if a block has included it.
+    pub(crate) async fn receipt(&self, hash: B256) -> Result<Option<Receipt>, RpcError> {
+        self.rpc
+            .call("eth_getTransactionReceipt", json!([hash]), READ)
+            .await
+    }
+
+    /// Asks for the receipt until it is there or `within` has passed. Errors count as "not yet".
+    pub(crate) async fn await_receipt(&self, hash: B256, within: Duration) -> Option<Receipt> {
+        let poll = async {
+            loop {
+                if let Ok(Some(receipt)) = self.receipt(hash).await {
+                    return receipt;
+                }
+                tokio::time::sleep(Duration::from_millis(250)).await;
+            }
+        };
+        tokio::time::timeout(within, poll).await.ok()
+    }
+
+    /// The latest block's time, Unix seconds.
+    pub(crate) async fn time(&self) -> Result<u64, RpcError> {
+        #[derive(Deserialize)]
+        struct Block {
+            timestamp: U64,
+        }
+        let params = json!(["latest", false]);
+        let block: Block = self.rpc.call("eth_getBlockByNumber", params, READ).await?;
+        Ok(block.timestamp.to())
+    }
+}

@@ -1,0 +1,172 @@
+//! Configuration of the server's and the client's side.
+
+use std::sync::Arc;
+
+use alloy::primitives::Address;
+use farebox_core::{Invalid, Issue, Secret, SecretSource};
+use farebox_proof::{
+    LocalKey, Realms,
+    terms::{self, Payee},
+};
+use serde::Deserialize;
+
+use crate::{Tempo, TempoSettler, TempoWallet, chain::Chain, rpc::Rpc};
+
+/// The server's side. `rpc_url`, `chain_id`, `currency` and `recipient` are required; they are
+/// optional here so that everything that is missing can be reported together.
+#[derive(Clone, Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Config {
+    /// The chain's JSON-RPC endpoint, `http` or `https`. May hold an API key, so it is a secret.
+    pub rpc_url: Option<SecretText>,
+    /// EIP-155 chain id: 4217 is mainnet, 42431 the Moderato testnet, 1337 a local chain.
+    pub chain_id: Option<u64>,
+    /// The TIP-20 token to be paid in.
+    pub currency: Option<String>,
+    /// Who is paid.
+    pub recipient: Option<String>,
+    /// Digits after the token's decimal point; 6 on every TIP-20 token.
+    pub decimals: Option<u8>,
+}
+
+/// The client's side. `private_key`, `rpc_url` and `chain_id` are required.
+#[derive(Clone, Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct WalletConfig {
+    /// The account's secp256k1 private key, hexadecimal.
+    pub private_key: Option<SecretSource>,
+    /// The chain's JSON-RPC endpoint.
+    pub rpc_url: Option<SecretText>,
+    /// Pays on this chain only.
+    pub chain_id: Option<u64>,
+    /// Pays in this token only. Without it, in any TIP-20 token that the budget allows.
+    pub currency: Option<String>,
+    /// The stablecoin that network fees are paid in; the currency of the payment if left out.
+    pub fee_token: Option<String>,
+    /// Realms to sign zero-amount proofs for whatever host was asked.
+    #[serde(default)]
+    pub realms: Vec<String>,
+}
+
+/// A secret that code may also give as plain text.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(transparent)]
+pub struct SecretText(SecretSource);
+
+impl From<&str> for SecretText {
+    fn from(text: &str) -> Self {
+        Self(SecretSource::Text(Secret::new(text)))
+    }
+}
+
+impl From<String> for SecretText {
+    fn from(text: String) -> Self {
+        Self(SecretSource::Text(Secret::new(text)))
+    }
+}
+
+impl From<SecretSource> for SecretText {
+    fn from(source: SecretSource) -> Self {
+        Self(source)
+    }
+}
+
+impl Tempo {
+    /// The rail. Pure, but for reading secrets.
+    ///
+    /// # Errors
+    /// Everything that is wrong with the configuration.
+    pub fn new(config: Config) -> Result<Self, Invalid> {
+        let mut issues = Vec::new();
+        let rpc = collect(rpc(config.rpc_url.as_ref()), &mut issues);
+        let chain_id = collect(chain_id(config.chain_id), &mut issues);
+        let payee = Payee::read(
+            config.currency.as_deref(),
+            config.recipient.as_deref(),
+            &mut issues,
+        );
+        let decimals = config.decimals.unwrap_or(terms::DECIMALS);
+        if decimals > 18 {
+            issues.push(Issue::new(
+                "decimals",
+                "is above 18; TIP-20 tokens have 6, leave it out",
+            ));
+        }
+        Invalid::unless_empty(issues)?;
+        let (Some(rpc), Some(chain_id), Some(payee)) = (rpc, chain_id, payee) else {
+            return Err(unreported());
+        };
+        let chain = Arc::new(Chain::new(chain_id, rpc));
+        let settler = TempoSettler::new(Arc::clone(&chain));
+        Ok(Self {
+            chain,
+            payee,
+            decimals,
+            settler,
+        })
+    }
+}
+
+impl TempoWallet {
+    /// A wallet with a key of its own. Pure, but for reading secrets.
+    ///
+    /// # Errors
+    /// Everything that is wrong with the configuration.
+    pub fn new(config: WalletConfig) -> Result<Self, Invalid> {
+        let mut issues = Vec::new();
+        let key = collect(private_key(config.private_key.as_ref()), &mut issues);
+        let rpc = collect(rpc(config.rpc_url.as_ref()), &mut issues);
+        let chain_id = collect(chain_id(config.chain_id), &mut issues);
+        let mut token = |key: &str, text: Option<&str>| -> Option<Address> {
+            collect(terms::token(key, text?), &mut issues)
+        };
+        let currency = token("currency", config.currency.as_deref());
+        let fee_token = token("fee_token", config.fee_token.as_deref());
+        Invalid::unless_empty(issues)?;
+        let (Some(key), Some(rpc), Some(chain_id)) = (key, rpc, chain_id) else {
+            return Err(unreported());
+        };
+        let chain = Arc::new(Chain::new(chain_id, rpc));
+        Ok(Self {
+            signer: Arc::new(key),
+            chain,
+            currency,
+            fee_token,
+            realms: Realms::from(config.realms),
+        })
+    }
+}
+
+fn collect<T>(result: Result<T, Issue>, issues: &mut Vec<Issue>) -> Option<T> {
+    result.map_err(|issue| issues.push(issue)).ok()
+}
+
+/// Not reached: what is absent has left an issue.
+fn unreported() -> Invalid {
+    Invalid::new("", "the configuration is incomplete")
+}
+
+fn chain_id(chain_id: Option<u64>) -> Result<u64, Issue> {
+    let text = "is missing or zero; give the chain's EIP-155 id, 4217 for Tempo mainnet";
+    chain_id
+        .filter(|id| *id != 0)
+        .ok_or_else(|| Issue::new("chain_id", text))
+}
+
+fn rpc(url: Option<&SecretText>) -> Result<Rpc, Issue> {
+    let at = "rpc_url";
+    let missing = || Issue::new(at, "is missing; give the JSON-RPC endpoint of a Tempo node");
+    Rpc::new(url.ok_or_else(missing)?.0.read(at)?.expose())
+        .map_err(|problem| Issue::new(at, problem))
+}
+
+fn private_key(source: Option<&SecretSource>) -> Result<LocalKey, Issue> {
+    let at = "private_key";
+    let missing = || {
+        Issue::new(
+            at,
+            "is missing; give { env = \"NAME\" } or { file = \"path\" }",
+        )
+    };
+    LocalKey::parse(at, &source.ok_or_else(missing)?.read(at)?)
+}

@@ -1,0 +1,132 @@
+//! The Tempo rail: stablecoin payments on the Tempo chain, `tempo/charge` on the wire.
+//!
+//! Pull mode: the payer signs a type-0x76 transaction with one `transferWithMemo` call and hands it
+//! over; the server checks it against what it asked for, simulates it, and the engine has it
+//! broadcast. The memo is bound to the challenge ([`memo`]), so one transaction pays for one
+//! challenge. An offer of amount `"0"` takes a proof instead (see `farebox-proof`).
+//!
+//! Of alloy and the Tempo crates only types, ABI and signing are used. A charge costs two RPC calls:
+//! a simulation and `eth_sendRawTransactionSync`.
+//!
+//! ```no_run
+//! use farebox_tempo::{Config, Tempo};
+//!
+//! let rail = Tempo::new(Config {
+//!     rpc_url: Some("https://rpc.tempo.xyz".into()),
+//!     chain_id: Some(4217),
+//!     currency: Some("0x20C000000000000000000000b9537d11c60E8b50".to_owned()),
+//!     recipient: Some("0x3C44CdDdB6a900fa2b585dd299e03d12FA4293BC".to_owned()),
+//!     ..Config::default()
+//! })?;
+//! # Ok::<(), farebox_core::Invalid>(())
+//! ```
+
+mod chain;
+mod config;
+mod explain;
+pub mod memo;
+mod quote;
+mod rpc;
+mod settle;
+mod tx;
+mod verify;
+mod wallet;
+
+use std::{fmt, sync::Arc};
+
+use farebox_core::prelude::*;
+use farebox_proof::terms::Payee;
+
+pub use config::{Config, SecretText, WalletConfig};
+pub use settle::{Order, TempoSettler};
+pub use wallet::{Payment, TempoWallet};
+
+use chain::Chain;
+
+plugin! {
+    /// `tempo/charge`: a stablecoin transfer that the payer signs and the server broadcasts.
+    pub static CHARGE = Charge: Tempo::new, wallet: TempoWallet::new,
+        example: include_str!("../example.toml");
+}
+
+/// The server's side.
+#[derive(Debug)]
+pub struct Tempo {
+    chain: Arc<Chain>,
+    payee: Payee,
+    decimals: u8,
+    settler: TempoSettler,
+}
+
+/// The rail's own request members. Those of features that this version does not offer are read, so
+/// that the wallet can say why it does not pay.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Details {
+    /// EIP-155 chain id.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub chain_id: Option<u64>,
+    /// `pull`, `push`; absent means both.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub supported_modes: Option<Vec<String>>,
+    /// Whether the server pays the network fee.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub fee_payer: Option<bool>,
+    /// A memo of the seller's own instead of the one bound to the challenge.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub memo: Option<alloy::primitives::B256>,
+    /// Further transfers out of the amount.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub splits: Option<Vec<serde_json::Value>>,
+}
+
+/// What a payer presents. Which members are there depends on the type.
+#[derive(Clone, Deserialize)]
+pub struct Payload {
+    /// `transaction`, `proof` or `hash`.
+    #[serde(rename = "type")]
+    pub kind: String,
+    /// The signed transaction, or the proof's signature; hexadecimal.
+    #[serde(default)]
+    pub signature: String,
+}
+
+impl fmt::Debug for Payload {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Payload")
+            .field("type", &self.kind)
+            .finish_non_exhaustive()
+    }
+}
+
+impl Rail<Charge> for Tempo {
+    const METHOD: &'static str = "tempo";
+    type Details = Details;
+    type Payload = Payload;
+    type Settler = TempoSettler;
+
+    fn check(&self, terms: &ChargeTerms) -> Result<(), Invalid> {
+        self.payee.request(terms, self.decimals).map(drop)
+    }
+
+    async fn connect(&self) -> Result<(), Fault> {
+        self.chain.connect().await
+    }
+
+    async fn quote(&self, terms: &ChargeTerms) -> Result<Quote<Charge, Details>, NoQuote> {
+        quote::quote(self, terms)
+    }
+
+    async fn verify(
+        &self,
+        cx: &Presented<'_>,
+        ask: &Ask<Charge, Details>,
+        payload: Payload,
+    ) -> Result<Plan<Once, Order>, Refusal> {
+        verify::verify(self, cx, ask, &payload).await
+    }
+
+    fn settler(&self) -> &TempoSettler {
+        &self.settler
+    }
+}

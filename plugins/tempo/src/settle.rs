@@ -1,0 +1,145 @@
+//! Broadcasting, and finding out what became of a broadcast.
+//!
+//! The transaction's own hash is the idempotency key: sending the same bytes twice cannot move money
+//! twice.
+
+use std::{fmt, sync::Arc, time::Duration};
+
+use alloy::primitives::{B256, Bytes};
+use farebox_core::{IdempotencyKey, Outcome, Rejection, Settle};
+use serde::{Deserialize, Serialize};
+
+use crate::{
+    chain::{Chain, Receipt, Transfer},
+    explain::{never_taken, payers_fault},
+    rpc::RpcError,
+};
+
+/// How long to look for a receipt after a node has refused a transaction: another one behind the
+/// same endpoint may have included it.
+const SECOND_LOOK: Duration = Duration::from_secs(2);
+
+/// How long to wait for inclusion where the node does not do the waiting.
+const INCLUSION: Duration = Duration::from_secs(10);
+
+/// How far the chain must be past the end of a transaction's window before its absence is final,
+/// in seconds: nodes behind one endpoint may be a few blocks apart.
+const MARGIN: u64 = 5;
+
+/// A transaction to broadcast. Stored before it is sent.
+#[derive(Clone, Serialize, Deserialize)]
+pub struct Order {
+    /// The signed transaction.
+    pub(crate) raw: Bytes,
+    /// Its hash.
+    pub(crate) hash: B256,
+    /// End of its window, Unix seconds. No block at or after it can include it.
+    pub(crate) valid_before: u64,
+    /// What the receipt must show.
+    pub(crate) transfer: Transfer,
+}
+
+impl fmt::Debug for Order {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Order")
+            .field("hash", &self.hash)
+            .finish_non_exhaustive()
+    }
+}
+
+/// Settles [`Order`]s on one chain.
+#[derive(Clone, Debug)]
+pub struct TempoSettler {
+    chain: Arc<Chain>,
+}
+
+impl TempoSettler {
+    pub(crate) fn new(chain: Arc<Chain>) -> Self {
+        Self { chain }
+    }
+
+    /// Sends, waits, and reads the receipt. `Err` if there is none.
+    async fn broadcast(&self, order: &Order) -> Result<Receipt, RpcError> {
+        match self.chain.send_sync(&order.raw).await {
+            Err(RpcError::Refused(refused)) if refused.code == -32601 => {
+                // A node without EIP-7966: send, then ask until it is there.
+                self.chain.send(&order.raw).await?;
+                let found = self.chain.await_receipt(order.hash, INCLUSION).await;
+                found.ok_or_else(|| RpcError::Transport("not included in time".to_owned()))
+            }
+            answer => answer,
+        }
+    }
+}
+
+impl Settle for TempoSettler {
+    type Order = Order;
+
+    async fn settle(&self, _: &IdempotencyKey, order: &Order) -> Outcome {
+        let refused = match self.broadcast(order).await {
+            Ok(receipt) => return judge(order, &receipt),
+            Err(RpcError::Refused(refused)) => refused,
+            Err(error) => {
+                tracing::warn!(hash = %order.hash, %error, "a broadcast has no known outcome");
+                return Outcome::Unknown;
+            }
+        };
+        // "Already known", "nonce too low": the transaction itself may be the reason.
+        if let Some(receipt) = self.chain.await_receipt(order.hash, SECOND_LOOK).await {
+            return judge(order, &receipt);
+        }
+        tracing::warn!(hash = %order.hash, code = refused.code, "a node refuses a transaction");
+        match never_taken(&refused)
+            .then(|| payers_fault(&refused))
+            .flatten()
+        {
+            Some(text) => declined(format!("the chain refuses the payment: {text}")),
+            None => Outcome::Unknown,
+        }
+    }
+
+    async fn lookup(&self, _: &IdempotencyKey, order: &Order) -> Outcome {
+        // The time first: if the window had closed by then, whatever was included is visible now.
+        let (Ok(time), Ok(receipt)) = (
+            self.chain.time().await,
+            self.chain.receipt(order.hash).await,
+        ) else {
+            return Outcome::Unknown;
+        };
+        if let Some(receipt) = receipt {
+            return judge(order, &receipt);
+        }
+        if time >= order.valid_before.saturating_add(MARGIN) {
+            let text = "the transaction was not included before its valid_before; sign a new one";
+            return declined(text);
+        }
+        if time >= order.valid_before {
+            return Outcome::Unknown;
+        }
+        // Perhaps it was never sent. The same bytes can be included once, so sending is safe; a
+        // refusal proves nothing, since an earlier attempt may be under way.
+        match self.broadcast(order).await {
+            Ok(receipt) => judge(order, &receipt),
+            Err(_) => Outcome::Unknown,
+        }
+    }
+}
+
+fn declined(detail: impl Into<String>) -> Outcome {
+    Outcome::Declined(Rejection::verification(detail))
+}
+
+/// A receipt is the only evidence there is. Money moved if the token logged the transfer.
+fn judge(order: &Order, receipt: &Receipt) -> Outcome {
+    if receipt.transaction_hash != order.hash {
+        tracing::error!(hash = %order.hash, "the node answered with another transaction's receipt");
+        return Outcome::Unknown;
+    }
+    if !receipt.succeeded() {
+        return declined("the transaction was included and reverted; nothing was transferred");
+    }
+    if !receipt.shows(&order.transfer) {
+        return declined("the transaction was included, but the token shows no such transfer");
+    }
+    Outcome::settled(order.hash.to_string())
+}

@@ -1,0 +1,246 @@
+//! A signed transaction: reading it, and whether it pays for a challenge. No I/O.
+
+use alloy::{
+    consensus::transaction::SignerRecoverable,
+    eips::eip2718::Decodable2718,
+    primitives::{Address, B256, Bytes, TxKind, U256, hex},
+    sol_types::SolCall,
+};
+use farebox_core::Rejection;
+use farebox_wire::Challenge;
+use serde_json::{Value, json};
+use tempo_contracts::precompiles::ITIP20;
+use tempo_primitives::{AASigned, TempoTransaction, transaction::TEMPO_TX_TYPE_ID};
+
+use crate::{chain::Transfer, memo};
+
+/// Handed to a sponsor for a second signature instead of being complete.
+const FEE_PAYER_ENVELOPE: u8 = 0x78;
+
+/// A transaction whose signature has been checked.
+#[derive(Debug)]
+pub(crate) struct SignedTx {
+    signed: AASigned,
+    /// Canonical encoding; what is broadcast and what the hash is of.
+    pub(crate) raw: Bytes,
+    pub(crate) sender: Address,
+    pub(crate) hash: B256,
+    /// The same for every signature over this payload by this sender: the chain includes one.
+    pub(crate) unique: B256,
+}
+
+/// What a challenge asks for.
+#[derive(Debug)]
+pub(crate) struct Expected<'a> {
+    pub(crate) chain_id: u64,
+    pub(crate) token: Address,
+    pub(crate) recipient: Address,
+    pub(crate) amount: U256,
+    pub(crate) challenge: &'a Challenge,
+    /// Unix milliseconds.
+    pub(crate) now: i64,
+}
+
+fn no(detail: impl Into<String>) -> Rejection {
+    Rejection::verification(detail)
+}
+
+impl SignedTx {
+    /// Reads hexadecimal text.
+    ///
+    /// # Errors
+    /// If it is no signed type-0x76 transaction, or the signature is nobody's.
+    pub(crate) fn read(text: &str) -> Result<Self, Rejection> {
+        let shape = || {
+            Rejection::malformed(
+                "the payload's `signature` is no signed Tempo transaction (0x76…, hexadecimal)",
+            )
+        };
+        let bytes = hex::decode(text.strip_prefix("0x").ok_or_else(shape)?).map_err(|_| shape())?;
+        match bytes.first() {
+            Some(&TEMPO_TX_TYPE_ID) => {}
+            Some(&FEE_PAYER_ENVELOPE) => return Err(sponsored()),
+            Some(_) => return Err(no("only Tempo transactions (type 0x76) are accepted")),
+            None => return Err(shape()),
+        }
+        let mut rest = bytes.as_slice();
+        let signed = AASigned::decode_2718(&mut rest).map_err(|_| shape())?;
+        if !rest.is_empty() {
+            return Err(shape());
+        }
+        let sender = signed
+            .recover_signer()
+            .map_err(|_| no("no account can have made the transaction's signature"))?;
+        let mut raw = Vec::with_capacity(bytes.len());
+        signed.eip2718_encode(&mut raw);
+        let (hash, unique) = (*signed.hash(), signed.expiring_nonce_hash(sender));
+        Ok(Self {
+            signed,
+            raw: raw.into(),
+            sender,
+            hash,
+            unique,
+        })
+    }
+
+    fn tx(&self) -> &TempoTransaction {
+        self.signed.tx()
+    }
+
+    /// Checks everything that can be checked without the chain, and says what will be moved and
+    /// until when.
+    ///
+    /// # Errors
+    /// The first thing that differs from what was asked for.
+    pub(crate) fn check(&self, expected: &Expected<'_>) -> Result<(Transfer, u64), Rejection> {
+        let tx = self.tx();
+        if tx.chain_id != expected.chain_id {
+            let (is, asked) = (tx.chain_id, expected.chain_id);
+            return Err(no(format!(
+                "the transaction is for chain {is}, not {asked}"
+            )));
+        }
+        if tx.fee_payer_signature.is_some() {
+            return Err(sponsored());
+        }
+        if !tx.tempo_authorization_list.is_empty() {
+            return Err(no(
+                "a transaction with an authorization list is not accepted",
+            ));
+        }
+        let transfer = self.transfer(expected)?;
+        memo::check(&transfer.memo, expected.challenge)?;
+        if self.sender == expected.recipient {
+            return Err(no("the payer and the recipient are the same account"));
+        }
+        Ok((transfer, self.window(expected)?))
+    }
+
+    /// The one call there may be. Several calls could be undone by each other's effects, so what
+    /// they move together cannot be told from the calls alone.
+    fn transfer(&self, expected: &Expected<'_>) -> Result<Transfer, Rejection> {
+        let [call] = self.tx().calls.as_slice() else {
+            let calls = self.tx().calls.len();
+            return Err(no(format!(
+                "the transaction has {calls} calls; it must have one, transferWithMemo"
+            )));
+        };
+        if call.to != TxKind::Call(expected.token) {
+            let token = expected.token;
+            return Err(no(format!(
+                "the transaction does not call the token asked for, {token}"
+            )));
+        }
+        if !call.value.is_zero() {
+            return Err(no(
+                "the call carries a native value, which Tempo does not have",
+            ));
+        }
+        if call.input.starts_with(&ITIP20::transferCall::SELECTOR) {
+            return Err(no(
+                "a plain transfer names no challenge; call transferWithMemo with the attribution \
+                 memo",
+            ));
+        }
+        let made = ITIP20::transferWithMemoCall::abi_decode(&call.input)
+            .map_err(|_| no("the transaction's call is not transferWithMemo"))?;
+        if made.to != expected.recipient {
+            let asked = expected.recipient;
+            return Err(no(format!(
+                "the transfer goes to {}, not to {asked}",
+                made.to
+            )));
+        }
+        if made.amount != expected.amount {
+            let asked = expected.amount;
+            return Err(no(format!(
+                "the transfer is of {} base units, {asked} are asked for",
+                made.amount
+            )));
+        }
+        let transfer = Transfer {
+            token: expected.token,
+            from: self.sender,
+            to: made.to,
+            amount: made.amount,
+            memo: made.memo,
+        };
+        // One transfer, one encoding: no bytes after the arguments, no dirty padding.
+        if transfer.input() != call.input {
+            return Err(no(
+                "the call's arguments are not in their canonical encoding",
+            ));
+        }
+        Ok(transfer)
+    }
+
+    /// When the window closes, Unix seconds. Without an end the transaction could be included long
+    /// after everyone has given the payment up.
+    fn window(&self, expected: &Expected<'_>) -> Result<u64, Rejection> {
+        let tx = self.tx();
+        let end = tx
+            .valid_before
+            .ok_or_else(|| no("the transaction needs a valid_before within the challenge's time"))?
+            .get();
+        let now = u64::try_from(expected.now.div_euclid(1000)).unwrap_or(0);
+        if end <= now {
+            return Err(no(
+                "the transaction's valid_before has passed; sign it again",
+            ));
+        }
+        if let Some(expires) = &expected.challenge.expires {
+            // Rounded up: a client cannot say half a second.
+            let limit = expires.unix_millis().saturating_add(999).div_euclid(1000);
+            if i64::try_from(end).map_or(true, |end| end > limit) {
+                return Err(no("the transaction is valid for longer than the challenge"));
+            }
+        }
+        if tx.valid_after.is_some_and(|start| start.get() > now) {
+            return Err(no("the transaction's valid_after lies in the future"));
+        }
+        Ok(end)
+    }
+
+    /// The request that simulates it, with all that decides whether a node would include it.
+    pub(crate) fn simulation(&self) -> Value {
+        request(self.sender, self.tx(), true)
+    }
+}
+
+fn sponsored() -> Rejection {
+    no("sponsored transactions are not accepted here; sign one that pays its own fee")
+}
+
+/// `tx` as `eth_call` and `eth_estimateGas` take it: one call, written the way that every node
+/// reads. With `priced`, the sender must also afford the gas.
+pub(crate) fn request(from: Address, tx: &TempoTransaction, priced: bool) -> Value {
+    let quantity = |n: u128| json!(alloy::primitives::U128::from(n));
+    let mut request = json!({
+        "type": "0x76",
+        "chainId": quantity(tx.chain_id.into()),
+        "from": from,
+        "nonceKey": tx.nonce_key,
+        "nonce": quantity(tx.nonce.into()),
+    });
+    if let Some(call) = tx.calls.first() {
+        request["to"] = json!(call.to.to());
+        request["data"] = json!(call.input);
+    }
+    if let Some(token) = tx.fee_token {
+        request["feeToken"] = json!(token);
+    }
+    for (name, bound) in [
+        ("validBefore", tx.valid_before),
+        ("validAfter", tx.valid_after),
+    ] {
+        if let Some(bound) = bound {
+            request[name] = quantity(bound.get().into());
+        }
+    }
+    if priced {
+        request["gas"] = quantity(tx.gas_limit.into());
+        request["maxFeePerGas"] = quantity(tx.max_fee_per_gas);
+        request["maxPriorityFeePerGas"] = quantity(tx.max_priority_fee_per_gas);
+    }
+    request
+}

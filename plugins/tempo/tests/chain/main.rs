@@ -1,0 +1,10 @@
+//! The rail against a chain: the same suite on the sandbox chain and, where `FAREBOX_ANVIL` names
+//! the binary, on anvil in Tempo mode.
+
+#![allow(clippy::unwrap_used, reason = "test helpers")]
+
+mod anvil;
+mod net;
+mod sandbox;
+mod suite;
+mod tamper;

@@ -1,0 +1,186 @@
+//! The suite on the sandbox chain, and what only a chain that misbehaves on demand can show.
+
+use std::time::Duration;
+
+use alloy::primitives::U256;
+use farebox_core::{Outcome, Refusal};
+use farebox_sandbox_tempo::{Chain, ChainConfig, Fault};
+
+use crate::{
+    net::{Net, RECIPIENT, RICH, config, hash, reference},
+    suite,
+};
+
+const SYNC: &str = "eth_sendRawTransactionSync";
+
+async fn start() -> (Chain, Net) {
+    let chain = Chain::start(ChainConfig::default()).await.unwrap();
+    let net = Net::at(&chain.url());
+    (chain, net)
+}
+
+#[tokio::test]
+async fn the_suite() {
+    let (chain, net) = start().await;
+    suite::all(&net).await;
+    let order = net.order("0.01").await;
+    chain.advance_clock(Duration::from_secs(60));
+    suite::an_order_that_was_never_included_is_declined_in_the_end(&net, &order).await;
+}
+
+/// Protects: nodes that answer a known transaction with an error instead of its receipt.
+#[tokio::test]
+async fn the_suite_on_a_node_that_refuses_what_it_knows() {
+    let config = ChainConfig {
+        refuse_known: true,
+        ..ChainConfig::default()
+    };
+    let chain = Chain::start(config).await.unwrap();
+    suite::all(&Net::at(&chain.url())).await;
+}
+
+/// Protects: two calls per charge, one to verify and one to settle; none to quote.
+#[tokio::test]
+async fn a_charge_costs_two_calls() {
+    let (chain, net) = start().await;
+    let challenge = net.challenge("0.01").await;
+    assert_eq!(chain.total_calls(), 0, "a quote needs no chain");
+    let credential = net.pay(challenge, RICH).await.unwrap();
+    let paid = chain.total_calls();
+    let order = net.verify(&credential).await.unwrap();
+    assert_eq!(chain.total_calls() - paid, 1);
+    reference(net.settle(&order).await);
+    assert_eq!(chain.total_calls() - paid, 2);
+}
+
+/// Protects: a lost answer is not taken for a lost payment, nor sent as a second one.
+#[tokio::test]
+async fn a_lost_answer_is_unknown_until_it_is_looked_up() {
+    for lost in [Fault::Disconnect, Fault::Status(502)] {
+        let (chain, net) = start().await;
+        let before = net.balance(RECIPIENT).await;
+        let order = net.order("0.01").await;
+        chain.lose_reply(SYNC, 1, lost);
+        assert_eq!(net.settle(&order).await, Outcome::Unknown);
+        assert_eq!(
+            reference(net.lookup(&order).await),
+            hash(&order).to_string()
+        );
+        assert_eq!(net.balance(RECIPIENT).await, before + U256::from(10_000));
+        assert_eq!(chain.calls(SYNC), 1);
+    }
+}
+
+/// Protects: an error after inclusion ("already known", an internal error) is checked against the
+/// chain before anybody is told that the payment failed.
+#[tokio::test]
+async fn an_error_after_inclusion_is_looked_up_at_once() {
+    let (chain, net) = start().await;
+    for text in [
+        "already known",
+        "insufficient funds for gas * price + value",
+    ] {
+        let order = net.order("0.01").await;
+        chain.lose_reply(SYNC, 1, Fault::error(-32000, text));
+        assert_eq!(
+            reference(net.settle(&order).await),
+            hash(&order).to_string()
+        );
+    }
+}
+
+/// Protects: only a refusal that names its reason declines; a node in trouble does not.
+#[tokio::test]
+async fn an_unexplained_refusal_is_unknown() {
+    let (chain, net) = start().await;
+    let order = net.order("0.01").await;
+    chain.fail_next(SYNC, 1, Fault::error(-32603, "Internal error"));
+    assert_eq!(net.settle(&order).await, Outcome::Unknown);
+    chain.fail_next(
+        SYNC,
+        1,
+        Fault::error(-32003, "insufficient fee token balance: have 1"),
+    );
+    match net.settle(&order).await {
+        Outcome::Declined(why) => assert!(why.detail.contains("stablecoin"), "{}", why.detail),
+        other => panic!("{other:?}"),
+    }
+}
+
+/// Protects: nodes without EIP-7966.
+#[tokio::test]
+async fn a_node_without_the_synchronous_call_is_polled() {
+    let (chain, net) = start().await;
+    let order = net.order("0.01").await;
+    chain.fail_next(SYNC, 1, Fault::error(-32601, "Method not found"));
+    assert_eq!(
+        reference(net.settle(&order).await),
+        hash(&order).to_string()
+    );
+    assert_eq!(chain.calls("eth_sendRawTransaction"), 1);
+}
+
+/// Protects: an outage is never the payer's fault, and a lookup during one decides nothing.
+#[tokio::test]
+async fn an_outage_is_a_fault_that_passes() {
+    let (chain, net) = start().await;
+    let credential = net.pay(net.challenge("0.01").await, RICH).await.unwrap();
+    let order = net.verify(&credential).await.unwrap();
+    for outage in [
+        Fault::Disconnect,
+        Fault::Status(503),
+        Fault::error(-32603, "Internal error"),
+        Fault::error(-32005, "rate limit exceeded"),
+        Fault::error(-32601, "Method not found"),
+    ] {
+        chain.fail_next("eth_call", 1, outage.clone());
+        match net.verify(&credential).await {
+            Err(Refusal::Fault(fault)) => {
+                assert!(fault.retry_after().is_some());
+                assert!(!fault.to_string().contains(&chain.url()), "{fault}");
+            }
+            other => panic!("{outage:?}: {other:?}"),
+        }
+        chain.fail_next("eth_getTransactionReceipt", 1, outage);
+        assert_eq!(net.lookup(&order).await, Outcome::Unknown);
+    }
+    drop(chain);
+    assert!(matches!(
+        net.verify(&credential).await,
+        Err(Refusal::Fault(_))
+    ));
+    assert_eq!(net.settle(&order).await, Outcome::Unknown);
+    assert_eq!(net.lookup(&order).await, Outcome::Unknown);
+}
+
+/// Protects: an order in the pool of a chain that stands still is neither lost nor declined.
+#[tokio::test]
+async fn a_chain_that_stands_still_is_waited_for() {
+    let (chain, net) = start().await;
+    let order = net.order("0.01").await;
+    chain.pause_mining();
+    chain.fail_next(SYNC, 1, Fault::error(-32601, "Method not found"));
+    let send = net.settle(&order);
+    let resume = async {
+        while chain.calls("eth_getTransactionReceipt") == 0 {
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+        chain.resume_mining();
+    };
+    let (outcome, ()) = tokio::join!(send, resume);
+    assert_eq!(reference(outcome), hash(&order).to_string());
+}
+
+/// Protects: a wrong chain stops the start, an endpoint that is away does not.
+#[tokio::test]
+async fn the_chain_id_is_compared_at_the_start() {
+    let (chain, net) = start().await;
+    net.rail.connect().await.unwrap();
+    let mut other = config(&chain.url());
+    other["chain_id"] = 4217.into();
+    let rail = (farebox_tempo::CHARGE.build)(&other).unwrap();
+    let fault = rail.connect().await.unwrap_err();
+    assert!(fault.to_string().contains("4217"), "{fault}");
+    drop(chain);
+    net.rail.connect().await.unwrap();
+}

@@ -1,0 +1,187 @@
+//! What the wallet does not pay, and what is wrong with a configuration.
+
+#![allow(clippy::unwrap_used, reason = "test helpers")]
+
+use std::sync::Arc;
+
+use farebox_core::{Payer, Paying, config, prelude::*};
+use farebox_tempo::{CHARGE, Config, Tempo};
+use farebox_wire::Encoded;
+use serde_json::{Value, json};
+
+const TOKEN: &str = "0x20c0000000000000000000000000000000000000";
+const RECIPIENT: &str = "0x3C44CdDdB6a900fa2b585dd299e03d12FA4293BC";
+const KEY: &str = "59c6995e998f97a5a0044966f0945389dc9e86dae88c7a8412f4603b6b78690d";
+const OWN: &str = "0x70997970C51812dc3A010C7d01b50e0d17dc79C8";
+
+fn payer(more: &Value) -> Arc<dyn Payer> {
+    let mut config =
+        json!({ "private_key": KEY, "rpc_url": "http://127.0.0.1:9", "chain_id": 1337 });
+    config
+        .as_object_mut()
+        .unwrap()
+        .extend(more.as_object().unwrap().clone());
+    CHARGE.wallet.unwrap()(&config).unwrap()
+}
+
+fn price(payer: &dyn Payer, change: impl Fn(&mut Value)) -> Result<Cost, PayError> {
+    let mut request = json!({
+        "amount": "10000",
+        "currency": TOKEN,
+        "recipient": RECIPIENT,
+        "methodDetails": { "chainId": 1337, "supportedModes": ["pull"] },
+    });
+    change(&mut request);
+    let challenge = Challenge {
+        id: "id".into(),
+        realm: "api.example.com".into(),
+        method: "tempo".into(),
+        intent: "charge".into(),
+        request: Encoded::encode(&request).unwrap(),
+        expires: None,
+        digest: None,
+        description: Some("only 1 cent".into()),
+        opaque: None,
+        header: None,
+    };
+    payer.price(&Paying::new(&challenge, Some("api.example.com")))
+}
+
+#[test]
+fn the_price_is_what_the_request_says() {
+    let cost = price(payer(&json!({})).as_ref(), |_| ()).unwrap();
+    assert_eq!(cost.amount, Amount::new(10_000));
+    assert_eq!(cost.currency, TOKEN);
+    assert_eq!(cost.recipient.as_deref(), Some(RECIPIENT));
+    // Absent modes mean both; members nobody knows are ignored.
+    let open = |r: &mut Value| r["methodDetails"] = json!({ "chainId": 1337, "new": true });
+    assert!(price(payer(&json!({})).as_ref(), open).is_ok());
+}
+
+/// Protects: another wallet may pay these; this one says why it does not.
+#[test]
+fn challenges_for_other_wallets() {
+    let one_token = json!({ "currency": "0x20c0000000000000000000000000000000000001" });
+    let unsupported = |more: &Value, change: fn(&mut Value), says: &str| match price(
+        payer(more).as_ref(),
+        change,
+    ) {
+        Err(PayError::Unsupported(why)) => assert!(why.contains(says), "{why}"),
+        other => panic!("{says}: {other:?}"),
+    };
+    let any = json!({});
+    unsupported(
+        &any,
+        |r| r["methodDetails"]["chainId"] = json!(4217),
+        "chain 4217",
+    );
+    unsupported(&any, |r| r["methodDetails"] = json!({}), "names no chain");
+    unsupported(
+        &any,
+        |r| r["methodDetails"]["supportedModes"] = json!(["push"]),
+        "pull mode",
+    );
+    unsupported(
+        &any,
+        |r| r["methodDetails"]["feePayer"] = json!(true),
+        "sponsoring",
+    );
+    unsupported(
+        &any,
+        |r| r["methodDetails"]["splits"] = json!([{ "amount": "1" }]),
+        "split",
+    );
+    unsupported(&any, |r| r["currency"] = json!("usd"), "no token address");
+    unsupported(&one_token, |_| (), "is in the token");
+}
+
+/// Protects: the wallet calls nothing but tokens, and pays nobody who cannot be a payee.
+#[test]
+fn challenges_nobody_should_pay() {
+    let wallet = payer(&json!({}));
+    for (member, value) in [
+        ("currency", json!(OWN)),
+        ("recipient", json!(OWN)),
+        ("recipient", json!(TOKEN)),
+        (
+            "recipient",
+            json!("0x0000000000000000000000000000000000000000"),
+        ),
+        ("recipient", json!("alice")),
+        ("recipient", Value::Null),
+    ] {
+        let result = price(wallet.as_ref(), |r| r[member] = value.clone());
+        assert!(
+            matches!(result, Err(PayError::Refused(_))),
+            "{member} {value}: {result:?}"
+        );
+    }
+    let foreign = price(wallet.as_ref(), |r| r["amount"] = json!("0"));
+    assert!(foreign.is_ok(), "a proof for the host that was asked");
+}
+
+/// Protects: one start, one list of everything that is wrong, with no secret in it.
+#[test]
+fn every_configuration_problem_at_once() {
+    let config = Config {
+        rpc_url: Some("ftp://user:hunter2@node.example".into()),
+        currency: Some("0x0000000000000000000000000000000000000000".into()),
+        recipient: Some("alice".into()),
+        decimals: Some(77),
+        ..Config::default()
+    };
+    assert!(!format!("{config:?}").contains("hunter2"));
+    let invalid = Tempo::new(config).unwrap_err();
+    let keys: Vec<_> = invalid.issues().iter().map(|i| i.key.as_str()).collect();
+    assert_eq!(
+        keys,
+        ["rpc_url", "chain_id", "currency", "recipient", "decimals"]
+    );
+    assert!(!invalid.to_string().contains("hunter2"), "{invalid}");
+
+    let value = json!({ "rpc_ulr": "http://127.0.0.1", "chainid": 1 });
+    let invalid = config::read::<Config>(&value).unwrap_err();
+    assert_eq!(invalid.issues().len(), 2, "{invalid}");
+    assert!(
+        invalid.to_string().contains("did you mean `rpc_url`"),
+        "{invalid}"
+    );
+
+    let error = CHARGE.wallet.unwrap()(&json!({ "private_key": "hunter2", "fee_token": OWN }));
+    let invalid = error.map(drop).unwrap_err();
+    let keys: Vec<_> = invalid.issues().iter().map(|i| i.key.as_str()).collect();
+    assert_eq!(keys, ["private_key", "rpc_url", "chain_id", "fee_token"]);
+    assert!(!invalid.to_string().contains("hunter2"), "{invalid}");
+}
+
+/// Protects: the example that `farebox rails` shows is a working configuration.
+#[test]
+fn the_example_builds() {
+    let config: serde_json::Map<String, Value> = CHARGE
+        .example
+        .lines()
+        .map(|line| line.split_once(" = ").unwrap())
+        .map(|(key, value)| (key.to_owned(), serde_json::from_str(value).unwrap()))
+        .collect();
+    let method = (CHARGE.build)(&Value::Object(config)).unwrap();
+    assert_eq!(
+        (CHARGE.name, method.name()),
+        ("tempo/charge", "tempo/charge")
+    );
+    for (amount, fits) in [
+        ("0.01", true),
+        ("0", true),
+        ("0.0000001", false),
+        ("0x10", false),
+    ] {
+        assert_eq!(
+            method.check(&json!({ "amount": amount })).is_ok(),
+            fits,
+            "{amount}"
+        );
+    }
+    let invalid = method
+        .check(&json!({ "amount": "1e3", "recipient": "bob" }))
+        .unwrap_err();
+    assert_eq!(invalid.issues().len(), 2, "{invalid}");
+}
