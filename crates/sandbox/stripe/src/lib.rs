@@ -24,6 +24,7 @@
 
 mod error;
 mod fault;
+mod find;
 mod form;
 mod ledger;
 mod model;
