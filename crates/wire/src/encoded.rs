@@ -16,6 +16,14 @@ use crate::{EncodeError, ParseError};
 /// The longest accepted text of a `request` or `opaque`, in bytes, inclusive.
 pub const MAX_ENCODED_BYTES: usize = 16 * 1024;
 
+/// The member under which serde_json hides raw JSON: a `Value` shows what is in
+/// its text instead of the object, other types show the object.
+const RAW_VALUE: &str = "$serde_json::private::RawValue";
+
+const RAW_MEMBER: &str = "\"$serde_json::private::RawValue\":";
+
+const RESERVED: &str = "a member has a reserved name";
+
 const LENIENT: GeneralPurposeConfig = GeneralPurposeConfig::new()
     .with_decode_padding_mode(DecodePaddingMode::Indifferent)
     .with_decode_allow_trailing_bits(true);
@@ -53,6 +61,10 @@ impl Encoded {
         if !json.starts_with('{') {
             return Err(EncodeError::NotAnObject);
         }
+        // Canonical text spells a member's name in one way only.
+        if json.contains(RAW_MEMBER) {
+            return Err(EncodeError::Json(RESERVED.to_owned()));
+        }
         let text = encode_base64(json.as_bytes());
         if text.len() > MAX_ENCODED_BYTES {
             return Err(EncodeError::TooLarge {
@@ -74,14 +86,16 @@ impl Encoded {
         let json = decode_field(field, text)?;
         let json = String::from_utf8(json)
             .map_err(|_| ParseError::invalid(field, "does not decode to UTF-8"))?;
-        match serde_json::from_str::<Shape>(&json) {
-            Ok(Shape::Object) => Ok(Self(text.to_owned())),
-            Ok(Shape::Other) => Err(ParseError::invalid(
+        if serde_json::from_str::<Readable>(&json).is_err() {
+            return Err(ParseError::invalid(field, "does not decode to JSON"));
+        }
+        if !json.trim_ascii_start().starts_with('{') {
+            return Err(ParseError::invalid(
                 field,
                 "does not decode to a JSON object",
-            )),
-            Err(_) => Err(ParseError::invalid(field, "does not decode to JSON")),
+            ));
         }
+        Ok(Self(text.to_owned()))
     }
 
     /// A received `opaque`: any base64 text. Only its issuer may look inside, and a
@@ -209,48 +223,67 @@ impl<'de: 'a, 'a> Deserialize<'de> for Wire<'a> {
 
 /// Checks JSON without building it, with serde_json's limits on depth and numbers,
 /// so that text accepted here can always be read as a `Value` later.
-enum Shape {
-    Object,
-    Other,
-}
+struct Readable;
 
-impl<'de> Deserialize<'de> for Shape {
+impl<'de> Deserialize<'de> for Readable {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        deserializer.deserialize_any(ShapeVisitor)
+        deserializer.deserialize_any(ReadableVisitor)
     }
 }
 
-struct ShapeVisitor;
+struct ReadableVisitor;
 
-impl<'de> Visitor<'de> for ShapeVisitor {
-    type Value = Shape;
+impl<'de> Visitor<'de> for ReadableVisitor {
+    type Value = Readable;
     fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str("JSON")
     }
-    fn visit_bool<E>(self, _: bool) -> Result<Shape, E> {
-        Ok(Shape::Other)
+    fn visit_bool<E>(self, _: bool) -> Result<Readable, E> {
+        Ok(Readable)
     }
-    fn visit_i64<E>(self, _: i64) -> Result<Shape, E> {
-        Ok(Shape::Other)
+    fn visit_i64<E>(self, _: i64) -> Result<Readable, E> {
+        Ok(Readable)
     }
-    fn visit_u64<E>(self, _: u64) -> Result<Shape, E> {
-        Ok(Shape::Other)
+    fn visit_u64<E>(self, _: u64) -> Result<Readable, E> {
+        Ok(Readable)
     }
-    fn visit_f64<E>(self, _: f64) -> Result<Shape, E> {
-        Ok(Shape::Other)
+    fn visit_f64<E>(self, _: f64) -> Result<Readable, E> {
+        Ok(Readable)
     }
-    fn visit_str<E>(self, _: &str) -> Result<Shape, E> {
-        Ok(Shape::Other)
+    fn visit_str<E>(self, _: &str) -> Result<Readable, E> {
+        Ok(Readable)
     }
-    fn visit_unit<E>(self) -> Result<Shape, E> {
-        Ok(Shape::Other)
+    fn visit_unit<E>(self) -> Result<Readable, E> {
+        Ok(Readable)
     }
-    fn visit_seq<A: SeqAccess<'de>>(self, mut seq: A) -> Result<Shape, A::Error> {
-        while seq.next_element::<Shape>()?.is_some() {}
-        Ok(Shape::Other)
+    fn visit_seq<A: SeqAccess<'de>>(self, mut seq: A) -> Result<Readable, A::Error> {
+        while seq.next_element::<Readable>()?.is_some() {}
+        Ok(Readable)
     }
-    fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Shape, A::Error> {
-        while map.next_entry::<Shape, Shape>()?.is_some() {}
-        Ok(Shape::Object)
+    fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Readable, A::Error> {
+        while map.next_entry::<MemberName, Readable>()?.is_some() {}
+        Ok(Readable)
+    }
+}
+
+/// A member's name, which must mean the same to every reader.
+struct MemberName;
+
+impl<'de> Deserialize<'de> for MemberName {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        struct NameVisitor;
+        impl Visitor<'_> for NameVisitor {
+            type Value = MemberName;
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str("a member name")
+            }
+            fn visit_str<E: de::Error>(self, name: &str) -> Result<MemberName, E> {
+                if name == RAW_VALUE {
+                    return Err(E::custom(RESERVED));
+                }
+                Ok(MemberName)
+            }
+        }
+        deserializer.deserialize_str(NameVisitor)
     }
 }

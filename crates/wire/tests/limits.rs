@@ -2,6 +2,7 @@
 
 #![allow(clippy::unwrap_used, reason = "helpers of tests")]
 
+use std::collections::HashMap;
 use std::time::{Duration, Instant};
 
 use base64::Engine as _;
@@ -90,6 +91,23 @@ fn only_json_objects_are_encoded() {
     let echo = format!(r#"{{"challenge":{{"x":{}"#, "[".repeat(40_000));
     let header = format!("Payment {}", BASE64.encode(&echo[..40_000]));
     assert!(Credential::parse(header.as_bytes()).is_err());
+}
+
+/// serde_json reads such a member as whatever its text holds, but only into a `Value`.
+#[test]
+fn an_object_is_the_same_to_every_reader() {
+    for bad in [
+        r#"{"$serde_json::private::RawValue":"{}"}"#,
+        r#"{"a":[{"\u0024serde_json::private::RawValue":"x"}]}"#,
+    ] {
+        assert!(Encoded::parse(&BASE64.encode(bad)).is_err(), "{bad}");
+        let echo = format!(r#"{{"id":"a","realm":"r","method":"m","intent":"i","request":{bad}}}"#);
+        assert!(serde_json::from_str::<Challenge>(&echo).is_err(), "{bad}");
+    }
+    let members = HashMap::from([("$serde_json::private::RawValue", "5")]);
+    assert!(Encoded::encode(&members).is_err());
+    let text = json!({"a": "$serde_json::private::RawValue\":"});
+    assert_eq!(Encoded::encode(&text).unwrap().value(), text);
 }
 
 #[test]
