@@ -30,7 +30,7 @@
 //!
 //! The price is compile time. On two cores the three crates and what they need took 57 s in a debug
 //! build and about two and a half minutes in a release build, nearly all of it
-//! `async-stripe-shared`, of which one enum is used. It is paid only with this rail.
+//! `async-stripe-shared`, of which little is used here. It is paid only with this rail.
 //!
 //! [`StripeRequest::build`]: https://docs.rs/async-stripe-client-core/1.0.0-rc.10/stripe_client_core/trait.StripeRequest.html
 
