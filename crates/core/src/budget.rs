@@ -121,7 +121,8 @@ const HOUR: Duration = Duration::from_secs(3600);
 const DAY: Duration = Duration::from_secs(24 * 3600);
 
 impl Budget {
-    /// A budget of these limits. A currency without one cannot be spent.
+    /// A budget of these limits; all that name a currency apply to it, and one that none names
+    /// cannot be spent.
     pub fn new(limits: impl IntoIterator<Item = Limit>) -> Self {
         Self {
             inner: Arc::new(Inner {
@@ -212,13 +213,16 @@ impl Inner {
                 });
             }
         }
-        let limit = self
+        let mut limits = self
             .limits
             .iter()
-            .find(|l| l.currency.eq_ignore_ascii_case(&cost.currency))
-            .ok_or_else(|| BudgetError::Currency {
+            .filter(|l| l.currency.eq_ignore_ascii_case(&cost.currency))
+            .peekable();
+        if limits.peek().is_none() {
+            return Err(BudgetError::Currency {
                 currency: cost.currency.clone(),
-            })?;
+            });
+        }
         let same = || {
             ledger
                 .entries
@@ -228,27 +232,37 @@ impl Inner {
         let within = |span: Duration| {
             sum(same().filter(move |e| now.saturating_duration_since(e.at) < span))
         };
-        let payee = || sum(same().filter(|e| e.cost.recipient == cost.recipient));
-        let checks: [(&'static str, Option<Amount>, Amount); 5] = [
-            ("per request", limit.per_request, Amount::new(0)),
-            ("per hour", limit.per_hour, within(HOUR)),
-            ("per day", limit.per_day, within(DAY)),
-            ("per payee", limit.per_payee, payee()),
-            ("total", limit.total, sum(same())),
-        ];
-        for (name, allowed, used) in checks {
-            let Some(allowed) = allowed else { continue };
-            if used
-                .checked_add(cost.amount)
-                .is_none_or(|sum| sum > allowed)
-            {
-                return Err(BudgetError::Over {
-                    amount: cost.amount,
-                    currency: cost.currency.clone(),
-                    limit: name,
-                    allowed,
-                    used,
-                });
+        let payee = || {
+            sum(
+                same().filter(|e| match (&e.cost.recipient, &cost.recipient) {
+                    // A server that re-spells its address is still the same payee.
+                    (Some(a), Some(b)) => a.eq_ignore_ascii_case(b),
+                    (a, b) => a == b,
+                }),
+            )
+        };
+        for limit in limits {
+            let checks: [(&'static str, Option<Amount>, Amount); 5] = [
+                ("per request", limit.per_request, Amount::new(0)),
+                ("per hour", limit.per_hour, within(HOUR)),
+                ("per day", limit.per_day, within(DAY)),
+                ("per payee", limit.per_payee, payee()),
+                ("total", limit.total, sum(same())),
+            ];
+            for (name, allowed, used) in checks {
+                let Some(allowed) = allowed else { continue };
+                if used
+                    .checked_add(cost.amount)
+                    .is_none_or(|sum| sum > allowed)
+                {
+                    return Err(BudgetError::Over {
+                        amount: cost.amount,
+                        currency: cost.currency.clone(),
+                        limit: name,
+                        allowed,
+                        used,
+                    });
+                }
             }
         }
         Ok(())
@@ -371,6 +385,20 @@ mod tests {
                 ..usd(0)
             }),
             Err(BudgetError::Over { .. })
+        ));
+        let payee = |name: &str| Cost {
+            recipient: Some(name.into()),
+            ..usd(10)
+        };
+        let each = Limit::per_request("usd", Amount::new(50)).per_payee(Amount::new(10));
+        let two = Budget::new([Limit::per_request("usd", Amount::new(50)), each]);
+        two.approve(payee("0xab")).unwrap().1.commit();
+        assert!(matches!(
+            two.check(&payee("0xAB")),
+            Err(BudgetError::Over {
+                limit: "per payee",
+                ..
+            })
         ));
         let listed = budget.only_recipients(["acct_1"]);
         assert!(matches!(

@@ -9,15 +9,27 @@ use serde_json::Value;
 
 use crate::refusal::Fault;
 
-/// A channel's name, unique over all rails: `method:id`, the id in lower case.
+/// A channel's name, unique over all rails.
 #[derive(Clone, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(transparent)]
 pub struct ChannelId(String);
 
 impl ChannelId {
-    /// The channel `id` of `rail`. Ids are case-insensitive (hex on every known rail).
+    /// The channel `id` of `rail`. A rail whose ids have several spellings (hex) passes one of
+    /// them, always the same.
     pub fn of(rail: &str, id: &str) -> Self {
-        Self(format!("{rail}:{}", id.to_ascii_lowercase()))
+        // The length keeps `a`, `b:x` apart from `a:b`, `x`: method names may hold colons.
+        Self(format!("{}:{rail}:{id}", rail.len()))
+    }
+
+    /// The id without the rail: what receipts name a channel by.
+    pub fn id(&self) -> &str {
+        let rest = self.0.split_once(':').map_or("", |(_, rest)| rest);
+        let length = self
+            .0
+            .split_once(':')
+            .and_then(|(n, _)| n.parse::<usize>().ok());
+        length.and_then(|n| rest.get(n + 1..)).unwrap_or(rest)
     }
 
     /// The stored form.
@@ -36,13 +48,13 @@ impl fmt::Debug for ChannelId {
 ///
 /// What every rail inherits: `authorized` only grows, `spent ≤ authorized ≤ deposit`, and
 /// closing is final.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ChannelState {
     /// What the payer has put in.
     pub deposit: Amount,
     /// What the payer has signed over so far.
     pub authorized: Amount,
-    /// What has been served. Includes blocks that streams have leased and not yet given back.
+    /// What has been served. As rails and meters see it, blocks that streams hold are included.
     pub spent: Amount,
     /// No more service; final.
     pub closed: bool,
@@ -64,7 +76,7 @@ pub enum Authorize {
 
 /// How a channel's balances change. Data and not a closure, so that it survives a crash between
 /// the settlement that funds it and the record of it.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Change {
     /// Added to the deposit.
     pub deposit: Amount,
@@ -81,14 +93,6 @@ impl Change {
             deposit: Amount::new(0),
             authorize: Authorize::Keep,
             rail: None,
-        }
-    }
-
-    /// A voucher up to `cumulative`.
-    pub fn voucher(cumulative: Amount) -> Self {
-        Self {
-            authorize: Authorize::To(cumulative),
-            ..Self::none()
         }
     }
 
@@ -113,6 +117,70 @@ impl Change {
     pub fn with_rail(mut self, rail: Value) -> Self {
         self.rail = Some(rail);
         self
+    }
+}
+
+/// The rail's own part may hold vouchers and invoices, so `Debug` leaves it out.
+impl fmt::Debug for ChannelState {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("ChannelState")
+            .field("deposit", &self.deposit)
+            .field("authorized", &self.authorized)
+            .field("spent", &self.spent)
+            .field("closed", &self.closed)
+            .finish_non_exhaustive()
+    }
+}
+
+impl fmt::Debug for Change {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Change")
+            .field("deposit", &self.deposit)
+            .field("authorize", &self.authorize)
+            .finish_non_exhaustive()
+    }
+}
+
+/// What a voucher may do to a channel: raise what is authorised, and nothing else. It cannot add
+/// to the deposit, since it claims no proof.
+#[derive(Clone)]
+pub struct Voucher {
+    change: Change,
+}
+
+impl Voucher {
+    /// The right to spend what is there: a bearer proof.
+    pub fn bearer() -> Self {
+        Self {
+            change: Change::none(),
+        }
+    }
+
+    /// Authorised up to `cumulative`.
+    pub fn to(cumulative: Amount) -> Self {
+        Self {
+            change: Change {
+                authorize: Authorize::To(cumulative),
+                ..Change::none()
+            },
+        }
+    }
+
+    /// With the rail's own part.
+    pub fn with_rail(self, rail: Value) -> Self {
+        Self {
+            change: self.change.with_rail(rail),
+        }
+    }
+
+    pub(crate) fn into_change(self) -> Change {
+        self.change
+    }
+}
+
+impl fmt::Debug for Voucher {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        fmt::Debug::fmt(&self.change, f)
     }
 }
 

@@ -77,7 +77,7 @@ impl Offer {
         method
             .check(&terms)
             .map_err(|e| ComposeError::Terms(method.offer(), e))?;
-        let print = fingerprint(&terms);
+        let print = fingerprint(method.name(), &terms);
         Ok(Self {
             method,
             price: Price::Fixed { terms, print },
@@ -147,9 +147,14 @@ impl fmt::Debug for Offer {
 
 /// 72 bits of the canonical terms' SHA-256: it tells versions of one seller's price apart, and
 /// nobody but the seller chooses them.
-fn fingerprint(terms: &Value) -> String {
+fn fingerprint(name: &str, terms: &Value) -> String {
     let canonical = Encoded::encode(terms).map(|e| e.as_str().to_owned());
-    let digest = Sha256::digest(canonical.unwrap_or_else(|_| terms.to_string()));
+    let canonical = canonical.unwrap_or_else(|_| terms.to_string());
+    let digest = Sha256::new()
+        .chain_update((name.len() as u64).to_be_bytes())
+        .chain_update(name)
+        .chain_update(canonical)
+        .finalize();
     URL_SAFE_NO_PAD.encode(&digest[..9])
 }
 

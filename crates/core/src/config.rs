@@ -157,7 +157,20 @@ fn explain(text: &str) -> Issue {
         .and_then(|rest| rest.split_once('`'))
     {
         Some((key, _)) => Issue::new(key, "is missing"),
-        None => Issue::new("", text),
+        None => Issue::new("", without_values(text)),
+    }
+}
+
+/// serde quotes the value it did not expect, which may be a secret in the wrong place.
+fn without_values(text: &str) -> String {
+    let Some((start, rest)) = text.split_once("invalid ") else {
+        return text.to_owned();
+    };
+    match (rest.split_once(':'), rest.rsplit_once(", expected ")) {
+        (Some((what, _)), Some((_, expected))) => {
+            format!("{start}invalid {what}; expected {expected}")
+        }
+        _ => text.to_owned(),
     }
 }
 

@@ -10,13 +10,16 @@ use crate::{
     channel::{Change, ChannelId},
     config::{Invalid, Issue},
     plan::{AnyPlan, ChannelAction, ChannelPlan, OncePlan, ProofKey, Step},
-    refusal::Rejection,
     settle::StoredOrder,
 };
 
 /// How payments of an intent are consumed. The engine implements each lifecycle once; which plans
 /// a rail may return follows from it.
 pub trait Lifecycle: sealed::Sealed + Send + Sync + Sized + 'static {
+    /// Whether a challenge pays once. A channel's challenge carries several actions, each with a
+    /// proof or a balance that guards it.
+    const SINGLE_USE: bool;
+
     #[doc(hidden)]
     type Claim: Send;
 
@@ -44,6 +47,7 @@ mod sealed {
 }
 
 impl Lifecycle for Once {
+    const SINGLE_USE: bool = true;
     type Claim = ();
 
     fn erase(
@@ -65,6 +69,7 @@ impl Lifecycle for Once {
 }
 
 impl Lifecycle for Channel {
+    const SINGLE_USE: bool = false;
     type Claim = (ChannelAction, ChannelId, Change);
 
     fn erase(
@@ -117,8 +122,8 @@ pub trait Intent: Send + Sync {
     /// See [`IntentSpec::NAME`].
     fn name(&self) -> &'static str;
 
-    /// Whether `request` has the intent's shared members.
-    fn check(&self, request: &Encoded) -> Result<(), Rejection>;
+    /// See [`Lifecycle::SINGLE_USE`].
+    fn single_use(&self) -> bool;
 
     /// See [`IntentSpec::external_id`].
     fn external_id(&self, request: &Encoded) -> Option<String>;
@@ -139,11 +144,8 @@ impl<I: IntentSpec> Intent for IntentOf<I> {
         I::NAME
     }
 
-    fn check(&self, request: &Encoded) -> Result<(), Rejection> {
-        request
-            .decode::<I::Request>()
-            .map(drop)
-            .map_err(|e| Rejection::malformed(format!("the request is not a {}: {e}", I::NAME)))
+    fn single_use(&self) -> bool {
+        I::Lifecycle::SINGLE_USE
     }
 
     fn external_id(&self, request: &Encoded) -> Option<String> {

@@ -32,7 +32,7 @@ pub mod settle;
 pub mod store;
 
 pub use budget::{Approved, Budget, BudgetError, Limit, Reservation};
-pub use channel::{Authorize, Change, ChannelId, ChannelState, Channels, NoChannels};
+pub use channel::{Authorize, Change, ChannelId, ChannelState, Channels, NoChannels, Voucher};
 pub use compose::{ComposeError, Offer, Offers, PricingContext, compose};
 pub use config::{Invalid, Issue, Secret, SecretSource};
 pub use intent::{
@@ -86,7 +86,7 @@ pub mod prelude {
         Approved, Ask, Authorize, Change, Channel, ChannelId, Charge, ChargeRequest, ChargeTerms,
         Cost, Fault, IdempotencyKey, IntentSpec, Invalid, Issue, Never, NoQuote, NoSettler, Once,
         Outcome, Paid, PayError, Paying, Plan, Presented, ProofKey, Quote, Rail, Refusal,
-        Rejection, Secret, Session, SessionRequest, SessionTerms, Settle, Wallet, plugin,
+        Rejection, Secret, Session, SessionRequest, SessionTerms, Settle, Voucher, Wallet, plugin,
     };
     pub use farebox_wire::{Amount, Challenge, Problem, Timestamp};
     pub use serde::{Deserialize, Serialize};

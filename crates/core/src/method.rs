@@ -18,7 +18,6 @@ use crate::{
 };
 
 /// What a rail asks for.
-#[derive(Debug)]
 pub struct Quote<I: IntentSpec, D> {
     request: I::Request,
     details: D,
@@ -48,6 +47,15 @@ impl<I: IntentSpec, D> Quote<I, D> {
     pub fn private(mut self, value: Value) -> Self {
         self.private = Some(value);
         self
+    }
+}
+
+/// What is private stays out of `Debug`.
+impl<I: IntentSpec, D> std::fmt::Debug for Quote<I, D> {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Quote")
+            .field("not_after", &self.not_after)
+            .finish_non_exhaustive()
     }
 }
 
@@ -96,12 +104,15 @@ impl<I: IntentSpec, D: Serialize + DeserializeOwned> Ask<I, D> {
         let Value::Object(mut map) = request.value() else {
             return Err(serde::de::Error::custom("the request is no JSON object"));
         };
-        let details = map
-            .remove(DETAILS)
-            .unwrap_or_else(|| Value::Object(Map::new()));
+        let details = match map.remove(DETAILS) {
+            Some(details) => serde_json::from_value(details)?,
+            // A type without members is written as an object or as null, and left out either way.
+            None => serde_json::from_value(Value::Object(Map::new()))
+                .or_else(|e| serde_json::from_value(Value::Null).map_err(|_| e))?,
+        };
         Ok(Self {
             request: serde_json::from_value(Value::Object(map))?,
-            details: serde_json::from_value(details)?,
+            details,
         })
     }
 }
@@ -215,7 +226,6 @@ pub trait Rail<I: IntentSpec>: Send + Sync + 'static {
 }
 
 /// A quote as the engine sees it.
-#[derive(Debug)]
 pub struct AnyQuote {
     /// The request, ready for the wire.
     pub request: Encoded,
@@ -223,6 +233,15 @@ pub struct AnyQuote {
     pub not_after: Option<Timestamp>,
     /// See [`Quote::private`].
     pub private: Option<Value>,
+}
+
+/// What is private stays out of `Debug`.
+impl std::fmt::Debug for AnyQuote {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("AnyQuote")
+            .field("request", &self.request)
+            .finish_non_exhaustive()
+    }
 }
 
 /// The object-safe face of [`Rail`]. No method has a default, so that a wrapper cannot lose an
@@ -319,23 +338,19 @@ impl<I: IntentSpec, R: Rail<I>> Method for Typed<R, I> {
     }
 
     async fn verify(&self, cx: &Presented<'_>, payload: &Payload) -> Result<AnyPlan, Refusal> {
-        let shape = |what: &str, e: &dyn std::fmt::Display| {
-            Rejection::malformed(format!(
-                "the {what} does not fit {}/{}: {e}",
-                R::METHOD,
-                I::NAME
-            ))
-        };
-        let ask = Ask::<I, R::Details>::decode(&cx.challenge.request);
-        let ask = ask.map_err(|e| shape("request", &e))?;
-        // Its error names fields, never values: a payload is a bearer secret.
-        let payload: R::Payload = payload.decode().map_err(|e| shape("payload", &e))?;
+        // The engine issued and bound it, so one that cannot be read is not the payer's fault.
+        let ask = Ask::<I, R::Details>::decode(&cx.challenge.request)
+            .map_err(|e| Fault::new("reading a request of our own").caused_by(e))?;
+        let payload: R::Payload = payload.decode().map_err(|e| {
+            // Its error names fields, never values: a payload is a bearer secret.
+            Rejection::malformed(format!("the payload does not fit {}: {e}", self.name))
+        })?;
         let plan = self
             .rail
             .verify(cx, &ask, payload)
             .await
             .map_err(|refusal| match refusal {
-                Refusal::Rejected(r) => Refusal::Rejected(r.on_rail(R::METHOD)),
+                Refusal::Rejected(rejection) => rejection.on_rail(R::METHOD).into(),
                 fault => fault,
             })?;
         plan::erase(plan).map_err(|e| Fault::new("serialising an order").caused_by(e).into())

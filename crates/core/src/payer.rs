@@ -175,6 +175,10 @@ impl<I: IntentSpec, W: Wallet<I>> Payer for TypedPayer<W, I> {
     }
 
     async fn pay(&self, cx: &Paying<'_>, approved: Approved) -> Result<Paid<Payload>, PayError> {
+        // An approval is for one price; it does not pay another challenge that costs more.
+        if self.price(cx)? != *approved.cost() {
+            return Err(PayError::Refused("it is not what was approved".to_owned()));
+        }
         let paid = self.wallet.pay(cx, ask(cx)?, approved).await?;
         // The money may have moved by now, so a payload that cannot be written is not "not paid".
         let payload = Payload::from_value(&paid.payload)

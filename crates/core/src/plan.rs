@@ -10,7 +10,7 @@ use serde_json::{Map, Value};
 use sha2::{Digest as _, Sha256};
 
 use crate::{
-    channel::{Change, ChannelId},
+    channel::{Change, ChannelId, Voucher},
     intent::{Channel, Lifecycle, Once},
     settle::StoredOrder,
 };
@@ -26,6 +26,8 @@ pub struct ProofKey {
 
 impl ProofKey {
     /// The key of `proof` on `rail`. The rail's name separates rails whose proofs look alike.
+    ///
+    /// Give the proof's bytes, not one of its spellings: `0xAB` and `0xab` would be two keys.
     pub fn of(rail: &str, proof: impl AsRef<[u8]>) -> Self {
         let digest = Sha256::new()
             .chain_update((rail.len() as u64).to_be_bytes())
@@ -89,7 +91,7 @@ struct Inner<L: Lifecycle, O> {
 
 impl<L: Lifecycle, O> Plan<L, O> {
     /// A further key under which the same proof could be presented (the hash a payer signed and
-    /// the hash the chain knows).
+    /// the hash the chain knows). A voucher claims nothing, so it takes none.
     pub fn also(mut self, proof: ProofKey) -> Self {
         self.inner.proofs.push(proof);
         self
@@ -165,7 +167,8 @@ impl<O> Plan<Channel, O> {
     }
 
     /// Accept a voucher. It needs no proof key: the balance only grows, so it is its own claim.
-    pub fn advance(channel: ChannelId, change: Change) -> Self {
+    pub fn advance(channel: ChannelId, voucher: Voucher) -> Self {
+        let change = voucher.into_change();
         Self::channel(ChannelAction::Advance, Vec::new(), channel, change, None)
     }
 

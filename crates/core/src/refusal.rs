@@ -56,8 +56,10 @@ impl Rejection {
         }
     }
 
-    /// Fills in the rail's name where [`Rejection::rail`] left it open.
-    pub(crate) fn on_rail(mut self, method: &str) -> Self {
+    /// Fills in the rail's name where [`Rejection::rail`] left it open. The core and the engine do
+    /// it for every rejection that comes out of a rail.
+    #[must_use]
+    pub fn on_rail(mut self, method: &str) -> Self {
         if let Problem::Rail { rail, .. } = &mut self.problem
             && rail.is_empty()
         {

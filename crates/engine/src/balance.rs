@@ -25,9 +25,19 @@ pub(crate) struct Account {
     /// Blocks that streams hold and have not given back, by lease.
     #[serde(default)]
     pub(crate) leases: BTreeMap<String, Block>,
-    /// The latest payments applied, so that none is applied twice.
+    /// Payments applied and when, so that none is applied twice.
     #[serde(default)]
-    applied: Vec<String>,
+    applied: BTreeMap<String, i64>,
+    /// The payment that is closing it: nothing else may change or spend meanwhile.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    closing: Option<Closing>,
+}
+
+/// A close under way, holding the channel until Unix millisecond `until`.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+struct Closing {
+    op: String,
+    until: i64,
 }
 
 /// A block of a channel's balance, held by a stream until Unix millisecond `until`.
@@ -37,9 +47,8 @@ pub(crate) struct Block {
     pub(crate) until: i64,
 }
 
-/// How many applied payments a channel remembers. A challenge lapses long before so many more
-/// opens and top-ups of one channel have come.
-const REMEMBERED: usize = 64;
+/// A block that was lost with its process is forgotten after this many milliseconds.
+const FORGOTTEN: i64 = 3_600_000;
 
 /// Why a channel does not change.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -54,6 +63,9 @@ pub enum BalanceError {
     /// Closing is final.
     #[error("the channel is closed; open another")]
     Closed,
+    /// Somebody is closing it.
+    #[error("the channel is being closed")]
+    Closing,
     /// A voucher below an accepted one.
     #[error("the voucher is lower than one accepted before ({authorized})")]
     Backwards {
@@ -76,7 +88,7 @@ impl BalanceError {
     pub fn rejection(&self) -> Rejection {
         let name = match self {
             Self::NotFound => "channel-not-found",
-            Self::Closed => "channel-finalized",
+            Self::Closed | Self::Closing => "channel-finalized",
             Self::OverDeposit { .. } => "amount-exceeds-deposit",
             Self::Exists | Self::Backwards { .. } | Self::Overflow => {
                 return Rejection::verification(self.to_string());
@@ -87,31 +99,61 @@ impl BalanceError {
 }
 
 impl Account {
-    /// What may still be spent at `now`. A lease that lapsed is the payer's again.
-    pub(crate) fn available(&self, now: i64) -> Amount {
+    /// What streams hold at `now`. A lease that lapsed is the payer's again.
+    fn leased(&self, now: i64) -> u128 {
         let held = self.leases.values().filter(|block| block.until > now);
-        let held = held.fold(0u128, |sum, block| sum.saturating_add(block.amount.get()));
-        let used = self.state.spent.get().saturating_add(held);
+        held.fold(0u128, |sum, block| sum.saturating_add(block.amount.get()))
+    }
+
+    /// What may still be spent at `now`.
+    pub(crate) fn available(&self, now: i64) -> Amount {
+        let used = self.state.spent.get().saturating_add(self.leased(now));
         Amount::new(self.state.authorized.get().saturating_sub(used))
     }
 
-    /// The account after `change` by the payment `op`.
+    /// The channel as rails and meters see it: what streams hold counts as spent.
+    pub(crate) fn view(&self, now: i64) -> ChannelState {
+        let spent = self.state.spent.get().saturating_add(self.leased(now));
+        ChannelState {
+            spent: Amount::new(spent),
+            ..self.state.clone()
+        }
+    }
+
+    /// Whether `op` may change the channel, and anybody spend it, at `now`.
+    pub(crate) fn open(&self, op: Option<&str>, now: i64) -> Result<(), BalanceError> {
+        match &self.closing {
+            _ if self.state.closed => Err(BalanceError::Closed),
+            Some(closing) if closing.until > now && Some(closing.op.as_str()) != op => {
+                Err(BalanceError::Closing)
+            }
+            _ => Ok(()),
+        }
+    }
+
+    pub(crate) fn forget_lost_leases(&mut self, now: i64) {
+        self.leases
+            .retain(|_, block| block.until.saturating_add(FORGOTTEN) > now);
+    }
+
+    /// The account after `change` by the payment `op`, if it fits.
     fn after(
         account: Option<&Self>,
         op: &str,
         change: &ChannelChange,
+        now: i64,
     ) -> Result<Self, BalanceError> {
-        if let Some(account) = account
-            && account.applied.iter().any(|applied| applied == op)
-        {
-            return Ok(account.clone());
-        }
         let mut next = match (account, change.action) {
+            (Some(account), _) if account.applied.contains_key(op) => return Ok(account.clone()),
             (None, ChannelAction::Open) => Self::default(),
             (None, _) => return Err(BalanceError::NotFound),
-            (Some(account), _) if account.state.closed => return Err(BalanceError::Closed),
-            (Some(_), ChannelAction::Open) => return Err(BalanceError::Exists),
-            (Some(account), _) => account.clone(),
+            (Some(account), action) => {
+                account.open(Some(op), now)?;
+                if action == ChannelAction::Open {
+                    return Err(BalanceError::Exists);
+                }
+                account.clone()
+            }
         };
         let state = &mut next.state;
         let deposit = state.deposit.checked_add(change.change.deposit);
@@ -135,17 +177,46 @@ impl Account {
             });
         }
         state.authorized = authorized;
-        if let Some(rail) = &change.change.rail {
-            state.rail = rail.clone();
+        next.finish(op, change, now);
+        Ok(next)
+    }
+
+    /// The account after `change` by the payment `op`, whose money has moved: what was put in is
+    /// credited whatever happened to the channel meanwhile, and nothing is ever taken back.
+    fn settled(account: Option<&Self>, op: &str, change: &ChannelChange, now: i64) -> Self {
+        let mut next = account.cloned().unwrap_or_default();
+        if next.applied.contains_key(op) {
+            return next;
         }
-        state.closed = change.action == ChannelAction::Close;
+        let state = &mut next.state;
+        let sum = |a: Amount, b: Amount| Amount::new(a.get().saturating_add(b.get()));
+        state.deposit = sum(state.deposit, change.change.deposit);
+        let authorized = match change.change.authorize {
+            Authorize::Keep => state.authorized,
+            Authorize::To(cumulative) => cumulative.max(state.authorized),
+            Authorize::By(more) => sum(state.authorized, more),
+        };
+        state.authorized = authorized.min(state.deposit);
+        next.finish(op, change, now);
+        next
+    }
+
+    fn finish(&mut self, op: &str, change: &ChannelChange, now: i64) {
+        if let Some(rail) = &change.change.rail {
+            self.state.rail = rail.clone();
+        }
+        self.state.closed |= change.action == ChannelAction::Close;
         // A voucher may come any number of times under one challenge and is idempotent by itself.
         if change.action != ChannelAction::Advance {
-            next.applied.push(op.to_owned());
-            let excess = next.applied.len().saturating_sub(REMEMBERED);
-            next.applied.drain(..excess);
+            self.applied.insert(op.to_owned(), now);
         }
-        Ok(next)
+        if self
+            .closing
+            .as_ref()
+            .is_some_and(|closing| closing.op == op)
+        {
+            self.closing = None;
+        }
     }
 }
 
@@ -190,15 +261,30 @@ impl Shared {
     }
 }
 
-/// Applies a change once per payment `op`.
+/// Applies a change that fits, once per payment `op`.
 pub(crate) async fn apply(
     shared: &Shared,
     op: &str,
     change: &ChannelChange,
 ) -> Result<(), Refused> {
+    let now = shared.clock.millis();
     shared
         .update(&channel_key(&change.id), |account| {
-            let next = Account::after(account, op, change).map_err(|e| e.rejection())?;
+            let next = Account::after(account, op, change, now).map_err(|e| e.rejection())?;
+            Ok((next, ()))
+        })
+        .await
+}
+
+/// Applies a change whose money has moved, once per payment `op`.
+pub(crate) async fn settle(shared: &Shared, op: &str, change: &ChannelChange) -> Result<(), Fault> {
+    let now = shared.clock.millis();
+    shared
+        .update(&channel_key(&change.id), |account| {
+            let mut next = Account::settled(account, op, change, now);
+            // Payments are remembered for as long as their records may still come to be concluded.
+            let horizon = shared.before(shared.timing.collectable.saturating_mul(2));
+            next.applied.retain(|_, at| *at > horizon);
             Ok((next, ()))
         })
         .await
@@ -212,6 +298,79 @@ pub(crate) async fn preview(
 ) -> Result<(), Refused> {
     let account = shared.account(&channel_key(&change.id)).await?;
     let account = account.as_ref().map(|(_, account)| account);
-    Account::after(account, op, change).map_err(|e| e.rejection())?;
+    let now = shared.clock.millis();
+    Account::after(account, op, change, now).map_err(|e| e.rejection())?;
     Ok(())
+}
+
+/// Stops all spending for a close whose order was made for `seen` spent. `false`: it is another
+/// amount by now, or a stream is still spending.
+pub(crate) async fn freeze(
+    shared: &Shared,
+    op: &str,
+    change: &ChannelChange,
+    seen: Amount,
+    until: i64,
+) -> Result<bool, Refused> {
+    let now = shared.clock.millis();
+    shared
+        .update(&channel_key(&change.id), |account| {
+            let account = account.ok_or_else(|| BalanceError::NotFound.rejection())?;
+            account.open(Some(op), now).map_err(|e| e.rejection())?;
+            if account.leased(now) > 0 || account.state.spent != seen {
+                return Ok((account.clone(), false));
+            }
+            let closing = Some(Closing {
+                op: op.to_owned(),
+                until,
+            });
+            Ok((
+                Account {
+                    closing,
+                    ..account.clone()
+                },
+                true,
+            ))
+        })
+        .await
+}
+
+/// Holds a frozen channel until its close is concluded, however long that takes.
+pub(crate) async fn refreeze(
+    shared: &Shared,
+    op: &str,
+    change: &ChannelChange,
+) -> Result<(), Fault> {
+    shared
+        .update(&channel_key(&change.id), |account| {
+            let mut next = account
+                .cloned()
+                .ok_or_else(|| Fault::new("a frozen channel is gone"))?;
+            match &mut next.closing {
+                Some(closing) if closing.op == op => closing.until = i64::MAX,
+                _ => return Err(Fault::unavailable("a close lost its channel")),
+            }
+            Ok((next, ()))
+        })
+        .await
+}
+
+/// The close came to nothing: the channel goes on.
+pub(crate) async fn thaw(shared: &Shared, op: &str, change: &ChannelChange) -> Result<(), Fault> {
+    if change.action != ChannelAction::Close {
+        return Ok(());
+    }
+    shared
+        .update(&channel_key(&change.id), |account| {
+            let mut next = account.cloned().unwrap_or_default();
+            if next
+                .closing
+                .as_ref()
+                .is_some_and(|closing| closing.op == op)
+            {
+                next.closing = None;
+            }
+            Ok((next, ()))
+        })
+        .await
 }

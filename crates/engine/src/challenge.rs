@@ -3,12 +3,14 @@
 
 use std::collections::BTreeMap;
 
+use base64::{Engine as _, engine::general_purpose::URL_SAFE_NO_PAD};
 use farebox_core::{
     AnyQuote, Fault, NoQuote, Offer, PricingContext,
     wire::{Challenge, Encoded, Timestamp},
 };
 use futures_util::future::join_all;
 use serde::Deserialize;
+use sha2::{Digest as _, Sha256};
 
 use crate::{
     engine::Shared,
@@ -23,8 +25,8 @@ pub(crate) struct Bound {
     pub(crate) route: String,
     /// The offer's index on that route.
     pub(crate) offer: String,
-    /// A hash of fixed terms; absent where the price depends on the request.
-    pub(crate) terms: Option<String>,
+    /// A hash of fixed terms, or of the request that a dynamic price was computed from.
+    pub(crate) terms: String,
     /// The rail kept something with the challenge.
     pub(crate) kept: Option<String>,
 }
@@ -115,7 +117,7 @@ impl Gate {
             expires: Some(Timestamp::from_unix_millis(expires)),
             digest: inbound.digest.cloned(),
             description,
-            opaque: Some(self.opaque(index, offer, quote.private.is_some())?),
+            opaque: Some(self.opaque(index, offer, inbound, quote.private.is_some())?),
             header: self.header,
         };
         shared.secrets.sign(&mut challenge);
@@ -131,20 +133,38 @@ impl Gate {
         Ok(Some(challenge))
     }
 
-    fn opaque(&self, index: usize, offer: &Offer, kept: bool) -> Result<Encoded, Fault> {
+    fn opaque(
+        &self,
+        index: usize,
+        offer: &Offer,
+        inbound: &Inbound<'_>,
+        kept: bool,
+    ) -> Result<Encoded, Fault> {
         // Without the nonce the id is a function of price and time, and two payers who ask in one
         // millisecond would share one single-use id.
         let mut opaque = BTreeMap::from([
             ("nonce", Shared::nonce()?),
             ("route", self.route.clone()),
             ("offer", index.to_string()),
+            ("terms", terms_print(offer, inbound)),
         ]);
-        if let Some(print) = offer.fingerprint() {
-            opaque.insert("terms", print.to_owned());
-        }
         if kept {
             opaque.insert("kept", "1".to_owned());
         }
         Encoded::encode(&opaque).map_err(|e| Fault::new("encoding opaque").caused_by(e))
     }
+}
+
+/// What the price stands on: the terms, or the request they are computed from. A credential for
+/// the cheap item of a dynamically priced route must not buy the dear one.
+pub(crate) fn terms_print(offer: &Offer, inbound: &Inbound<'_>) -> String {
+    if let Some(print) = offer.fingerprint() {
+        return print.to_owned();
+    }
+    let digest = Sha256::new()
+        .chain_update((inbound.target.len() as u64).to_be_bytes())
+        .chain_update(inbound.target)
+        .chain_update(inbound.body.unwrap_or_default())
+        .finalize();
+    format!("for:{}", URL_SAFE_NO_PAD.encode(&digest[..12]))
 }

@@ -75,6 +75,8 @@ pub(crate) struct Timing {
     pub(crate) settle: Duration,
     /// How long a settlement may run on its own task before it counts as unknown.
     pub(crate) settle_cap: Duration,
+    /// Room for slow clocks, slow stores and machines that pause.
+    pub(crate) slack: Duration,
     /// How long a reservation holds without an attempt.
     pub(crate) reserve: Duration,
     /// How long a serving lease holds without a heartbeat.
@@ -92,6 +94,7 @@ impl Default for Timing {
             quote: Duration::from_secs(5),
             settle: Duration::from_secs(10),
             settle_cap: Duration::from_secs(60),
+            slack: Duration::from_secs(30),
             reserve: Duration::from_secs(60),
             serve: Duration::from_secs(30),
             grace: Duration::from_secs(600),
@@ -282,6 +285,12 @@ impl Shared {
         self.clock
             .millis()
             .saturating_add(i64::try_from(span.as_millis()).unwrap_or(i64::MAX))
+    }
+
+    pub(crate) fn before(&self, span: Duration) -> i64 {
+        self.clock
+            .millis()
+            .saturating_sub(i64::try_from(span.as_millis()).unwrap_or(i64::MAX))
     }
 
     /// A random name: 96 bits, base64url.

@@ -9,10 +9,11 @@ use farebox_core::{
 use tokio::time::timeout;
 
 use crate::{
-    challenge::Bound,
+    challenge::{Bound, terms_print},
+    conclude::conclude,
     engine::Shared,
     meter::Meter,
-    payment::{Authentic, Driven, Payment, conclude},
+    payment::{Authentic, Driven, Facts, Payment},
     record::{State, Stored, fingerprint},
     serving::{Admission, Serving},
     verdict::Refused,
@@ -91,9 +92,9 @@ impl Gate {
         &self.offers
     }
 
-    /// Checks all that is bound: HMAC, realm, route, offer, terms and body. Pure; no rail code
-    /// runs before it. Expiry is checked by [`Payment::verify`], since a lapsed challenge may
-    /// still collect what was paid in time.
+    /// Checks all that is bound: HMAC, realm, route and body. Pure; no rail code runs before it.
+    /// Expiry and terms are checked by [`Payment::verify`], since a lapsed or changed offer may
+    /// still be collected by who paid it in time.
     pub fn authenticate(
         &self,
         credential: Credential,
@@ -126,9 +127,8 @@ impl Gate {
             .parse()
             .ok()
             .and_then(|index: usize| self.offers.get(index));
-        let offer = offer
-            .filter(|offer| offer.id() == id && offer.fingerprint() == bound.terms.as_deref())
-            .ok_or_else(|| invalid("the offer has changed since; pay a fresh challenge"))?;
+        let current =
+            offer.filter(|offer| offer.id() == id && terms_print(offer, inbound) == bound.terms);
         match (&challenge.digest, inbound.digest) {
             (None, None) => {}
             (Some(issued), Some(present)) if issued == present => {}
@@ -138,20 +138,28 @@ impl Gate {
                 ));
             }
         }
+        // A changed offer is not paid any more, but what was paid before may still be collected.
+        let (stale, offer) = match current {
+            Some(offer) => (false, Some(offer)),
+            None => (true, self.offers.iter().find(|offer| offer.id() == id)),
+        };
+        let offer = offer.ok_or_else(|| invalid("the offer is gone; pay a fresh challenge"))?;
         let method = offer.method().clone();
-        method.intent().check(&challenge.request)?;
         let expires = challenge.expires.as_ref().map(|e| e.unix_millis());
         let expires = expires.ok_or_else(|| invalid("the challenge has no expiry"))?;
         let fingerprint = fingerprint(&credential);
-        let kept = bound.kept.is_some();
-        Ok(Payment::new(
-            self.shared.clone(),
-            method,
-            credential,
+        let id = match method.intent().single_use() {
+            true => challenge.id.clone(),
+            false => format!("{}.{fingerprint}", challenge.id),
+        };
+        let facts = Facts {
+            id,
             fingerprint,
             expires,
-            kept,
-        ))
+            kept: bound.kept.is_some(),
+            stale,
+        };
+        Ok(Payment::new(self.shared.clone(), method, credential, facts))
     }
 
     /// The whole way: from a credential to permission to serve.
@@ -179,18 +187,16 @@ impl Gate {
             {
                 return self.advance(verified).await;
             }
-            let Some(reserved) = verified.reserve().await? else {
-                continue;
-            };
             // On a task of its own, so that a client that goes away cannot cut it short.
-            let settlement = tokio::spawn(reserved.settle());
-            match timeout(self.shared.timing.settle, settlement).await {
+            let work = tokio::spawn(verified.carry_out());
+            match timeout(self.shared.timing.settle, work).await {
                 Err(_) => return Err(Refused::pending()),
-                Ok(Err(panic)) => return Err(Fault::new("settling").caused_by(panic).into()),
+                // A panic's own words could hold anything, so they are not passed on.
+                Ok(Err(_)) => return Err(Fault::new("a rail panicked while settling").into()),
                 Ok(Ok(driven)) => match driven? {
-                    Driven::Paid => {}
-                    Driven::Declined(rejection) => return Err(rejection.into()),
-                    Driven::Pending => return Err(Refused::pending()),
+                    None | Some(Driven::Paid) => {}
+                    Some(Driven::Declined(rejection)) => return Err(rejection.into()),
+                    Some(Driven::Pending) => return Err(Refused::pending()),
                 },
             }
         }

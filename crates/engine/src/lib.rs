@@ -16,6 +16,7 @@
 
 mod balance;
 mod challenge;
+mod conclude;
 mod engine;
 mod gate;
 mod memory;

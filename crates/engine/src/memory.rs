@@ -130,7 +130,7 @@ impl Store for MemoryStore {
             Some(value) => {
                 let entry = Entry {
                     value: value.to_owned(),
-                    until: keep.map(|keep| now + keep),
+                    until: keep.and_then(|keep| now.checked_add(keep)),
                 };
                 state.entries.insert(key.to_owned(), entry);
             }

@@ -1,6 +1,11 @@
 //! What requests, event streams and WebSockets spend a channel through.
 
-use std::{fmt, sync::Arc, time::Duration};
+use std::{
+    collections::HashMap,
+    fmt,
+    sync::{Arc, Mutex, PoisonError},
+    time::Duration,
+};
 
 use async_trait::async_trait;
 use farebox_core::{ChannelId, ChannelState, Channels, Fault, wire::Amount};
@@ -45,6 +50,9 @@ pub struct Meter {
 /// How long a stream may hold a block without renewing it. Past that the block is the payer's.
 const LEASE: Duration = Duration::from_secs(60);
 
+/// How long before that the stream stops burning: other machines' clocks may run ahead of ours.
+const MARGIN: Duration = Duration::from_secs(10);
+
 impl Meter {
     pub(crate) fn new(shared: Arc<Shared>, channel: ChannelId) -> Self {
         Self { shared, channel }
@@ -58,7 +66,10 @@ impl Meter {
     /// Where the channel stands.
     pub async fn state(&self) -> Result<ChannelState, MeterError> {
         let account = self.shared.account(&channel_key(&self.channel)).await?;
-        Ok(account.ok_or(BalanceError::NotFound)?.1.state)
+        Ok(account
+            .ok_or(BalanceError::NotFound)?
+            .1
+            .view(self.shared.clock.millis()))
     }
 
     /// Spends `amount` at once, for one request.
@@ -71,7 +82,7 @@ impl Meter {
                 .spent
                 .checked_add(amount)
                 .ok_or(BalanceError::Overflow)?;
-            let state = next.state.clone();
+            let state = next.view(now);
             Ok((next, state))
         })
         .await
@@ -86,9 +97,11 @@ impl Meter {
             amount,
             until: self.shared.after(LEASE),
         };
+        // From before the write, so that a slow store shortens the lease and never stretches it.
+        let deadline = Instant::now() + LEASE - MARGIN;
         self.update(|account| {
             let mut next = spendable(account, amount, now)?;
-            next.leases.retain(|_, block| block.until > now);
+            next.forget_lost_leases(now);
             next.leases.insert(id.clone(), block);
             Ok((next, ()))
         })
@@ -99,6 +112,7 @@ impl Meter {
             id,
             amount,
             left,
+            deadline,
             open: true,
         })
     }
@@ -138,9 +152,7 @@ impl Meter {
 /// The account, if `amount` can be spent on it.
 fn spendable(account: Option<&Account>, amount: Amount, now: i64) -> Result<Account, MeterError> {
     let account = account.ok_or(BalanceError::NotFound)?;
-    if account.state.closed {
-        return Err(BalanceError::Closed.into());
-    }
+    account.open(None, now)?;
     let available = account.available(now);
     if amount > available {
         let missing = amount.get().saturating_sub(available.get());
@@ -170,18 +182,20 @@ pub struct Lease {
     id: String,
     amount: Amount,
     left: Amount,
+    deadline: Instant,
     open: bool,
 }
 
 impl Lease {
-    /// Burns `amount` of the block without touching the store. `false`: not enough is left.
+    /// Burns `amount` of the block without touching the store. `false`: not enough is left, or the
+    /// lease ran out and must be [renewed](Self::renew) or taken anew.
     pub fn burn(&mut self, amount: Amount) -> bool {
         match self.left.checked_sub(amount) {
-            Some(left) => {
+            Some(left) if Instant::now() < self.deadline => {
                 self.left = left;
                 true
             }
-            None => false,
+            _ => false,
         }
     }
 
@@ -190,10 +204,34 @@ impl Lease {
         self.left
     }
 
+    /// Holds the block for another minute; for streams slower than their lease.
+    pub async fn renew(&mut self) -> Result<(), MeterError> {
+        let deadline = Instant::now() + LEASE - MARGIN;
+        let until = self.meter.shared.after(LEASE);
+        let now = self.meter.shared.clock.millis();
+        let id = &self.id;
+        self.meter
+            .update(|account| {
+                let mut next = account.cloned().ok_or(BalanceError::NotFound)?;
+                next.open(None, now)?;
+                match next.leases.get_mut(id) {
+                    Some(block) if block.until > now => block.until = until,
+                    // Lapsed: others may have spent it by now.
+                    _ => return Err(Fault::unavailable("a stream's lease lapsed").into()),
+                }
+                Ok((next, ()))
+            })
+            .await?;
+        self.deadline = deadline;
+        Ok(())
+    }
+
     /// Records what was burnt and gives back the rest.
     pub async fn finish(mut self) -> Result<ChannelState, MeterError> {
+        let state = give_back(&self.meter, &self.id, self.burnt()).await?;
+        // Only now: a caller that goes away before leaves the rest to `Drop`.
         self.open = false;
-        give_back(&self.meter, &self.id, self.burnt()).await
+        Ok(state)
     }
 
     fn burnt(&self) -> Amount {
@@ -201,7 +239,9 @@ impl Lease {
     }
 }
 
+/// Once per lease: the block is taken out in the same write that counts what was burnt.
 async fn give_back(meter: &Meter, id: &str, burnt: Amount) -> Result<ChannelState, MeterError> {
+    let now = meter.shared.clock.millis();
     meter
         .update(|account| {
             let mut next = account.cloned().ok_or(BalanceError::NotFound)?;
@@ -211,10 +251,9 @@ async fn give_back(meter: &Meter, id: &str, burnt: Amount) -> Result<ChannelStat
                     .spent
                     .checked_add(burnt)
                     .ok_or(BalanceError::Overflow)?;
-                // A lease that lapsed may have been spent by others meanwhile.
                 next.state.spent = spent.min(next.state.authorized);
             }
-            let state = next.state.clone();
+            let state = next.view(now);
             Ok((next, state))
         })
         .await
@@ -238,13 +277,40 @@ impl Drop for Lease {
     }
 }
 
-/// The engine's channels, as rails see them.
-pub(crate) struct ChannelView(pub(crate) Arc<Shared>);
+/// The engine's channels, as a rail sees them, remembering what it saw.
+pub(crate) struct ChannelView {
+    shared: Arc<Shared>,
+    seen: Mutex<HashMap<ChannelId, Amount>>,
+}
+
+impl ChannelView {
+    pub(crate) fn new(shared: Arc<Shared>) -> Self {
+        Self {
+            shared,
+            seen: Mutex::default(),
+        }
+    }
+
+    /// What the rail saw spent on `channel`, if it looked.
+    pub(crate) fn spent(&self, channel: &ChannelId) -> Option<Amount> {
+        self.seen
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .get(channel)
+            .copied()
+    }
+}
 
 #[async_trait]
 impl Channels for ChannelView {
     async fn state(&self, channel: &ChannelId) -> Result<Option<ChannelState>, Fault> {
-        let account = self.0.account(&channel_key(channel)).await?;
-        Ok(account.map(|(_, account)| account.state))
+        let account = self.shared.account(&channel_key(channel)).await?;
+        let now = self.shared.clock.millis();
+        let state = account.map(|(_, account)| account.view(now));
+        if let Some(state) = &state {
+            let mut seen = self.seen.lock().unwrap_or_else(PoisonError::into_inner);
+            seen.insert(channel.clone(), state.spent);
+        }
+        Ok(state)
     }
 }

@@ -4,18 +4,19 @@
 use std::{fmt, sync::Arc};
 
 use farebox_core::{
-    AnyPlan, ChannelId, Fault, IdempotencyKey, Method, Outcome, Presented, ProofKey, Refusal,
+    AnyPlan, ChannelAction, ChannelId, Fault, IdempotencyKey, Method, Outcome, Presented, Refusal,
     Rejection, Step, StoredOrder,
-    wire::{Credential, Problem, Receipt},
+    wire::{Amount, Credential, Problem, Receipt, Timestamp},
 };
 use serde_json::{Map, Value};
 use tokio::time::timeout;
 
 use crate::{
     balance,
+    conclude::{conclude, receipt},
     engine::Shared,
     meter::ChannelView,
-    record::{ChannelChange, Record, State, Stored, proof_key, quote_key, todo_key},
+    record::{ChannelChange, Record, State, Stored, pay_key, proof_key, quote_key, todo_key},
     verdict::Refused,
 };
 
@@ -25,15 +26,28 @@ pub struct Payment<S> {
     shared: Arc<Shared>,
     method: Arc<dyn Method>,
     credential: Arc<Credential>,
-    fingerprint: String,
-    expires: i64,
-    kept: bool,
+    facts: Arc<Facts>,
     stage: S,
 }
 
-/// Its challenge was issued here, for this route, offer, price and body.
+/// What authentication found out.
+pub(crate) struct Facts {
+    /// The payment's id: see `record`.
+    pub(crate) id: String,
+    /// Who may collect.
+    pub(crate) fingerprint: String,
+    /// When the challenge lapses, Unix milliseconds.
+    pub(crate) expires: i64,
+    /// The rail kept something with the challenge.
+    pub(crate) kept: bool,
+    /// The offer has changed since the challenge was issued.
+    pub(crate) stale: bool,
+}
+
+/// Its challenge was issued here, for this route and body.
 #[derive(Debug)]
 pub struct Authentic {
+    /// A reservation that lapsed without an attempt.
     lapsed: Option<Stored>,
 }
 
@@ -42,6 +56,10 @@ pub struct Authentic {
 pub struct Verified {
     lapsed: Option<Stored>,
     plan: AnyPlan,
+    private: Option<Value>,
+    presented: i64,
+    /// What the rail saw spent on the plan's channel.
+    seen: Option<Amount>,
 }
 
 /// Its challenge and its proofs are claimed; nobody else can get here with them.
@@ -50,10 +68,9 @@ pub struct Reserved {
     step: Step<StoredOrder>,
     receipt: Map<String, Value>,
     stored: Stored,
-    claimed: Vec<ProofKey>,
 }
 
-/// Where the money is; not yet permission to serve.
+/// Where the money is; not yet permission to serve, which is [`Admission`](crate::Admission).
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[must_use]
 pub enum Driven {
@@ -67,11 +84,11 @@ pub enum Driven {
 
 impl<S> Payment<S> {
     pub(crate) fn id(&self) -> &str {
-        &self.credential.challenge.id
+        &self.facts.id
     }
 
     pub(crate) fn fingerprint(&self) -> &str {
-        &self.fingerprint
+        &self.facts.fingerprint
     }
 
     fn with<T>(self, stage: T) -> Payment<T> {
@@ -79,29 +96,25 @@ impl<S> Payment<S> {
             shared: self.shared,
             method: self.method,
             credential: self.credential,
-            fingerprint: self.fingerprint,
-            expires: self.expires,
-            kept: self.kept,
+            facts: self.facts,
             stage,
         }
     }
 
     fn in_time(&self) -> Result<(), Rejection> {
         // `expires == now` is expired.
-        if self.shared.clock.millis() < self.expires {
+        if self.shared.clock.millis() < self.facts.expires {
             return Ok(());
         }
-        Err(Rejection::new(
-            Problem::PaymentExpired,
-            "the challenge has expired; pay a fresh one",
-        ))
+        let detail = "the challenge has expired; pay a fresh one";
+        Err(Rejection::new(Problem::PaymentExpired, detail))
     }
 }
 
 impl<S> fmt::Debug for Payment<S> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Payment")
-            .field("challenge", &self.id())
+            .field("id", &self.id())
             .finish_non_exhaustive()
     }
 }
@@ -111,18 +124,14 @@ impl Payment<Authentic> {
         shared: Arc<Shared>,
         method: Arc<dyn Method>,
         credential: Credential,
-        fingerprint: String,
-        expires: i64,
-        kept: bool,
+        facts: Facts,
     ) -> Self {
         let stage = Authentic { lapsed: None };
         Self {
             shared,
             method,
             credential: Arc::new(credential),
-            fingerprint,
-            expires,
-            kept,
+            facts: Arc::new(facts),
             stage,
         }
     }
@@ -133,39 +142,70 @@ impl Payment<Authentic> {
             shared: self.shared.clone(),
             method: self.method.clone(),
             credential: self.credential.clone(),
-            fingerprint: self.fingerprint.clone(),
-            expires: self.expires,
-            kept: self.kept,
+            facts: self.facts.clone(),
             stage: Authentic { lapsed },
         }
     }
 
+    /// Asks the rail whether the proof is good. Read-only.
+    ///
+    /// What was presented in time and then stalled on our side is judged as of then: its proof may
+    /// be the payment, and a payer must not lose it to our outage.
+    pub async fn verify(mut self) -> Result<Payment<Verified>, Refusal> {
+        let lapsed = self.stage.lapsed.take();
+        let resumed = lapsed.as_ref().map(|stored| &stored.record);
+        let resumed = resumed.filter(|record| record.fingerprint == self.facts.fingerprint);
+        if resumed.is_none() {
+            if self.facts.stale {
+                let detail = "the offer has changed since; pay a fresh challenge";
+                return Err(Rejection::new(Problem::InvalidChallenge, detail).into());
+            }
+            self.in_time()?;
+        }
+        let private = match resumed {
+            Some(record) => record.private.clone(),
+            None => self.private().await?,
+        };
+        let presented = resumed.map_or_else(|| self.shared.clock.millis(), |r| r.presented);
+        let now = Timestamp::from_unix_millis(presented);
+        let view = ChannelView::new(self.shared.clone());
+        let cx = Presented::new(&self.credential.challenge, &now)
+            .by(self.credential.source.as_deref())
+            .with_private(private.as_ref())
+            .with_channels(&view);
+        // Nothing is claimed yet, so giving up on a rail that hangs costs nobody anything.
+        let verdict = self.method.verify(&cx, &self.credential.payload);
+        let plan = timeout(self.shared.timing.settle, verdict)
+            .await
+            .map_err(|_| Fault::unavailable("a rail did not verify in time"))??;
+        let seen = match &plan {
+            AnyPlan::Channel(plan) => view.spent(&plan.channel),
+            AnyPlan::Once(_) => None,
+        };
+        Ok(self.with(Verified {
+            lapsed,
+            plan,
+            private,
+            presented,
+            seen,
+        }))
+    }
+
     /// What the rail kept with the challenge. Its loss is our fault, not the payer's.
     async fn private(&self) -> Result<Option<Value>, Fault> {
-        if !self.kept {
+        if !self.facts.kept {
             return Ok(None);
         }
-        let text = self.shared.store.get(&quote_key(self.id())).await?;
+        let text = self
+            .shared
+            .store
+            .get(&quote_key(&self.credential.challenge.id))
+            .await?;
         let text = text.ok_or_else(|| Fault::new("what was kept with a challenge is gone"))?;
         let value = serde_json::from_str(&text);
         value
             .map(Some)
             .map_err(|_| Fault::new("reading what was kept with a challenge"))
-    }
-
-    /// Asks the rail whether the proof is good. Read-only.
-    pub async fn verify(mut self) -> Result<Payment<Verified>, Refusal> {
-        self.in_time()?;
-        let private = self.private().await?;
-        let now = self.shared.clock.now();
-        let view = ChannelView(self.shared.clone());
-        let cx = Presented::new(&self.credential.challenge, &now)
-            .by(self.credential.source.as_deref())
-            .with_private(private.as_ref())
-            .with_channels(&view);
-        let plan = self.method.verify(&cx, &self.credential.payload).await?;
-        let lapsed = self.stage.lapsed.take();
-        Ok(self.with(Verified { lapsed, plan }))
     }
 }
 
@@ -179,58 +219,61 @@ impl Payment<Verified> {
         let AnyPlan::Channel(plan) = &self.stage.plan else {
             return Err(Fault::new("a single-use plan cannot advance a channel").into());
         };
+        if !plan.proofs.is_empty() {
+            return Err(Fault::new("a voucher claims no proof").into());
+        }
         let change = ChannelChange {
             id: plan.channel.clone(),
             action: plan.action,
             change: plan.change.clone(),
         };
         balance::apply(&self.shared, self.id(), &change).await?;
-        let record = self.record(State::Reserved { until: 0 }, None);
-        let reference = channel_reference(&plan.channel);
-        let receipt = receipt(
-            &self.shared,
-            self.id(),
-            &record,
-            reference,
-            plan.receipt.clone(),
-        );
+        let record = self.record(State::Reserved { until: 0 }, Vec::new(), None);
+        let reference = plan.channel.id().to_owned();
+        let receipt = receipt(&self.shared, &record, reference, plan.receipt.clone());
         Ok((plan.channel.clone(), receipt))
     }
 
-    fn record(&self, state: State, channel: Option<ChannelChange>) -> Record {
-        let request = self.credential.challenge.request.value();
+    fn record(&self, state: State, proofs: Vec<String>, channel: Option<ChannelChange>) -> Record {
+        let challenge = &self.credential.challenge;
+        let request = challenge.request.value();
         let text = |key: &str| request.get(key).and_then(Value::as_str).map(str::to_owned);
         Record {
             method: self.method.name().to_owned(),
             offer: self.method.offer(),
-            fingerprint: self.fingerprint.clone(),
-            expires: self.expires,
+            fingerprint: self.facts.fingerprint.clone(),
+            challenge: challenge.id.clone(),
+            expires: self.facts.expires,
+            presented: self.stage.presented,
+            proofs,
+            private: self.stage.private.clone(),
             amount: text("amount"),
             currency: text("currency"),
-            external_id: self
-                .method
-                .intent()
-                .external_id(&self.credential.challenge.request),
+            external_id: self.method.intent().external_id(&challenge.request),
             channel,
             state,
         }
     }
 
+    /// Claims, then settles. `None`: somebody else holds the challenge by now.
+    pub(crate) async fn carry_out(self) -> Result<Option<Driven>, Refused> {
+        match self.reserve().await? {
+            Some(reserved) => Ok(Some(reserved.settle().await?)),
+            None => Ok(None),
+        }
+    }
+
     /// Claims the challenge, then every proof key. `None`: somebody else holds the challenge by
-    /// now. Single-key swaps suffice: losing the second claim never pays twice.
+    /// now, or its channel has moved. Single-key swaps suffice: losing the second claim never
+    /// pays twice.
     pub async fn reserve(self) -> Result<Option<Payment<Reserved>>, Refused> {
         let (proofs, step, receipt, channel) = match &self.stage.plan {
-            AnyPlan::Once(plan) => (
-                plan.proofs.clone(),
-                plan.step.clone(),
-                plan.receipt.clone(),
-                None,
-            ),
+            AnyPlan::Once(plan) => (&plan.proofs, plan.step.clone(), plan.receipt.clone(), None),
             AnyPlan::Channel(plan) => {
                 let step = match &plan.order {
                     Some(order) => Step::Settle(order.clone()),
                     None => Step::Paid {
-                        reference: channel_reference(&plan.channel),
+                        reference: plan.channel.id().to_owned(),
                     },
                 };
                 let change = ChannelChange {
@@ -240,70 +283,137 @@ impl Payment<Verified> {
                 };
                 // A change that cannot be applied must be refused before money moves for it.
                 balance::preview(&self.shared, self.id(), &change).await?;
-                (
-                    plan.proofs.clone(),
-                    step,
-                    plan.receipt.clone(),
-                    Some(change),
-                )
+                (&plan.proofs, step, plan.receipt.clone(), Some(change))
             }
         };
+        if proofs.is_empty() && channel.is_none() {
+            return Err(Fault::new("a single-use plan claims a proof").into());
+        }
+        let keys: Vec<String> = proofs
+            .iter()
+            .map(|proof| proof.as_str().to_owned())
+            .collect();
         let until = self.shared.after(self.shared.timing.reserve);
-        let record = self.record(State::Reserved { until }, channel);
+        let record = self.record(State::Reserved { until }, keys, channel);
         let lapsed = self.stage.lapsed.as_ref();
         let Some(stored) = self.shared.advance(self.id(), lapsed, record).await? else {
             return Ok(None);
         };
+        let keeps: Vec<_> = proofs.iter().map(farebox_core::ProofKey::keep).collect();
+        let seen = self.stage.seen;
         let reserved = self.with(Reserved {
             step,
             receipt,
             stored,
-            claimed: Vec::new(),
         });
-        reserved.claim(proofs).await.map(Some)
+        reserved.claim(&keeps).await?;
+        match &reserved.stage.stored.record.channel {
+            Some(change) if change.action == ChannelAction::Close => {
+                let seen =
+                    seen.ok_or_else(|| Fault::new("a close that did not look at its channel"))?;
+                let until = reserved.shared.after(reserved.shared.timing.reserve);
+                let frozen =
+                    balance::freeze(&reserved.shared, reserved.id(), change, seen, until).await;
+                match frozen {
+                    Ok(true) => Ok(Some(reserved)),
+                    Ok(false) => {
+                        // Spent from meanwhile: the order was made for another balance.
+                        reserved.release().await?;
+                        Ok(None)
+                    }
+                    Err(refused) => {
+                        reserved.release().await?;
+                        Err(refused)
+                    }
+                }
+            }
+            _ => Ok(Some(reserved)),
+        }
     }
 }
 
 impl Payment<Reserved> {
-    async fn claim(mut self, proofs: Vec<ProofKey>) -> Result<Self, Refused> {
+    async fn claim(&self, keeps: &[Option<std::time::Duration>]) -> Result<(), Refused> {
         let left = self
+            .facts
             .expires
             .saturating_sub(self.shared.clock.millis())
             .max(0);
         let left = std::time::Duration::from_millis(left.unsigned_abs());
-        for proof in proofs {
-            let key = proof_key(proof.as_str());
+        for (proof, keep) in self.stage.stored.record.proofs.iter().zip(keeps) {
             // A proof outlives its challenge's record, or the record's end would free it.
             let lapse = left.saturating_add(self.shared.timing.grace);
-            let keep = proof.keep().map(|keep| keep.saturating_add(lapse));
-            let store = &self.shared.store;
-            let won = store
+            let keep = keep.map(|keep| keep.saturating_add(lapse));
+            let (key, store) = (proof_key(proof), &self.shared.store);
+            if store
                 .compare_and_swap(&key, None, Some(self.id()), keep)
-                .await?;
-            // Claimed by this very challenge before a crash: still ours.
-            if !won && store.get(&key).await?.as_deref() != Some(self.id()) {
-                self.release().await?;
-                return Err(
-                    Rejection::spent("the proof has already paid for something else").into(),
-                );
+                .await?
+            {
+                continue;
             }
-            self.stage.claimed.push(proof);
+            let ours = match store.get(&key).await? {
+                // Claimed by this very payment before a crash: still ours.
+                Some(holder) if holder == self.id() => true,
+                Some(holder) => self.usurp(&key, &holder, keep).await?,
+                None => {
+                    store
+                        .compare_and_swap(&key, None, Some(self.id()), keep)
+                        .await?
+                }
+            };
+            if !ours {
+                self.release().await?;
+                let detail = "the proof has already paid for something else";
+                return Err(Rejection::spent(detail).into());
+            }
         }
-        Ok(self)
+        Ok(())
+    }
+
+    /// Takes a proof over from a payment that provably came to nothing. A holder without a record
+    /// proves nothing.
+    async fn usurp(
+        &self,
+        key: &str,
+        holder: &str,
+        keep: Option<std::time::Duration>,
+    ) -> Result<bool, Fault> {
+        let (shared, store) = (&self.shared, &self.shared.store);
+        let Some(stored) = shared.record(holder).await? else {
+            return Ok(false);
+        };
+        let free = match &stored.record.state {
+            State::Declined { .. } => true,
+            // Its straggler loses its swap, since the record is gone; a channel's change could
+            // have been applied by then, so those are left alone.
+            State::Reserved { until } if *until <= shared.clock.millis() => {
+                stored.record.channel.is_none()
+                    && store
+                        .compare_and_swap(&pay_key(holder), Some(&stored.text), None, None)
+                        .await?
+            }
+            _ => false,
+        };
+        Ok(free
+            && store
+                .compare_and_swap(key, Some(holder), Some(self.id()), keep)
+                .await?)
     }
 
     /// Nothing was attempted: frees the proofs and the challenge.
     async fn release(&self) -> Result<(), Fault> {
-        let store = &self.shared.store;
-        for proof in &self.stage.claimed {
-            let key = proof_key(proof.as_str());
-            store
-                .compare_and_swap(&key, Some(self.id()), None, None)
-                .await?;
-        }
-        let key = crate::record::pay_key(self.id());
-        store
-            .compare_and_swap(&key, Some(&self.stage.stored.text), None, None)
+        let (shared, stored) = (&self.shared, &self.stage.stored);
+        // Only who still holds the reservation may free what it claimed.
+        let until = shared.after(shared.timing.reserve);
+        let renewed = stored.record.with(State::Reserved { until });
+        let Some(held) = shared.advance(self.id(), Some(stored), renewed).await? else {
+            return Ok(());
+        };
+        shared.free(self.id(), &held.record).await?;
+        let key = pay_key(self.id());
+        shared
+            .store
+            .compare_and_swap(&key, Some(&held.text), None, None)
             .await?;
         Ok(())
     }
@@ -322,27 +432,24 @@ impl Payment<Reserved> {
             }
             Step::Settle(order) => order,
         };
-        // The last look at the clock before what cannot be undone; never one after it.
         if let Err(expired) = self.in_time() {
             self.release().await?;
             return Ok(Driven::Declined(expired));
         }
-        let shared = &self.shared;
-        // Before `Attempted`, so that the reconciler's list never lacks an attempt.
-        let todo = todo_key(self.id());
-        shared
-            .store
-            .compare_and_swap(&todo, None, Some(self.id()), None)
-            .await?;
-        let attempted = self.stage.stored.record.with(State::Attempted {
-            until: shared.after(shared.timing.settle_cap),
-            order: order.clone(),
-            receipt: self.stage.receipt.clone(),
-        });
-        let from = Some(&self.stage.stored);
-        let Some(stored) = shared.advance(self.id(), from, attempted).await? else {
+        let Some(stored) = self.attempt(order).await? else {
             return Ok(Driven::Pending);
         };
+        let shared = &self.shared;
+        // The last look at the clock before what cannot be undone; never one after it.
+        if let Err(expired) = self.in_time() {
+            return conclude(shared, self.id(), &stored, Outcome::Declined(expired)).await;
+        }
+        if let State::Attempted { until, .. } = stored.record.state
+            && shared.after(shared.timing.settle_cap) > until
+        {
+            // The write took so long that others may look the payment up while we settle.
+            return conclude(shared, self.id(), &stored, Outcome::Unknown).await;
+        }
         let key = IdempotencyKey::for_challenge(self.id());
         let settler = self.method.settler();
         let outcome = match timeout(shared.timing.settle_cap, settler.settle(&key, order)).await {
@@ -354,92 +461,36 @@ impl Payment<Reserved> {
         };
         conclude(shared, self.id(), &stored, outcome).await
     }
-}
 
-/// Records what became of the money. Idempotent: the loser of a race has read the same truth.
-pub(crate) async fn conclude(
-    shared: &Shared,
-    id: &str,
-    from: &Stored,
-    outcome: Outcome,
-) -> Result<Driven, Fault> {
-    let (next, driven) = match outcome {
-        Outcome::Settled {
-            reference,
-            receipt: more,
-        } => {
-            if let Some(change) = &from.record.channel
-                && let Err(refused) = balance::apply(shared, id, change).await
-            {
-                // The funds are in; what they should do to the channel was checked beforehand.
-                return match refused {
-                    Refused::Fault(fault) => Err(fault),
-                    _ => Err(Fault::new("a settled change does not fit its channel")),
-                };
-            }
-            let mut members = match &from.record.state {
-                State::Attempted { receipt, .. } => receipt.clone(),
-                _ => Map::new(),
-            };
-            members.extend(more);
-            let receipt = receipt(shared, id, &from.record, reference, members);
-            (State::Paid { receipt }, Driven::Paid)
+    /// Writes ahead that money may move: on the reconciler's list first, so that the list never
+    /// lacks an attempt. `None`: the reservation is not ours any more.
+    async fn attempt(&self, order: &StoredOrder) -> Result<Option<Stored>, Fault> {
+        let (shared, key) = (&self.shared, todo_key(self.id()));
+        if let Some(change) = &self.stage.stored.record.channel
+            && change.action == ChannelAction::Close
+        {
+            balance::refreeze(shared, self.id(), change).await?;
         }
-        Outcome::Declined(rejection) => (
-            State::Declined {
-                rejection: rejection.clone(),
-            },
-            Driven::Declined(rejection),
-        ),
-        Outcome::Unknown => {
-            if let State::Attempted { order, receipt, .. } = &from.record.state {
-                // Nobody is at it any more: the next one who asks may look it up.
-                let (until, order) = (shared.clock.millis(), order.clone());
-                let parked = State::Attempted {
-                    until,
-                    order,
-                    receipt: receipt.clone(),
-                };
-                shared
-                    .advance(id, Some(from), from.record.with(parked))
-                    .await?;
-            }
-            return Ok(Driven::Pending);
-        }
-    };
-    let settled = matches!(from.record.state, State::Attempted { .. });
-    shared
-        .advance(id, Some(from), from.record.with(next))
-        .await?;
-    if settled {
-        shared
+        let todo = Shared::nonce()?;
+        // What an attempt before this one left on the list is replaced.
+        let before = shared.store.get(&key).await?;
+        if !shared
             .store
-            .compare_and_swap(&todo_key(id), Some(id), None, None)
-            .await?;
+            .compare_and_swap(&key, before.as_deref(), Some(&todo), None)
+            .await?
+        {
+            return Ok(None);
+        }
+        let timing = &shared.timing;
+        let attempted = self.stage.stored.record.with(State::Attempted {
+            // Longer than settling and looking up can take, with room for slow clocks and stores.
+            until: shared.after(timing.settle_cap + timing.settle + timing.slack),
+            todo,
+            order: order.clone(),
+            receipt: self.stage.receipt.clone(),
+        });
+        shared
+            .advance(self.id(), Some(&self.stage.stored), attempted)
+            .await
     }
-    Ok(driven)
-}
-
-fn receipt(
-    shared: &Shared,
-    id: &str,
-    record: &Record,
-    reference: String,
-    members: Map<String, Value>,
-) -> Receipt {
-    let method = record.offer.method.clone().into_owned();
-    let mut receipt = Receipt::new(method, reference, shared.clock.now()).with("challengeId", id);
-    if let Some(external_id) = &record.external_id {
-        receipt = receipt.with("externalId", external_id.as_str());
-    }
-    for (key, value) in members {
-        receipt = receipt.with(&key, value);
-    }
-    receipt
-}
-
-/// A channel's id without the rail's prefix, which is what receipts name it by.
-fn channel_reference(channel: &ChannelId) -> String {
-    let text = channel.as_str();
-    text.split_once(':').map_or(text, |(_, id)| id).to_owned()
 }

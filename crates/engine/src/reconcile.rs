@@ -3,12 +3,17 @@
 use std::time::Duration;
 
 use farebox_core::{Fault, IdempotencyKey};
-use tokio::{task::AbortHandle, time::timeout};
+use tokio::{
+    task::{AbortHandle, JoinSet},
+    time::timeout,
+};
 
 use crate::{
+    balance,
+    conclude::conclude,
     engine::{Engine, Shared},
-    payment::{Driven, conclude},
-    record::{State, TODO, pay_key, todo_key},
+    payment::Driven,
+    record::{Record, State, TODO, pay_key, proof_key, todo_key},
 };
 
 /// What a run of the reconciler found.
@@ -24,6 +29,9 @@ pub struct Reconciled {
     pub unknown: usize,
 }
 
+/// How many payments are looked up at once.
+const AT_ONCE: usize = 8;
+
 enum Found {
     Done,
     Freed,
@@ -37,17 +45,30 @@ impl Engine {
     /// A payment that fails does not keep the others from being looked at.
     pub async fn reconcile(&self) -> Result<Reconciled, Fault> {
         let mut found = Reconciled::default();
-        for (key, _) in self.shared.store.scan(TODO).await? {
-            let id = &key[TODO.len()..];
-            match self.shared.look_after(id).await {
-                Ok(Found::Done) => {}
-                Ok(Found::Freed) => found.freed += 1,
-                Ok(Found::Driven(Driven::Paid)) => found.settled += 1,
-                Ok(Found::Driven(Driven::Declined(_))) => found.declined += 1,
-                Ok(Found::Busy | Found::Driven(Driven::Pending)) => found.unknown += 1,
-                Err(fault) => {
-                    tracing::warn!(%fault, "a payment could not be reconciled");
-                    found.unknown += 1;
+        let list = self.shared.store.scan(TODO).await?;
+        for batch in list.chunks(AT_ONCE) {
+            // Each on a task of its own: a rail that hangs or panics holds up nobody else.
+            let mut tasks = JoinSet::new();
+            for (key, attempt) in batch {
+                let (shared, id) = (self.shared.clone(), key[TODO.len()..].to_owned());
+                let attempt = attempt.clone();
+                tasks.spawn(async move { shared.look_after(&id, &attempt).await });
+            }
+            while let Some(outcome) = tasks.join_next().await {
+                match outcome {
+                    Ok(Ok(Found::Done)) => {}
+                    Ok(Ok(Found::Freed)) => found.freed += 1,
+                    Ok(Ok(Found::Driven(Driven::Paid))) => found.settled += 1,
+                    Ok(Ok(Found::Driven(Driven::Declined(_)))) => found.declined += 1,
+                    Ok(Ok(Found::Busy | Found::Driven(Driven::Pending))) => found.unknown += 1,
+                    Ok(Err(fault)) => {
+                        tracing::warn!(%fault, "a payment could not be reconciled");
+                        found.unknown += 1;
+                    }
+                    Err(_) => {
+                        tracing::error!("a rail panicked while a payment was looked up");
+                        found.unknown += 1;
+                    }
                 }
             }
         }
@@ -87,17 +108,17 @@ impl Drop for Reconciler {
 }
 
 impl Shared {
-    async fn look_after(&self, id: &str) -> Result<Found, Fault> {
+    async fn look_after(&self, id: &str, attempt: &str) -> Result<Found, Fault> {
         let now = self.clock.millis();
         let Some(stored) = self.record(id).await? else {
-            self.strike(id).await?;
+            self.strike(id, attempt).await?;
             return Ok(Found::Done);
         };
         match &stored.record.state {
             State::Reserved { until } if *until > now => Ok(Found::Busy),
             State::Reserved { .. } => {
                 // Freed before it is struck off, so that a straggler that would still attempt it
-                // loses its swap. Its proofs stay with this challenge, which may claim them again.
+                // loses its swap.
                 let text = Some(stored.text.as_str());
                 if !self
                     .store
@@ -106,7 +127,8 @@ impl Shared {
                 {
                     return Ok(Found::Busy);
                 }
-                self.strike(id).await?;
+                self.free(id, &stored.record).await?;
+                self.strike(id, attempt).await?;
                 Ok(Found::Freed)
             }
             State::Attempted { until, .. } if *until > now => Ok(Found::Busy),
@@ -125,16 +147,30 @@ impl Shared {
             | State::Serving { .. }
             | State::Delivered { .. }
             | State::Declined { .. } => {
-                self.strike(id).await?;
+                self.strike(id, attempt).await?;
                 Ok(Found::Done)
             }
         }
     }
 
-    async fn strike(&self, id: &str) -> Result<(), Fault> {
+    /// Takes an attempt off the list, unless the list speaks of a later one by now.
+    pub(crate) async fn strike(&self, id: &str, attempt: &str) -> Result<(), Fault> {
         self.store
-            .compare_and_swap(&todo_key(id), Some(id), None, None)
+            .compare_and_swap(&todo_key(id), Some(attempt), None, None)
             .await?;
         Ok(())
+    }
+
+    /// Nothing moved and nothing will: frees a payment's proofs, and the channel it would close.
+    pub(crate) async fn free(&self, id: &str, record: &Record) -> Result<(), Fault> {
+        for proof in &record.proofs {
+            self.store
+                .compare_and_swap(&proof_key(proof), Some(id), None, None)
+                .await?;
+        }
+        match &record.channel {
+            Some(change) => balance::thaw(self, id, change).await,
+            None => Ok(()),
+        }
     }
 }

@@ -2,11 +2,14 @@
 //!
 //! | key | value |
 //! |---|---|
-//! | `pay:<challenge id>` | a [`Record`] |
-//! | `proof:<proof key>` | the challenge id that claimed it |
-//! | `todo:<challenge id>` | a payment that may need the reconciler |
+//! | `pay:<payment id>` | a [`Record`] |
+//! | `proof:<proof key>` | the payment id that claimed it |
+//! | `todo:<payment id>` | a payment that may need the reconciler; the value names the attempt |
 //! | `quote:<challenge id>` | what a rail keeps with its challenge |
 //! | `chan:<channel>` | a channel's balance |
+//!
+//! A payment's id is its challenge's, where a challenge pays once; a channel's challenge carries
+//! several actions, and their ids add the credential's fingerprint.
 
 use std::time::Duration;
 
@@ -50,8 +53,17 @@ pub(crate) struct Record {
     pub(crate) offer: OfferId,
     /// SHA-256 of the credential's payload: who may collect.
     pub(crate) fingerprint: String,
+    /// The challenge that was paid, for the receipt.
+    pub(crate) challenge: String,
     /// When the challenge lapses, Unix milliseconds.
     pub(crate) expires: i64,
+    /// When the credential first came, Unix milliseconds.
+    pub(crate) presented: i64,
+    /// The proof keys it claims.
+    pub(crate) proofs: Vec<String>,
+    /// What the rail kept with the challenge.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) private: Option<Value>,
     /// Base units, for the books.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(crate) amount: Option<String>,
@@ -86,6 +98,8 @@ pub(crate) enum State {
     /// Money may have moved. Only the settler's lookup decides; before `until` somebody is at it.
     Attempted {
         until: i64,
+        /// What the reconciler's list says of this attempt.
+        todo: String,
         order: StoredOrder,
         receipt: Map<String, Value>,
     },
@@ -97,8 +111,8 @@ pub(crate) enum State {
         holder: String,
         until: i64,
     },
-    /// Served.
-    Delivered { receipt: Receipt },
+    /// `holder` was served.
+    Delivered { receipt: Receipt, holder: String },
     /// The money did not move.
     Declined { rejection: Rejection },
 }
@@ -126,12 +140,11 @@ impl Record {
         let lapse = Duration::from_millis(left.unsigned_abs()).saturating_add(shared.timing.grace);
         match self.state {
             State::Attempted { .. } => None,
-            State::Paid { .. } | State::Serving { .. } => {
+            // A reservation too: its proof may be the payment itself.
+            State::Reserved { .. } | State::Paid { .. } | State::Serving { .. } => {
                 Some(lapse.saturating_add(shared.timing.collectable))
             }
-            State::Reserved { .. } | State::Delivered { .. } | State::Declined { .. } => {
-                Some(lapse)
-            }
+            State::Delivered { .. } | State::Declined { .. } => Some(lapse),
         }
     }
 }

@@ -101,23 +101,40 @@ impl Serving {
     /// sent, and the same credential may come again.
     pub async fn delivered(self) -> Result<Receipt, Fault> {
         let mut held = self.held.lock().await;
-        if let Some(stored) = held.take() {
-            let delivered = State::Delivered {
-                receipt: self.receipt.clone(),
-            };
-            let next = stored.record.with(delivered);
-            if self
+        let Some(mut stored) = held.take() else {
+            return Ok(self.receipt.clone());
+        };
+        let State::Serving { holder, .. } = stored.record.state.clone() else {
+            return Ok(self.receipt.clone());
+        };
+        let (receipt, me) = (self.receipt.clone(), holder.clone());
+        let delivered = stored.record.with(State::Delivered { receipt, holder });
+        let mut trouble = None;
+        for _ in 0..TRIES {
+            match self
                 .shared
-                .advance(&self.id, Some(&stored), next)
-                .await?
-                .is_none()
+                .advance(&self.id, Some(&stored), delivered.clone())
+                .await
             {
-                // The lease lapsed under us and somebody else is serving the same payment.
-                return Err(Fault::unavailable("the serving lease was lost"));
+                Ok(Some(_)) => return Ok(self.receipt.clone()),
+                Ok(None) => {}
+                Err(fault) => trouble = Some(fault),
+            }
+            // The write may have been carried out and its reply lost, a heartbeat's too.
+            match self.shared.record(&self.id).await {
+                Ok(Some(now)) => match &now.record.state {
+                    State::Delivered { holder, .. } if *holder == me => {
+                        return Ok(self.receipt.clone());
+                    }
+                    State::Serving { holder, .. } if *holder == me => stored = now,
+                    // Lapsed under us: somebody else serves, or served, the same payment.
+                    _ => return Err(Fault::unavailable("the serving lease was lost")),
+                },
+                Ok(None) => return Err(Fault::unavailable("the serving lease was lost")),
+                Err(fault) => trouble = Some(fault),
             }
         }
-        drop(held);
-        Ok(self.receipt.clone())
+        Err(trouble.unwrap_or_else(|| Fault::unavailable("the serving lease was lost")))
     }
 
     /// The handler failed: the payment stays, and the same credential may collect it.
@@ -125,6 +142,13 @@ impl Serving {
         let held = self.held.lock().await.take();
         give_back(&self.shared, &self.id, held).await
     }
+}
+
+/// How often the last write is tried before the response is held back.
+const TRIES: usize = 3;
+
+fn holds(stored: &Stored, me: &str) -> bool {
+    matches!(&stored.record.state, State::Serving { holder, .. } if holder == me)
 }
 
 async fn give_back(shared: &Shared, id: &str, held: Option<Stored>) -> Result<(), Fault> {
@@ -151,7 +175,7 @@ async fn beat(shared: Arc<Shared>, id: String, held: Arc<Mutex<Option<Stored>>>)
             return;
         };
         let until = shared.after(shared.timing.serve);
-        let (receipt, holder) = (receipt.clone(), holder.clone());
+        let (receipt, holder, me) = (receipt.clone(), holder.clone(), holder.clone());
         let next = stored.record.with(State::Serving {
             receipt,
             holder,
@@ -159,7 +183,12 @@ async fn beat(shared: Arc<Shared>, id: String, held: Arc<Mutex<Option<Stored>>>)
         });
         match shared.advance(&id, Some(stored), next).await {
             Ok(Some(renewed)) => *held = Some(renewed),
-            Ok(None) => return,
+            // A renewal whose reply was lost is still ours.
+            Ok(None) => match shared.record(&id).await {
+                Ok(Some(now)) if holds(&now, &me) => *held = Some(now),
+                Ok(_) => return,
+                Err(fault) => tracing::warn!(%fault, "a serving lease was not renewed"),
+            },
             // The store may be back before the lease lapses.
             Err(fault) => tracing::warn!(%fault, "a serving lease was not renewed"),
         }

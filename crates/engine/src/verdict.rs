@@ -33,11 +33,15 @@ impl Refused {
 }
 
 impl From<Rejection> for Refused {
+    /// The problem's own status decides: only 402 (and 410, a channel that is gone) brings a
+    /// fresh challenge.
     fn from(rejection: Rejection) -> Self {
-        if rejection.spent {
-            Self::Spent(rejection)
-        } else {
-            Self::Payment(rejection)
+        match rejection.problem.status() {
+            _ if rejection.spent => Self::Spent(rejection),
+            402 | 410 => Self::Payment(rejection),
+            403 => Self::Spent(rejection),
+            500.. => Self::Fault(Fault::new("a rail blamed the payer for a server's problem")),
+            _ => Self::Request(rejection),
         }
     }
 }

@@ -45,11 +45,11 @@ impl Rail<Session> for Credulous {
 
     async fn verify(
         &self,
-        _: &Presented<'_>,
+        cx: &Presented<'_>,
         _: &Ask<Session, Self::Details>,
         action: Action,
     ) -> Result<Plan<Channel, Never>, Refusal> {
-        let channel = ChannelId::of("test", "0xAB");
+        let channel = ChannelId::of("test", "0xab");
         Ok(match action {
             Action::Open { deposit } => {
                 let change = Change::deposit(Amount::new(deposit.into()));
@@ -60,9 +60,12 @@ impl Rail<Session> for Credulous {
                 Plan::top_up(ProofKey::of("test", proof), channel, change, None)
             }
             Action::Voucher { cumulative } => {
-                Plan::advance(channel, Change::voucher(Amount::new(cumulative.into())))
+                Plan::advance(channel, Voucher::to(Amount::new(cumulative.into())))
             }
-            Action::Close => Plan::close(channel, Change::none(), None),
+            Action::Close => {
+                cx.channel(&channel).await?;
+                Plan::close(channel, Change::none(), None)
+            }
         })
     }
 

@@ -9,15 +9,20 @@
 //! Everything here panics on failure, as test code does.
 
 mod bank;
+mod fixture;
 mod fuse;
 pub mod rail;
 pub mod store;
 
 pub use bank::{Bank, Teller, TestPayload, TestRail};
+pub use fixture::PluginFixture;
 pub use fuse::{Fuse, FusedStore};
 
 use farebox_core::wire::SecretRing;
 use secrecy::SecretString;
+
+/// The realm of the conformance tests' server.
+pub const TEST_REALM: &str = "test.example";
 
 /// A ring of one fixed secret, for tests only.
 pub fn test_secrets() -> SecretRing {

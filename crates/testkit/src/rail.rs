@@ -10,7 +10,7 @@ use farebox_core::{
 use farebox_engine::{Engine, Gate, Inbound, MemoryStore, Refused};
 use serde_json::{Value, json};
 
-use crate::test_secrets;
+use crate::{TEST_REALM, test_secrets};
 
 /// What a rail brings to its conformance tests.
 #[async_trait]
@@ -47,7 +47,7 @@ impl<F: RailFixture> Bench<F> {
         let method = fixture.method().await;
         let offer = Offer::from_value(method.clone(), fixture.terms()).expect("its own terms fit");
         let store = Arc::new(MemoryStore::new());
-        let engine = Engine::builder("test.example", test_secrets(), store)
+        let engine = Engine::builder(TEST_REALM, test_secrets(), store)
             .build()
             .expect("an engine");
         let gate = engine

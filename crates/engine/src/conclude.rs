@@ -1,0 +1,134 @@
+//! Recording what became of the money.
+
+use farebox_core::{Fault, Outcome, wire::Receipt};
+use serde_json::{Map, Value};
+
+use crate::{
+    balance,
+    engine::Shared,
+    payment::Driven,
+    record::{Record, State, Stored},
+};
+
+/// How often a record may move under us before we leave it to the next one who asks.
+const ROUNDS: usize = 16;
+
+/// Records an outcome over whatever the record says by now. Evidence that money moved wins over
+/// everything; what only says that it did not yields to what others found out.
+pub(crate) async fn conclude(
+    shared: &Shared,
+    id: &str,
+    from: &Stored,
+    outcome: Outcome,
+) -> Result<Driven, Fault> {
+    let ours = from.text.clone();
+    let todo = match &from.record.state {
+        State::Attempted { todo, .. } => Some(todo.as_str()),
+        _ => None,
+    };
+    let mut current = Some(from.clone());
+    for _ in 0..ROUNDS {
+        let record = current
+            .as_ref()
+            .map_or(&from.record, |stored| &stored.record);
+        let (next, driven) = match (&outcome, &record.state) {
+            (_, State::Paid { .. } | State::Serving { .. } | State::Delivered { .. }) => {
+                return Ok(Driven::Paid);
+            }
+            // A reservation that is not ours any more: its proof may be somebody else's by now.
+            (_, State::Reserved { .. }) if current.as_ref().is_none_or(|s| s.text != ours) => {
+                return Ok(Driven::Pending);
+            }
+            (
+                Outcome::Settled {
+                    reference,
+                    receipt: more,
+                },
+                state,
+            ) => {
+                if let Some(change) = &record.channel {
+                    balance::settle(shared, id, change).await?;
+                }
+                let mut members = match state {
+                    State::Attempted { receipt, .. } => receipt.clone(),
+                    _ => Map::new(),
+                };
+                members.extend(more.clone());
+                let receipt = receipt(shared, record, reference.clone(), members);
+                (State::Paid { receipt }, Driven::Paid)
+            }
+            (Outcome::Declined(_) | Outcome::Unknown, State::Declined { rejection }) => {
+                return Ok(Driven::Declined(rejection.clone()));
+            }
+            (Outcome::Declined(_) | Outcome::Unknown, _) if current.is_none() => {
+                return Ok(Driven::Pending);
+            }
+            (Outcome::Declined(rejection), _) => {
+                let rejection = rejection.clone().on_rail(&record.offer.method);
+                (
+                    State::Declined {
+                        rejection: rejection.clone(),
+                    },
+                    Driven::Declined(rejection),
+                )
+            }
+            (
+                Outcome::Unknown,
+                State::Attempted {
+                    todo,
+                    order,
+                    receipt,
+                    ..
+                },
+            ) => {
+                // Nobody is at it any more: the next one who asks may look it up.
+                let parked = State::Attempted {
+                    until: shared.clock.millis(),
+                    todo: todo.clone(),
+                    order: order.clone(),
+                    receipt: receipt.clone(),
+                };
+                (parked, Driven::Pending)
+            }
+            (Outcome::Unknown, State::Reserved { .. }) => return Ok(Driven::Pending),
+        };
+        let next = record.with(next);
+        if let Some(stored) = shared.advance(id, current.as_ref(), next).await? {
+            if matches!(driven, Driven::Declined(_)) {
+                shared.free(id, &stored.record).await?;
+            }
+            if let (Some(todo), Driven::Paid | Driven::Declined(_)) = (todo, &driven) {
+                shared.strike(id, todo).await?;
+            }
+            return Ok(driven);
+        }
+        current = shared.record(id).await?;
+    }
+    Ok(Driven::Pending)
+}
+
+/// What the payer gets: the protocol's members, `challengeId`, `externalId` and the rail's own.
+pub(crate) fn receipt(
+    shared: &Shared,
+    record: &Record,
+    reference: String,
+    members: Map<String, Value>,
+) -> Receipt {
+    let method = record.offer.method.clone().into_owned();
+    // A receipt must name the movement; a rail without a name for it has the challenge's.
+    let reference = if reference.is_empty() {
+        record.challenge.clone()
+    } else {
+        reference
+    };
+    let challenge = record.challenge.as_str();
+    let mut receipt =
+        Receipt::new(method, reference, shared.clock.now()).with("challengeId", challenge);
+    if let Some(external_id) = &record.external_id {
+        receipt = receipt.with("externalId", external_id.as_str());
+    }
+    for (key, value) in members {
+        receipt = receipt.with(&key, value);
+    }
+    receipt
+}
