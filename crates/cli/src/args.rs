@@ -1,0 +1,115 @@
+//! The command line.
+
+use std::path::PathBuf;
+
+use clap::{Args, Parser, Subcommand};
+
+/// Paid HTTP on any rail: sell a route, pay for one, see how it works.
+#[derive(Debug, Parser)]
+#[command(name = "farebox", version, propagate_version = true)]
+pub(crate) struct Cli {
+    #[command(subcommand)]
+    pub(crate) command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum Command {
+    /// Pay one endpoint on every rail of this binary, offline, and try each proof twice
+    Demo(Json),
+    /// Serve the paid routes of a configuration file
+    Serve {
+        /// The configuration file, TOML
+        #[arg(long, value_name = "FILE")]
+        config: PathBuf,
+    },
+    /// Check a configuration file without starting anything
+    Check {
+        /// The configuration file, TOML
+        #[arg(value_name = "FILE")]
+        config: PathBuf,
+    },
+    /// List the rails in this binary
+    Rails(Json),
+    /// Request a URL and pay for it if that is asked
+    #[command(after_long_help = PAY_HELP)]
+    Pay(Pay),
+    /// Show what a URL asks for, without paying
+    Inspect(Inspect),
+    /// Run the offline stand-ins of every rail and print how to reach them
+    Sandbox(Json),
+}
+
+#[derive(Clone, Copy, Debug, Args)]
+pub(crate) struct Json {
+    /// Machine-readable output: JSON
+    #[arg(long)]
+    pub(crate) json: bool,
+}
+
+/// What a request is made of, by curl's names.
+#[derive(Clone, Debug, Args)]
+pub(crate) struct Request {
+    /// What to request: http:// or https://
+    #[arg(value_name = "URL")]
+    pub(crate) url: String,
+    /// The HTTP method; GET, or POST with a body
+    #[arg(short = 'X', long = "request", value_name = "METHOD")]
+    pub(crate) method: Option<String>,
+    /// A header, `Name: value`; repeatable
+    #[arg(short = 'H', long = "header", value_name = "HEADER")]
+    pub(crate) headers: Vec<String>,
+    /// The body; @FILE reads a file and @- standard input
+    #[arg(short = 'd', long = "data", value_name = "DATA")]
+    pub(crate) data: Option<String>,
+}
+
+#[derive(Clone, Debug, Args)]
+pub(crate) struct Pay {
+    #[command(flatten)]
+    pub(crate) request: Request,
+    /// Print the response's status and headers to standard error
+    #[arg(short = 'i', long)]
+    pub(crate) include: bool,
+    /// Say what is asked, paid and received, on standard error
+    #[arg(short = 'v', long)]
+    pub(crate) verbose: bool,
+    /// Pay on this rail only: `tempo`, or `tempo/charge`
+    #[arg(long, value_name = "RAIL")]
+    pub(crate) rail: Option<String>,
+    /// The most to pay, in the currency's usual unit: `0.05`, `0.50usd`, `100sat`; repeatable
+    #[arg(long, value_name = "AMOUNT[CURRENCY]")]
+    pub(crate) max: Vec<String>,
+    /// A file with `[wallets.<rail>]` tables. None is read unless named here
+    #[arg(long, value_name = "FILE")]
+    pub(crate) wallet: Option<PathBuf>,
+    /// Print one JSON object, the body included, instead of the body
+    #[arg(long)]
+    pub(crate) json: bool,
+}
+
+#[derive(Clone, Debug, Args)]
+pub(crate) struct Inspect {
+    #[command(flatten)]
+    pub(crate) request: Request,
+    /// Machine-readable output: JSON
+    #[arg(long)]
+    pub(crate) json: bool,
+}
+
+const PAY_HELP: &str = "\
+Wallets come from the file named by --wallet and from the environment:
+  FAREBOX_<RAIL>_<KEY>        a key of that rail's wallet, FAREBOX_TEMPO_PRIVATE_KEY
+  FAREBOX_<RAIL>_<KEY>_FILE   the same, read from a file
+`farebox sandbox` prints wallets for its own stand-ins.
+
+Without --max, a payment may cost up to 1.00 of a currency, or 1000 sat. A currency
+is `sat`, an ISO 4217 code, or a token's address (6 decimals).
+
+Exit codes:
+  0   the response is a success (2xx or 3xx)
+  1   the request could not be made, or its response not be read
+  2   wrong usage or configuration
+  3   the response is an error, and nothing was paid
+  4   nothing was paid: no wallet, over the limit, or not acceptable
+  5   something was paid and the response is still an error; see standard error
+  6   nobody knows whether something was paid; do not pay again blindly";

@@ -1,0 +1,180 @@
+//! Passing a paid request to the server behind.
+
+use std::time::Duration;
+
+use axum::{body::Body, extract::Request, response::{IntoResponse as _, Response}};
+use http::{HeaderMap, HeaderName, HeaderValue, StatusCode, header};
+use reqwest::{Client, Url, redirect::Policy};
+
+use crate::failure::Failure;
+
+/// A server behind this one.
+#[derive(Debug)]
+pub(crate) struct Upstream {
+    client: Client,
+    base: Url,
+}
+
+/// Headers that concern one connection (RFC 9110, 7.6.1).
+const HOP_BY_HOP: [HeaderName; 9] = [
+    header::CONNECTION,
+    header::PROXY_AUTHENTICATE,
+    header::PROXY_AUTHORIZATION,
+    header::TE,
+    header::TRAILER,
+    header::TRANSFER_ENCODING,
+    header::UPGRADE,
+    HeaderName::from_static("keep-alive"),
+    HeaderName::from_static("proxy-connection"),
+];
+
+/// Headers between the payer and this server. A credential is as good as money.
+const PAYMENT: [&str; 3] = ["accept-payment", "payment-authorization", "payment-receipt"];
+
+impl Upstream {
+    /// What all upstreams share. It follows no redirect, decodes no body and asks no proxy: what
+    /// the upstream says is what the payer gets.
+    pub(crate) fn client() -> Result<Client, Failure> {
+        Client::builder()
+            .redirect(Policy::none())
+            .no_proxy()
+            .connect_timeout(Duration::from_secs(10))
+            .build()
+            .map_err(Failure::general)
+    }
+
+    pub(crate) fn new(client: Client, base: &str) -> Result<Self, Failure> {
+        let base = Url::parse(base)
+            .map_err(|error| Failure::usage(format!("an upstream's URL cannot be used: {error}")))?;
+        Ok(Self { client, base })
+    }
+
+    /// Asks the upstream and answers with its status, headers and body, as they come.
+    pub(crate) async fn forward(&self, request: Request) -> Response {
+        let (parts, body) = request.into_parts();
+        let Some(url) = self.url(parts.uri.path(), parts.uri.query()) else {
+            return (StatusCode::BAD_REQUEST, "the path cannot be passed on as it is\n")
+                .into_response();
+        };
+        let mut headers = parts.headers;
+        end_to_end(&mut headers);
+        // The client writes its own, for the upstream's host and the body as it is sent.
+        headers.remove(header::HOST);
+        headers.remove(header::CONTENT_LENGTH);
+        let mut outgoing = self.client.request(parts.method, url).headers(headers);
+        if !http_body::Body::is_end_stream(&body) {
+            outgoing = outgoing.body(reqwest::Body::wrap_stream(body.into_data_stream()));
+        }
+        match outgoing.send().await {
+            Ok(response) => answer(response),
+            Err(error) => {
+                // Without the URL: it may hold a password.
+                let error = error.without_url();
+                tracing::warn!(%error, "the upstream did not answer");
+                (StatusCode::BAD_GATEWAY, "the server behind this one did not answer\n")
+                    .into_response()
+            }
+        }
+    }
+
+    /// The upstream's URL for a path. `None` if the path would be another one there: `..` must not
+    /// lead from a route that was paid for to one that was not.
+    fn url(&self, path: &str, query: Option<&str>) -> Option<Url> {
+        let prefix = self.base.path().trim_end_matches('/');
+        let path = format!("{prefix}{path}");
+        let mut url = self.base.clone();
+        url.set_path(&path);
+        url.set_query(query);
+        (url.path() == path).then_some(url)
+    }
+}
+
+fn answer(response: reqwest::Response) -> Response {
+    let status = response.status();
+    let mut headers = response.headers().clone();
+    end_to_end(&mut headers);
+    let mut answer = Response::new(Body::from_stream(response.bytes_stream()));
+    *answer.status_mut() = status;
+    *answer.headers_mut() = headers;
+    answer
+}
+
+/// Removes what concerns this connection, or the payment.
+fn end_to_end(headers: &mut HeaderMap) {
+    let named: Vec<HeaderName> = headers
+        .get_all(header::CONNECTION)
+        .iter()
+        .filter_map(|value| value.to_str().ok())
+        .flat_map(|value| value.split(','))
+        .filter_map(|name| name.trim().parse().ok())
+        .collect();
+    for name in named.iter().chain(&HOP_BY_HOP) {
+        headers.remove(name);
+    }
+    for name in PAYMENT {
+        headers.remove(name);
+    }
+    for name in [header::AUTHORIZATION, header::WWW_AUTHENTICATE] {
+        let kept: Vec<HeaderValue> =
+            headers.get_all(&name).iter().filter(|value| !is_payment(value)).cloned().collect();
+        headers.remove(&name);
+        for value in kept {
+            headers.append(&name, value);
+        }
+    }
+}
+
+/// Whether a header's scheme is `Payment`.
+fn is_payment(value: &HeaderValue) -> bool {
+    let scheme = value.as_bytes().split(|byte| *byte == b' ').next().unwrap_or_default();
+    scheme.eq_ignore_ascii_case(b"payment")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn upstream(base: &str) -> Upstream {
+        Upstream::new(Client::new(), base).unwrap()
+    }
+
+    /// Protects: a paid path cannot be used to reach another path of the upstream.
+    #[test]
+    fn a_path_arrives_as_it_was_paid_for_or_not_at_all() {
+        let plain = upstream("http://127.0.0.1:9000");
+        let joined = |u: &Upstream, path| u.url(path, Some("a=b")).map(|url| url.to_string());
+        let good = Some("http://127.0.0.1:9000/joke/1?a=b".to_owned());
+        assert_eq!(joined(&plain, "/joke/1"), good);
+        let below = upstream("http://127.0.0.1:9000/api/");
+        let good = Some("http://127.0.0.1:9000/api/joke?a=b".to_owned());
+        assert_eq!(joined(&below, "/joke"), good);
+        for path in ["/joke/../admin", "/joke/%2e%2e/admin", "/joke/./x", "/joke/..", "/a\\..\\b"] {
+            assert_eq!(joined(&plain, path), None, "{path}");
+            assert_eq!(joined(&below, path), None, "{path}");
+        }
+    }
+
+    /// Protects: a credential never reaches the upstream, nor an upstream's receipt the payer.
+    #[test]
+    fn payment_and_connection_headers_stay_here() {
+        let mut headers = HeaderMap::new();
+        for (name, value) in [
+            ("authorization", "payment abc"),
+            ("authorization", "Bearer token"),
+            ("payment-authorization", "Payment abc"),
+            ("payment-receipt", "abc"),
+            ("accept-payment", "tempo/charge"),
+            ("connection", "close, X-Hop"),
+            ("x-hop", "1"),
+            ("transfer-encoding", "chunked"),
+            ("content-type", "text/plain"),
+        ] {
+            headers.append(name, HeaderValue::from_static(value));
+        }
+        end_to_end(&mut headers);
+        let mut left: Vec<_> = headers.iter().map(|(n, v)| (n.as_str(), v.as_bytes())).collect();
+        left.sort_unstable();
+        let bearer = ("authorization", &b"Bearer token"[..]);
+        assert_eq!(left, [bearer, ("content-type", b"text/plain")]);
+    }
+}

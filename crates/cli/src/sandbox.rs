@@ -1,0 +1,185 @@
+//! The offline stand-ins of every rail, and `farebox sandbox`, which runs them for others.
+
+use farebox::OfferSpec;
+use serde_json::{Map, Value, json};
+
+use crate::failure::Failure;
+
+/// The realm that the examples of this command sell under.
+const REALM: &str = "127.0.0.1";
+
+/// A well-known development key; worthless on any real chain.
+#[cfg(all(feature = "proof", not(feature = "tempo")))]
+const PROOF_KEY: &str = "0x59c6995e998f97a5a0044966f0945389dc9e86dae88c7a8412f4603b6b78690d";
+
+/// Running stand-ins. Dropping them stops them.
+pub(crate) struct Sandboxes {
+    #[cfg(feature = "tempo")]
+    tempo: farebox_sandbox_tempo::Chain,
+    #[cfg(feature = "stripe")]
+    stripe: farebox_sandbox_stripe::Stripe,
+    #[cfg(feature = "lightning")]
+    lightning: farebox_sandbox_lightning::Lightning,
+}
+
+impl Sandboxes {
+    /// Starts one for each rail of this binary, on free ports of this machine.
+    pub(crate) async fn start() -> Result<Self, Failure> {
+        Ok(Self {
+            #[cfg(feature = "tempo")]
+            tempo: farebox_sandbox_tempo::Chain::start(Default::default())
+                .await
+                .map_err(Failure::general)?,
+            #[cfg(feature = "stripe")]
+            stripe: farebox_sandbox_stripe::Stripe::start(Default::default())
+                .await
+                .map_err(Failure::general)?,
+            #[cfg(feature = "lightning")]
+            lightning: farebox_sandbox_lightning::Lightning::start(Default::default())
+                .await
+                .map_err(Failure::general)?,
+        })
+    }
+
+    /// What a seller configures: the tables `[rails.<rail>]`.
+    pub(crate) fn rails(&self) -> Map<String, Value> {
+        let mut rails = Map::new();
+        #[cfg(feature = "tempo")]
+        rails.insert(
+            "tempo".into(),
+            json!({
+                "rpc_url": self.tempo.url(),
+                "chain_id": self.tempo.chain_id(),
+                "currency": farebox_sandbox_tempo::PATH_USD.to_string(),
+                "recipient": account(2).0,
+            }),
+        );
+        #[cfg(feature = "proof")]
+        rails.insert("proof".into(), proof());
+        #[cfg(feature = "stripe")]
+        rails.insert(
+            "stripe".into(),
+            json!({
+                "secret_key": self.stripe.secret_key(),
+                "network_id": "internal",
+                "payment_method_types": ["card"],
+                "api_base": self.stripe.url(),
+            }),
+        );
+        #[cfg(feature = "lightning")]
+        rails.insert("lightning".into(), {
+            let seller = self.lightning.seller();
+            lnd(seller, seller.invoice_macaroon_path())
+        });
+        rails
+    }
+
+    /// What a payer configures: the tables `[wallets.<rail>]`.
+    pub(crate) fn wallets(&self) -> Map<String, Value> {
+        let mut wallets = Map::new();
+        #[cfg(feature = "tempo")]
+        wallets.insert(
+            "tempo".into(),
+            json!({
+                "private_key": account(1).1,
+                "rpc_url": self.tempo.url(),
+                "chain_id": self.tempo.chain_id(),
+            }),
+        );
+        #[cfg(all(feature = "proof", feature = "tempo"))]
+        wallets.insert("proof".into(), json!({ "private_key": account(1).1 }));
+        #[cfg(all(feature = "proof", not(feature = "tempo")))]
+        wallets.insert("proof".into(), json!({ "private_key": PROOF_KEY }));
+        #[cfg(feature = "stripe")]
+        wallets.insert(
+            "stripe".into(),
+            json!({ "secret_key": self.stripe.secret_key(), "api_base": self.stripe.url() }),
+        );
+        #[cfg(feature = "lightning")]
+        wallets.insert("lightning".into(), {
+            let agent = self.lightning.agent();
+            lnd(agent, agent.admin_macaroon_path())
+        });
+        wallets
+    }
+}
+
+/// One offer for each rail of this binary.
+pub(crate) fn offers() -> Vec<OfferSpec> {
+    vec![
+        #[cfg(feature = "tempo")]
+        OfferSpec::new("tempo/charge", "0.01"),
+        #[cfg(feature = "stripe")]
+        OfferSpec::new("stripe/charge", "0.50").currency("usd"),
+        #[cfg(feature = "lightning")]
+        OfferSpec::new("lightning/charge", "21"),
+        #[cfg(feature = "proof")]
+        OfferSpec::new("proof/charge", "0"),
+    ]
+}
+
+/// Address and private key of a development account of the stand-in chain.
+#[cfg(feature = "tempo")]
+fn account(index: usize) -> (String, String) {
+    match farebox_sandbox_tempo::dev_account(index) {
+        Some((address, signer)) => (address.to_string(), signer.to_bytes().to_string()),
+        None => (String::new(), String::new()),
+    }
+}
+
+/// Nothing moves, so the local chain's ids do for every seller.
+#[cfg(feature = "proof")]
+fn proof() -> Value {
+    json!({
+        "chain_id": 1337,
+        "currency": "0x20c0000000000000000000000000000000000000",
+        "recipient": "0x3C44CdDdB6a900fa2b585dd299e03d12FA4293BC",
+    })
+}
+
+#[cfg(feature = "lightning")]
+fn lnd(node: &farebox_sandbox_lightning::NodeHandle, macaroon: &std::path::Path) -> Value {
+    json!({
+        "backend": "lnd",
+        "endpoint": node.endpoint(),
+        "tls_cert": { "file": node.tls_cert_path() },
+        "macaroon": { "file": macaroon },
+        "network": "regtest",
+    })
+}
+
+/// `farebox sandbox`: prints a configuration and wallets, and runs until it is told to stop.
+pub(crate) async fn run(as_json: bool) -> Result<(), Failure> {
+    let sandboxes = Sandboxes::start().await?;
+    let offers: Vec<Value> = offers().iter().map(OfferSpec::to_value).collect();
+    let seller = json!({
+        "realm": REALM,
+        "secrets": [secret()?],
+        "store": "memory:",
+        "rails": sandboxes.rails(),
+        "routes": [{ "path": "/joke", "respond": "a joke worth its price\n", "offers": offers }],
+    });
+    let payer = json!({ "wallets": sandboxes.wallets() });
+    if as_json {
+        println!("{}", json!({ "config": seller, "wallet": payer }));
+    } else {
+        println!("# farebox serve --config FILE\n{}", toml(&seller)?);
+        println!("# farebox pay --wallet FILE http://127.0.0.1:8402/joke\n{}", toml(&payer)?);
+        println!("# Running until interrupted.");
+    }
+    crate::serve::interrupted().await;
+    drop(sandboxes);
+    Ok(())
+}
+
+fn toml(value: &Value) -> Result<String, Failure> {
+    toml::to_string(value).map_err(Failure::general)
+}
+
+/// 32 random bytes as text.
+pub(crate) fn secret() -> Result<String, Failure> {
+    use base64::{Engine as _, engine::general_purpose::STANDARD};
+    let mut bytes = [0; 32];
+    getrandom::fill(&mut bytes).map_err(Failure::general)?;
+    Ok(STANDARD.encode(bytes))
+}

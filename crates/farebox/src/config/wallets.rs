@@ -1,0 +1,137 @@
+//! `[wallets.<rail>]`: what a client pays with.
+
+use std::{collections::BTreeMap, sync::Arc};
+
+use farebox_core::{Invalid, Issue, Payer, Plugin, Registry, config::did_you_mean};
+use serde_json::{Map, Value, json};
+
+use super::section::Section;
+
+/// Payers by plugin name, in the order of their names.
+#[derive(Clone, Default)]
+pub struct Wallets(BTreeMap<&'static str, Arc<dyn Payer>>);
+
+impl Wallets {
+    /// The wallets of a file: its `[wallets.<rail>]` tables.
+    ///
+    /// # Errors
+    /// Everything that is wrong.
+    pub fn from_toml(text: &str, registry: &Registry) -> Result<Self, Invalid> {
+        Self::from_tables(tables(text)?, registry)
+    }
+
+    /// The wallets of `[wallets.<rail>]` tables, by rail.
+    ///
+    /// # Errors
+    /// Everything that is wrong.
+    pub fn from_tables(tables: Map<String, Value>, registry: &Registry) -> Result<Self, Invalid> {
+        let mut issues = Vec::new();
+        let mut wallets = BTreeMap::new();
+        for (rail, config) in tables {
+            let at = format!("wallets.{rail}");
+            let plugins: Vec<&Plugin> =
+                registry.plugins().filter(|p| p.rail() == rail && p.wallet.is_some()).collect();
+            if plugins.is_empty() {
+                let mut known: Vec<_> =
+                    registry.plugins().filter(|p| p.wallet.is_some()).map(Plugin::rail).collect();
+                known.dedup();
+                let hint = did_you_mean(&rail, &known);
+                let problem = format!(
+                    "no wallet `{rail}` in this binary{hint}. Either its Cargo feature is off, or \
+                     its crate is only named in Cargo.toml: mention it in code (`use the_crate as \
+                     _;`)"
+                );
+                issues.push(Issue::new(at, problem));
+                continue;
+            }
+            for plugin in plugins {
+                match plugin.wallet.map(|build| build(&config)) {
+                    Some(Ok(payer)) => drop(wallets.insert(plugin.name, payer)),
+                    Some(Err(invalid)) => {
+                        for issue in invalid.under(&at).into_issues() {
+                            if !issues.contains(&issue) {
+                                issues.push(issue);
+                            }
+                        }
+                    }
+                    None => {}
+                }
+            }
+        }
+        Invalid::unless_empty(issues)?;
+        Ok(Self(wallets))
+    }
+
+    /// The payers, by plugin name.
+    pub fn iter(&self) -> impl Iterator<Item = (&'static str, &Arc<dyn Payer>)> {
+        self.0.iter().map(|(name, payer)| (*name, payer))
+    }
+
+    /// Whether there is none.
+    pub fn is_empty(&self) -> bool {
+        self.0.is_empty()
+    }
+
+    /// Only those of `rail`: `tempo`, or `tempo/charge`.
+    pub fn only(mut self, rail: &str) -> Self {
+        self.0.retain(|name, _| *name == rail || name.split('/').next() == Some(rail));
+        self
+    }
+}
+
+impl std::fmt::Debug for Wallets {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_list().entries(self.0.keys()).finish()
+    }
+}
+
+/// The `[wallets.<rail>]` tables of a file, unread.
+///
+/// # Errors
+/// If the file is not TOML, or holds something else.
+pub fn tables(text: &str) -> Result<Map<String, Value>, Invalid> {
+    let mut issues = Vec::new();
+    let mut top = Section::open(super::parse(text)?, "", &["wallets"], &mut issues);
+    let wallets = top.take("wallets").unwrap_or_else(|| json!({}));
+    top.finish(&mut issues);
+    let wallets = Section::open(wallets, "wallets", &[], &mut issues).rest();
+    Invalid::unless_empty(issues)?;
+    Ok(wallets)
+}
+
+/// Wallet tables out of environment variables: `FAREBOX_<RAIL>_<KEY>` is the key of that rail's
+/// table, and `FAREBOX_<RAIL>_<KEY>_FILE` the same as `{ file = "path" }`. Only rails of the
+/// registry count; whole numbers, `true` and `false` are read as such.
+pub fn from_env(
+    variables: impl IntoIterator<Item = (String, String)>,
+    registry: &Registry,
+) -> Map<String, Value> {
+    let mut tables = Map::new();
+    let rails: Vec<&str> = registry.plugins().map(Plugin::rail).collect();
+    for (name, text) in variables {
+        let Some(rest) = name.strip_prefix("FAREBOX_").map(str::to_ascii_lowercase) else { continue };
+        let found = rails.iter().find_map(|rail| Some((*rail, rest.strip_prefix(rail)?.strip_prefix('_')?)));
+        let Some((rail, key)) = found.filter(|(_, key)| !key.is_empty()) else { continue };
+        let (key, value) = match key.strip_suffix("_file") {
+            Some(key) => (key, json!({ "file": text })),
+            None => (key, scalar(text)),
+        };
+        let table = tables.entry(rail).or_insert_with(|| json!({}));
+        if let Value::Object(table) = table {
+            table.insert(key.to_owned(), value);
+        }
+    }
+    tables
+}
+
+fn scalar(text: String) -> Value {
+    match text.as_str() {
+        "true" => Value::Bool(true),
+        "false" => Value::Bool(false),
+        // As it would be written in a file: 007 is no number.
+        _ => match text.parse::<i64>() {
+            Ok(number) if number.to_string() == text => number.into(),
+            _ => text.into(),
+        },
+    }
+}

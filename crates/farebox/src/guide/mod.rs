@@ -1,0 +1,1 @@
+//! How Farebox works and how to work with it. Documentation only.

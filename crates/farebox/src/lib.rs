@@ -1,0 +1,72 @@
+//! Paid HTTP over MPP on any rail.
+//!
+//! A server offers a resource on several payment rails at once (402 with one challenge each), a
+//! client pays on the rail that suits it, and anyone can add a rail by implementing a trait. This
+//! crate is the front door: one Cargo feature per rail and per adapter, the [`Server`] that holds
+//! rails by name, and the [`guide`].
+//!
+//! | feature | what it brings |
+//! |---|---|
+//! | `tempo`, `stripe`, `lightning`, `proof` | a rail, for servers and clients |
+//! | `axum`, `tower` | paid routes: `Server::paid`, `http::PaymentLayer` |
+//! | `client`, `reqwest-middleware` | paying: `client.get(url).pay(&purse)` |
+//! | `config` | configuration files: [`config`] |
+//!
+//! No feature is on by default, and a rail that is on is not thereby offered: only code or
+//! configuration offers it, so that a feature switched on by some other crate never changes what a
+//! server accepts.
+
+mod builder;
+#[cfg(feature = "config")]
+pub mod config;
+pub mod guide;
+mod registry;
+mod server;
+
+pub use builder::ServerBuilder;
+pub use registry::{BUILTIN, registry};
+pub use server::{ConnectError, OfferSpec, Server};
+
+/// What a rail is written against.
+pub use farebox_core as core;
+/// The lifecycle.
+pub use farebox_engine as engine;
+/// The protocol's values.
+pub use farebox_wire as wire;
+
+/// Selection, budgets and the pay loop, without HTTP types.
+#[cfg(feature = "client")]
+pub use farebox_client as client;
+/// HTTP, on either side.
+#[cfg(any(feature = "tower", feature = "client"))]
+pub use farebox_http as http;
+
+/// The rails that were switched on, for those who build them in code.
+pub mod rails {
+    #[cfg(feature = "lightning")]
+    pub use farebox_lightning as lightning;
+    #[cfg(feature = "proof")]
+    pub use farebox_proof as proof;
+    #[cfg(feature = "stripe")]
+    pub use farebox_stripe as stripe;
+    #[cfg(feature = "tempo")]
+    pub use farebox_tempo as tempo;
+}
+
+pub use farebox_core::{
+    Budget, Charge, ChargeTerms, Fault, Invalid, Limit, Offer, PricingContext, Registry, Secret,
+    SecretSource, Store, compose, plugin,
+};
+pub use farebox_engine::{Engine, Gate, MemoryStore};
+pub use farebox_wire::{Amount, Receipt, SecretRing};
+
+/// What most servers and clients need.
+pub mod prelude {
+    pub use crate::{Amount, Budget, ChargeTerms, Limit, OfferSpec, Receipt, Server};
+    #[cfg(feature = "client")]
+    pub use farebox_client::{ClientError, Purse};
+    #[cfg(feature = "client")]
+    pub use farebox_http::{PayExt, ReceiptExt};
+    #[cfg(feature = "tower")]
+    pub use farebox_http::PaymentLayer;
+}

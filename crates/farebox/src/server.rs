@@ -1,0 +1,209 @@
+//! A server as most sellers need it: an engine, and rails by name.
+
+use std::{collections::BTreeMap, fmt, sync::Arc};
+
+use farebox_core::{
+    ComposeError, Fault, Invalid, Issue, Method, Offer, compose, config::did_you_mean,
+};
+use farebox_engine::{Engine, Gate};
+use serde_json::{Map, Value};
+
+use crate::builder::ServerBuilder;
+
+/// An engine, and rails that can be offered by name.
+///
+/// Everything here can be had without it: [`Engine`] for the lifecycle, a rail's own constructor
+/// for the method, [`compose`] for the offers. What it adds is names, the same in code and in
+/// configuration files, and all problems at once.
+#[derive(Clone)]
+pub struct Server {
+    pub(crate) engine: Engine,
+    pub(crate) methods: BTreeMap<String, Arc<dyn Method>>,
+}
+
+impl Server {
+    /// A server for `realm`, the protection space: usually the host that clients ask.
+    pub fn builder(realm: impl Into<String>) -> ServerBuilder {
+        ServerBuilder::new(realm.into())
+    }
+
+    /// Has every rail reach out once: a chain id to compare, a key to test.
+    ///
+    /// # Errors
+    /// The rails that cannot serve.
+    pub async fn connect(&self) -> Result<(), ConnectError> {
+        let mut failed = Vec::new();
+        for (name, method) in &self.methods {
+            if let Err(fault) = method.connect().await {
+                failed.push((name.clone(), fault));
+            }
+        }
+        if failed.is_empty() {
+            Ok(())
+        } else {
+            Err(ConnectError(failed))
+        }
+    }
+
+    /// A paid route. `route` is its scope, `GET /joke`: a credential for one does not open another.
+    ///
+    /// # Errors
+    /// Every problem with the offers, under `offers[n]`.
+    pub fn gate<O: Into<OfferSpec>>(
+        &self,
+        route: impl Into<String>,
+        offers: impl IntoIterator<Item = O>,
+    ) -> Result<Gate, Invalid> {
+        let specs: Vec<OfferSpec> = offers.into_iter().map(Into::into).collect();
+        let mut issues = Vec::new();
+        let find = |name: &str| {
+            let known: Vec<&str> = self.methods.keys().map(String::as_str).collect();
+            self.methods.get(name).cloned().ok_or_else(|| {
+                let hint = did_you_mean(name, &known);
+                format!("`{name}` is no rail of this server{hint}")
+            })
+        };
+        let mut offers = Vec::new();
+        for (n, spec) in specs.into_iter().enumerate() {
+            match find(&spec.rail) {
+                Ok(method) => offers.extend(spec.on(method, &format!("offers[{n}]"), &mut issues)),
+                Err(why) => issues.push(Issue::new(format!("offers[{n}].rail"), why)),
+            }
+        }
+        Invalid::unless_empty(issues)?;
+        gate(&self.engine, route.into(), offers)
+    }
+
+    /// A paid route, as a layer for axum or tower.
+    ///
+    /// # Errors
+    /// As [`gate`](Self::gate).
+    #[cfg(feature = "tower")]
+    pub fn paid<O: Into<OfferSpec>>(
+        &self,
+        route: impl Into<String>,
+        offers: impl IntoIterator<Item = O>,
+    ) -> Result<farebox_http::PaymentLayer, Invalid> {
+        Ok(farebox_http::PaymentLayer::new(Arc::new(
+            self.gate(route, offers)?,
+        )))
+    }
+
+    /// The rail called `name`, for offers whose price depends on the request
+    /// ([`Offer::dynamic`]).
+    pub fn method(&self, name: &str) -> Option<&Arc<dyn Method>> {
+        self.methods.get(name)
+    }
+
+    /// The rails by name: `tempo/charge`.
+    pub fn methods(&self) -> impl Iterator<Item = (&str, &Arc<dyn Method>)> {
+        self.methods.iter().map(|(name, m)| (name.as_str(), m))
+    }
+
+    /// The engine.
+    pub fn engine(&self) -> &Engine {
+        &self.engine
+    }
+}
+
+impl fmt::Debug for Server {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Server")
+            .field("realm", &self.engine.realm())
+            .field("rails", &self.methods.keys().collect::<Vec<_>>())
+            .finish_non_exhaustive()
+    }
+}
+
+/// Composes offers into a gate; problems are under `offers`.
+pub(crate) fn gate(engine: &Engine, route: String, offers: Vec<Offer>) -> Result<Gate, Invalid> {
+    let offers = compose(offers).map_err(|error| Invalid::new("offers", error.to_string()))?;
+    engine
+        .gate(route, offers)
+        .map_err(|error| Invalid::new("offers", error.to_string()))
+}
+
+/// Rails that cannot serve.
+#[derive(Debug)]
+pub struct ConnectError(Vec<(String, Fault)>);
+
+impl ConnectError {
+    /// The rails by name, and what each met.
+    pub fn rails(&self) -> &[(String, Fault)] {
+        &self.0
+    }
+}
+
+impl fmt::Display for ConnectError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        for (n, (name, fault)) in self.0.iter().enumerate() {
+            let line = if n > 0 { "\n" } else { "" };
+            write!(f, "{line}{name} cannot serve: {fault}")?;
+        }
+        Ok(())
+    }
+}
+
+impl std::error::Error for ConnectError {}
+
+/// One offer by name: a rail and its terms, as a configuration file would have them.
+#[derive(Clone, Debug, PartialEq)]
+pub struct OfferSpec {
+    pub(crate) rail: String,
+    pub(crate) terms: Map<String, Value>,
+}
+
+impl OfferSpec {
+    /// `amount` on `rail` (`"tempo/charge"`): a decimal in the currency's usual unit, `"0.10"`
+    /// dollars or `"21"` sats.
+    pub fn new(rail: impl Into<String>, amount: impl Into<String>) -> Self {
+        let rail = rail.into();
+        let terms = Map::from_iter([("amount".to_owned(), Value::String(amount.into()))]);
+        Self { rail, terms }
+    }
+
+    /// In this currency, where the rail has several.
+    pub fn currency(self, currency: impl Into<String>) -> Self {
+        self.with("currency", currency.into())
+    }
+
+    /// With text for the payer. It never decides anything.
+    pub fn description(self, description: impl Into<String>) -> Self {
+        self.with("description", description.into())
+    }
+
+    /// With any other term.
+    pub fn with(mut self, key: impl Into<String>, value: impl Into<Value>) -> Self {
+        self.terms.insert(key.into(), value.into());
+        self
+    }
+
+    /// As it would stand in a configuration file.
+    pub fn to_value(&self) -> Value {
+        let mut keys = self.terms.clone();
+        keys.insert("rail".to_owned(), self.rail.clone().into());
+        Value::Object(keys)
+    }
+
+    /// The offer on `method`; problems go to `issues` under `at`.
+    pub(crate) fn on(
+        self,
+        method: Arc<dyn Method>,
+        at: &str,
+        issues: &mut Vec<Issue>,
+    ) -> Option<Offer> {
+        let invalid = match Offer::from_value(method, Value::Object(self.terms)) {
+            Ok(offer) => return Some(offer),
+            Err(ComposeError::Terms(_, invalid)) => invalid,
+            Err(other) => Invalid::new("", other.to_string()),
+        };
+        issues.extend(invalid.under(at).into_issues());
+        None
+    }
+}
+
+impl<R: Into<String>, A: Into<String>> From<(R, A)> for OfferSpec {
+    fn from((rail, amount): (R, A)) -> Self {
+        Self::new(rail, amount)
+    }
+}
