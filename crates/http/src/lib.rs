@@ -1,0 +1,44 @@
+//! MPP over HTTP.
+//!
+//! On the server, [`PaymentLayer`](server::PaymentLayer) puts a price on any `tower` service and
+//! hands its handlers a [`Payment`](server::Payment); `axum` adds the extractor. On the client,
+//! [`PayExt`](client::PayExt) pays for one `reqwest` request, and `PayMiddleware` for every
+//! request of a `reqwest-middleware` client.
+//!
+//! | feature | gives |
+//! |---|---|
+//! | `tower` | the layer, for any service over `http` types |
+//! | `axum` | the same, with an extractor |
+//! | `reqwest` (`client`) | `client.get(url).pay(&purse)` |
+//! | `reqwest-middleware` | the same as a middleware |
+
+#[cfg(feature = "reqwest")]
+pub mod client;
+#[cfg(feature = "tower")]
+pub mod server;
+
+#[cfg(feature = "reqwest-middleware")]
+pub use client::PayMiddleware;
+#[cfg(feature = "reqwest")]
+pub use client::{PayError, PayExt, PayOptions, ReceiptExt};
+#[cfg(feature = "tower")]
+pub use server::{Payment, PaymentLayer, PaymentService, Transport};
+
+use http::HeaderName;
+
+/// `Payment-Receipt`, on paid responses.
+pub const PAYMENT_RECEIPT: HeaderName = HeaderName::from_static("payment-receipt");
+
+/// `Accept-Payment`, on requests.
+pub const ACCEPT_PAYMENT: HeaderName = HeaderName::from_static("accept-payment");
+
+/// The header a credential travels in.
+#[cfg(any(feature = "tower", feature = "reqwest"))]
+pub(crate) fn credential_header(header: farebox_wire::CredentialHeader) -> HeaderName {
+    match header {
+        farebox_wire::CredentialHeader::Authorization => http::header::AUTHORIZATION,
+        farebox_wire::CredentialHeader::PaymentAuthorization => {
+            HeaderName::from_static("payment-authorization")
+        }
+    }
+}

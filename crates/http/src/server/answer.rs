@@ -1,0 +1,122 @@
+//! Refusals as responses.
+
+use std::time::Duration;
+
+use bytes::Bytes;
+use farebox_core::{
+    Fault, Rejection,
+    wire::{Challenge, Problem, ProblemDetails},
+};
+use farebox_engine::{Gate, Inbound, Refused};
+use http::{
+    HeaderValue, Response, StatusCode,
+    header::{CACHE_CONTROL, CONTENT_TYPE, RETRY_AFTER, WWW_AUTHENTICATE},
+};
+
+/// The answer to a refused presentation, with fresh challenges where paying would help.
+pub(crate) async fn refused(gate: &Gate, inbound: &Inbound<'_>, refused: Refused) -> Response<Bytes> {
+    match refused {
+        Refused::Payment(rejection) => {
+            tracing::debug!(route = gate.route(), detail = rejection.detail, "payment rejected");
+            // A session's types may say 410: then nothing is to be paid here.
+            let details = ProblemDetails::new(&rejection.problem, rejection.detail);
+            if details.status == 402 {
+                challenge(gate, inbound, details).await
+            } else {
+                problem(details)
+            }
+        }
+        Refused::Request(rejection) => with_status(StatusCode::BAD_REQUEST, rejection),
+        Refused::Spent(rejection) => with_status(StatusCode::FORBIDDEN, rejection),
+        Refused::Pending { retry_after } => {
+            let detail = "The payment is being processed. Retry with the same credential; do not \
+                          pay again.";
+            unavailable(detail, retry_after)
+        }
+        Refused::Fault(error) => fault(gate.route(), &error),
+    }
+}
+
+/// A 402. If no rail can quote it is a 5xx, since a 402 must carry a challenge.
+pub(crate) async fn challenge(
+    gate: &Gate,
+    inbound: &Inbound<'_>,
+    mut details: ProblemDetails,
+) -> Response<Bytes> {
+    let challenges = match gate.challenges(inbound).await {
+        Ok(challenges) => challenges,
+        Err(error) => return fault(gate.route(), &error),
+    };
+    let (mut first, mut values) = (None, Vec::with_capacity(challenges.len()));
+    for challenge in &challenges {
+        match header_value(challenge) {
+            Ok(value) => {
+                first.get_or_insert(&challenge.id);
+                values.push(value);
+            }
+            Err(error) => {
+                tracing::error!(offer = %challenge.offer(), %error, "a challenge cannot be sent");
+            }
+        }
+    }
+    if values.is_empty() {
+        return fault(gate.route(), &Fault::new("writing challenges"));
+    }
+    details.challenge_id = first.cloned();
+    let mut response = problem(details);
+    for value in values {
+        response.headers_mut().append(WWW_AUTHENTICATE, value);
+    }
+    response
+}
+
+fn header_value(challenge: &Challenge) -> Result<HeaderValue, Box<dyn std::error::Error>> {
+    Ok(HeaderValue::try_from(challenge.to_header()?)?)
+}
+
+fn with_status(status: StatusCode, rejection: Rejection) -> Response<Bytes> {
+    let mut details = ProblemDetails::new(&rejection.problem, rejection.detail);
+    details.status = status.as_u16();
+    problem(details)
+}
+
+/// Our own failure. What it was goes to the log and never to the payer.
+pub(crate) fn fault(route: &str, fault: &Fault) -> Response<Bytes> {
+    tracing::error!(route, %fault, "payment failed on our side");
+    match fault.retry_after() {
+        Some(retry_after) => {
+            let detail = "Payments cannot be processed right now. If you have paid, retry with \
+                          the same credential; do not pay again.";
+            unavailable(detail, retry_after)
+        }
+        None => {
+            let detail = "The payment could not be processed. If you have paid, retry with the \
+                          same credential; do not pay again.";
+            problem(ProblemDetails::new(&Problem::Internal, detail))
+        }
+    }
+}
+
+fn unavailable(detail: &str, retry_after: Duration) -> Response<Bytes> {
+    let mut response = problem(ProblemDetails::new(&Problem::TemporarilyUnavailable, detail));
+    let seconds = retry_after.as_secs() + u64::from(retry_after.subsec_nanos() > 0);
+    response.headers_mut().insert(RETRY_AFTER, HeaderValue::from(seconds.max(1)));
+    response
+}
+
+/// A refusal without challenges.
+pub(crate) fn simple(kind: &Problem, detail: &str) -> Response<Bytes> {
+    problem(ProblemDetails::new(kind, detail))
+}
+
+fn problem(details: ProblemDetails) -> Response<Bytes> {
+    let status = StatusCode::from_u16(details.status).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
+    // Strings and a flat map: this does not fail, and an empty body is still a valid answer.
+    let body = serde_json::to_vec(&details).unwrap_or_default();
+    let mut response = Response::new(Bytes::from(body));
+    *response.status_mut() = status;
+    let headers = response.headers_mut();
+    headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/problem+json"));
+    headers.insert(CACHE_CONTROL, HeaderValue::from_static("no-store"));
+    response
+}

@@ -1,0 +1,124 @@
+//! The tower layer.
+
+use std::{
+    fmt,
+    future::Future,
+    pin::Pin,
+    sync::Arc,
+    task::{Context, Poll},
+};
+
+use bytes::Bytes;
+use farebox_engine::Gate;
+use http::{Request, Response};
+use http_body::Body;
+use tower::{Layer, Service};
+
+use super::admit::{Admitted, Settings, Transport, admit, conclude, give_back};
+
+/// Puts a price on a service.
+///
+/// The scope of a credential is the gate's route and not the layer's place, so a gate should stand
+/// before the handlers of that one route: `get(joke).layer(PaymentLayer::new(gate))`. Put the
+/// layers that authenticate, limit rates or log outside it, and nothing that retries inside it.
+#[derive(Clone, Debug)]
+pub struct PaymentLayer {
+    gate: Arc<Gate>,
+    settings: Settings,
+}
+
+impl PaymentLayer {
+    /// Everything under the layer is behind `gate`.
+    pub fn new(gate: impl Into<Arc<Gate>>) -> Self {
+        Self { gate: gate.into(), settings: Settings::default() }
+    }
+
+    /// The largest request body that is read before anything is paid, in bytes; 2 MiB unless set.
+    /// A longer one is answered 413.
+    #[must_use]
+    pub fn body_limit(mut self, bytes: usize) -> Self {
+        self.settings.body_limit = bytes;
+        self
+    }
+
+    /// How requests reach the server.
+    #[must_use]
+    pub fn transport(mut self, transport: Transport) -> Self {
+        self.settings.transport = transport;
+        self
+    }
+}
+
+impl<S> Layer<S> for PaymentLayer {
+    type Service = PaymentService<S>;
+
+    fn layer(&self, inner: S) -> PaymentService<S> {
+        PaymentService { inner, layer: self.clone() }
+    }
+}
+
+/// A service with a price; made by [`PaymentLayer`].
+///
+/// It works over any request body that can be read and made from [`Bytes`], and any response body
+/// that can be made from [`Bytes`], such as axum's.
+#[derive(Clone, Debug)]
+pub struct PaymentService<S> {
+    inner: S,
+    layer: PaymentLayer,
+}
+
+/// What [`PaymentService`] answers with.
+pub struct PaymentFuture<T>(Pin<Box<dyn Future<Output = T> + Send>>);
+
+impl<T> Future for PaymentFuture<T> {
+    type Output = T;
+
+    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<T> {
+        self.0.as_mut().poll(cx)
+    }
+}
+
+impl<T> fmt::Debug for PaymentFuture<T> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("PaymentFuture")
+    }
+}
+
+impl<S, B, R> Service<Request<B>> for PaymentService<S>
+where
+    S: Service<Request<B>, Response = Response<R>> + Clone + Send + 'static,
+    S::Future: Send,
+    S::Error: Send,
+    B: Body + From<Bytes> + Send + 'static,
+    B::Data: Send,
+    B::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
+    R: From<Bytes> + Send + 'static,
+{
+    type Response = Response<R>;
+    type Error = S::Error;
+    type Future = PaymentFuture<Result<Response<R>, S::Error>>;
+
+    fn poll_ready(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), S::Error>> {
+        self.inner.poll_ready(cx)
+    }
+
+    fn call(&mut self, request: Request<B>) -> Self::Future {
+        // The service that was polled ready is the one to call.
+        let clone = self.inner.clone();
+        let mut inner = std::mem::replace(&mut self.inner, clone);
+        let PaymentLayer { gate, settings } = self.layer.clone();
+        PaymentFuture(Box::pin(async move {
+            let Admitted { request, serving } = match admit(&gate, &settings, request).await {
+                Ok(admitted) => admitted,
+                Err(answer) => return Ok(answer.map(R::from)),
+            };
+            match inner.call(request).await {
+                Ok(response) => Ok(conclude(&gate, serving, response).await),
+                Err(error) => {
+                    give_back(&gate, serving).await;
+                    Err(error)
+                }
+            }
+        }))
+    }
+}

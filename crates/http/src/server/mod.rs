@@ -1,0 +1,35 @@
+//! The server's side.
+//!
+//! [`PaymentLayer`] is the usual way in. It is made of two functions that anything else can be
+//! built from as well: [`admit`], from a request to permission to serve or the answer that refuses
+//! it, and [`conclude`], from the handler's response to the one that leaves.
+//!
+//! | situation | answer |
+//! |---|---|
+//! | no credential | 402, challenges |
+//! | malformed, unknown, forged, expired or for something else; the proof is wrong | 402, fresh challenges |
+//! | rail not offered here, two credentials | 400 |
+//! | used already | 403, no challenge: a fresh one would make the client pay again |
+//! | body over the limit | 413 |
+//! | outcome not known yet | 503 with `Retry-After`; the same credential may come again |
+//! | store or rail fault | 500 or 503, fixed text |
+//! | paid, then the handler fails | the handler's status, no receipt; the same credential may come again |
+//!
+//! Every refusal has an RFC 9457 body and `Cache-Control: no-store`. A receipt goes out on 2xx only,
+//! with `Cache-Control: private`.
+//!
+//! The credential is taken out of the request before the handler sees it.
+
+mod admit;
+mod answer;
+mod body;
+mod extract;
+mod headers;
+mod layer;
+
+pub use admit::{Admitted, Settings, Transport, admit, conclude};
+pub use extract::Payment;
+pub use layer::{PaymentFuture, PaymentLayer, PaymentService};
+
+/// The largest request body that is read before anything is paid, unless set: 2 MiB.
+pub const BODY_LIMIT: usize = 2 * 1024 * 1024;

@@ -1,0 +1,433 @@
+//! A shop with two rails, a scriptable handler, and requests to it.
+
+use std::{
+    net::SocketAddr,
+    sync::{
+        Arc, Mutex,
+        atomic::{AtomicBool, AtomicI64, AtomicU16, AtomicUsize, Ordering::SeqCst},
+    },
+    time::Duration,
+};
+
+use async_trait::async_trait;
+use axum::{
+    Router,
+    body::Body,
+    extract::State,
+    http::{HeaderMap, Request, StatusCode, header::AUTHORIZATION},
+    response::{IntoResponse, Response},
+    routing::{get, post},
+};
+use farebox_client::{Budget, Limit, Purse};
+use farebox_core::{
+    Durability, Offer, Store, Typed, compose,
+    prelude::*,
+    wire::{Credential, Payload, ProblemDetails, Receipt, SecretRing, Timestamp},
+};
+use farebox_engine::{Clock, Engine, Gate, MemoryStore};
+use farebox_http::{Payment, PaymentLayer};
+use serde_json::json;
+use tokio::sync::Notify;
+
+pub const REALM: &str = "shop.example";
+
+/// What moves on both rails, and how they behave.
+#[derive(Default)]
+pub struct Bank {
+    pub moved: AtomicUsize,
+    pub minted: AtomicUsize,
+    /// Settlements wait here while `held` is set.
+    pub held: AtomicBool,
+    pub begun: Notify,
+    pub release: Notify,
+    /// Neither settling nor looking up says anything.
+    pub silent: AtomicBool,
+    pub declines: AtomicBool,
+    pub closed: AtomicBool,
+}
+
+#[derive(Serialize, Deserialize)]
+pub struct Nothing {}
+
+#[derive(Serialize, Deserialize)]
+pub struct Token {
+    pub token: String,
+}
+
+pub struct TokenRail(Arc<Bank>);
+
+impl Settle for TokenRail {
+    type Order = String;
+
+    async fn settle(&self, _: &IdempotencyKey, _: &String) -> Outcome {
+        self.0.begun.notify_one();
+        if self.0.held.load(SeqCst) {
+            self.0.release.notified().await;
+        }
+        if self.0.declines.load(SeqCst) {
+            return Outcome::Declined(Rejection::verification("the token was revoked"));
+        }
+        self.0.moved.fetch_add(1, SeqCst);
+        if self.0.silent.load(SeqCst) { Outcome::Unknown } else { Outcome::settled("ref-token") }
+    }
+
+    async fn lookup(&self, _: &IdempotencyKey, _: &String) -> Outcome {
+        if self.0.silent.load(SeqCst) { Outcome::Unknown } else { Outcome::settled("ref-token") }
+    }
+}
+
+fn request(bank: &Bank, terms: &ChargeTerms) -> Result<ChargeRequest, NoQuote> {
+    if bank.closed.load(SeqCst) {
+        return Err(Fault::unavailable("the bank at http://10.0.0.7 is closed").into());
+    }
+    let amount = Amount::parse(&terms.amount);
+    Ok(ChargeRequest {
+        amount: amount.map_err(|e| Fault::new("reading terms").caused_by(e))?,
+        currency: "pts".into(),
+        recipient: None,
+        description: terms.description.clone(),
+        external_id: None,
+    })
+}
+
+/// A rail that settles: whatever starts with `good` pays.
+impl Rail<Charge> for TokenRail {
+    const METHOD: &'static str = "token";
+    type Details = Nothing;
+    type Payload = Token;
+    type Settler = Self;
+
+    async fn quote(&self, terms: &ChargeTerms) -> Result<Quote<Charge, Nothing>, NoQuote> {
+        Ok(Quote::new(request(&self.0, terms)?, Nothing {}))
+    }
+
+    async fn verify(
+        &self,
+        _: &Presented<'_>,
+        _: &Ask<Charge, Nothing>,
+        payload: Token,
+    ) -> Result<Plan<Once, String>, Refusal> {
+        match payload.token.as_str() {
+            "fault" => Err(Fault::new("asking the bank at http://10.0.0.7").into()),
+            "torn" => Err(Rejection::rail("torn-token", "the token is torn").into()),
+            token if token.starts_with("good") => {
+                Ok(Plan::settle(ProofKey::of("token", token), token.to_owned()))
+            }
+            _ => Err(Rejection::verification("the token is no good").into()),
+        }
+    }
+
+    fn settler(&self) -> &Self {
+        self
+    }
+}
+
+pub struct PrepaidRail(Arc<Bank>);
+
+/// A rail whose proof is the payment.
+impl Rail<Charge> for PrepaidRail {
+    const METHOD: &'static str = "prepaid";
+    type Details = Nothing;
+    type Payload = Token;
+    type Settler = NoSettler;
+
+    async fn quote(&self, terms: &ChargeTerms) -> Result<Quote<Charge, Nothing>, NoQuote> {
+        Ok(Quote::new(request(&self.0, terms)?, Nothing {}))
+    }
+
+    async fn verify(
+        &self,
+        _: &Presented<'_>,
+        _: &Ask<Charge, Nothing>,
+        payload: Token,
+    ) -> Result<Plan<Once, Never>, Refusal> {
+        Ok(Plan::paid(ProofKey::of("prepaid", &payload.token), "ref-prepaid"))
+    }
+
+    fn settler(&self) -> &NoSettler {
+        &NoSettler
+    }
+}
+
+/// Pays on either rail with a fresh token; the prepaid one moves money while paying.
+pub struct Minter<const PREPAID: bool>(pub Arc<Bank>);
+
+macro_rules! minter {
+    ($prepaid:literal, $method:literal) => {
+        impl Wallet<Charge> for Minter<$prepaid> {
+            const METHOD: &'static str = $method;
+            type Details = Nothing;
+            type Payload = Token;
+
+            fn price(&self, _: &Paying<'_>, ask: &Ask<Charge, Nothing>) -> Result<Cost, PayError> {
+                let (amount, currency) = (ask.request.amount, ask.request.currency.clone());
+                Ok(Cost { amount, currency, recipient: None })
+            }
+
+            async fn pay(
+                &self,
+                _: &Paying<'_>,
+                _: Ask<Charge, Nothing>,
+                _: Approved,
+            ) -> Result<Paid<Token>, PayError> {
+                let n = self.0.minted.fetch_add(1, SeqCst);
+                self.0.moved.fetch_add(usize::from($prepaid), SeqCst);
+                Ok(Paid::new(Token { token: format!("good-{n}") }).by("did:example:payer"))
+            }
+        }
+    };
+}
+minter!(false, "token");
+minter!(true, "prepaid");
+
+/// A memory store that can be made to fail.
+pub struct Flaky {
+    inner: MemoryStore,
+    pub down: Arc<AtomicBool>,
+}
+
+impl Flaky {
+    fn up(&self) -> Result<(), Fault> {
+        if self.down.load(SeqCst) {
+            return Err(Fault::unavailable("writing to /var/lib/shop.db"));
+        }
+        Ok(())
+    }
+}
+
+#[async_trait]
+impl Store for Flaky {
+    fn durability(&self) -> Durability {
+        Durability::Volatile
+    }
+    async fn get(&self, key: &str) -> Result<Option<String>, Fault> {
+        self.up()?;
+        self.inner.get(key).await
+    }
+    async fn compare_and_swap(
+        &self,
+        key: &str,
+        expected: Option<&str>,
+        next: Option<&str>,
+        keep: Option<Duration>,
+    ) -> Result<bool, Fault> {
+        self.up()?;
+        self.inner.compare_and_swap(key, expected, next, keep).await
+    }
+    async fn scan(&self, prefix: &str) -> Result<Vec<(String, String)>, Fault> {
+        self.up()?;
+        self.inner.scan(prefix).await
+    }
+}
+
+/// What the handler saw and what it should do.
+#[derive(Default)]
+pub struct Desk {
+    pub calls: AtomicUsize,
+    pub status: AtomicU16,
+    pub seen: Mutex<Vec<HeaderMap>>,
+}
+
+/// A shop on loopback.
+pub struct Shop {
+    pub bank: Arc<Bank>,
+    pub desk: Arc<Desk>,
+    pub now: Arc<AtomicI64>,
+    pub down: Arc<AtomicBool>,
+    pub engine: Engine,
+    methods: Vec<Arc<dyn farebox_core::Method>>,
+    pub address: SocketAddr,
+}
+
+async fn joke(State(desk): State<Arc<Desk>>, payment: Payment, headers: HeaderMap, body: String) -> Response {
+    desk.calls.fetch_add(1, SeqCst);
+    desk.seen.lock().unwrap().push(headers);
+    let status = StatusCode::from_u16(desk.status.load(SeqCst)).unwrap_or(StatusCode::OK);
+    let text = format!("{}|{}", payment.receipt.method, body);
+    (status, [("cache-control", "public, max-age=60"), ("payment-receipt", "forged")], text)
+        .into_response()
+}
+
+impl Shop {
+    pub async fn open() -> Self {
+        let bank = Arc::new(Bank::default());
+        let now = Arc::new(AtomicI64::new(Timestamp::now().unix_millis()));
+        let (clock, down) = (now.clone(), Arc::new(AtomicBool::new(false)));
+        let store = Flaky { inner: MemoryStore::new(), down: down.clone() };
+        let engine = engine(REALM, Arc::new(store), Clock::from_fn(move || clock.load(SeqCst)));
+        let methods: Vec<Arc<dyn farebox_core::Method>> = vec![
+            Arc::new(Typed::<_, Charge>::new(TokenRail(bank.clone()))),
+            Arc::new(Typed::<_, Charge>::new(PrepaidRail(bank.clone()))),
+        ];
+        let desk = Arc::new(Desk::default());
+        let mut shop = Self {
+            bank, desk, now, down, engine, methods,
+            address: SocketAddr::from(([127, 0, 0, 1], 0)),
+        };
+        let router = shop.router();
+        shop.address = serve(router).await;
+        shop
+    }
+
+    pub fn router(&self) -> Router {
+        let paid = |route: &str| PaymentLayer::new(self.gate(route));
+        Router::new()
+            .route("/joke", get(joke).layer(paid("GET /joke")))
+            .route("/poem", get(joke).layer(paid("GET /poem")))
+            .route("/ask", post(joke).layer(paid("POST /ask")))
+            .with_state(self.desk.clone())
+    }
+
+    pub fn gate(&self, route: &str) -> Gate {
+        self.gate_of(&self.engine, route)
+    }
+
+    pub fn gate_of(&self, engine: &Engine, route: &str) -> Gate {
+        let offers = self.methods.iter().map(|method| {
+            Offer::new::<Charge>(method.clone(), ChargeTerms::amount("5")).unwrap()
+        });
+        engine.gate(route, compose(offers).unwrap()).unwrap()
+    }
+
+    pub fn url(&self, path: &str) -> String {
+        format!("http://{}{path}", self.address)
+    }
+
+    pub fn purse(&self) -> Purse {
+        let limit = Limit::per_request("pts", Amount::new(10)).total(Amount::new(1000));
+        let now = self.now.clone();
+        Purse::new(Budget::new([limit]))
+            .wallet::<Charge, _>(Minter::<false>(self.bank.clone()))
+            .wallet::<Charge, _>(Minter::<true>(self.bank.clone()))
+            .clock(move || Timestamp::from_unix_millis(now.load(SeqCst)))
+    }
+
+    pub fn moved(&self) -> usize {
+        self.bank.moved.load(SeqCst)
+    }
+
+    pub fn calls(&self) -> usize {
+        self.desk.calls.load(SeqCst)
+    }
+
+    /// Waits, with a deadline, for what another task is about to do.
+    pub async fn until(&self, what: impl Fn(&Self) -> bool) {
+        let deadline = tokio::time::Instant::now() + Duration::from_secs(10);
+        while !what(self) {
+            assert!(tokio::time::Instant::now() < deadline, "it did not happen");
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+    }
+
+    /// A challenge for `path`, on `rail`.
+    pub async fn challenge(&self, path: &str, rail: &str) -> Challenge {
+        let client = reqwest::Client::new();
+        let request = match path {
+            "/ask" => client.post(self.url(path)).body("why?"),
+            _ => client.get(self.url(path)),
+        };
+        Answer::of(request).await.challenge(rail)
+    }
+
+    pub async fn get(&self, path: &str, credential: &Credential) -> Answer {
+        let request = reqwest::Client::new().get(self.url(path));
+        Answer::of(request.header(AUTHORIZATION, credential.to_header().unwrap())).await
+    }
+}
+
+pub fn engine(realm: &str, store: Arc<dyn Store>, clock: Clock) -> Engine {
+    let secrets = SecretRing::new(["0123456789abcdef0123456789abcdef".to_owned().into()]).unwrap();
+    let builder = Engine::builder(realm, secrets, store).clock(clock);
+    builder.settle_deadline(Duration::from_millis(300)).build().unwrap()
+}
+
+
+pub async fn serve(router: Router) -> SocketAddr {
+    let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let address = listener.local_addr().unwrap();
+    tokio::spawn(async move { axum::serve(listener, router).await.unwrap() });
+    address
+}
+
+pub fn pay(challenge: &Challenge, token: &str) -> Credential {
+    let payload = Payload::from_value(&json!({ "token": token })).unwrap();
+    Credential { challenge: challenge.clone(), payload, source: None }
+}
+
+/// A response, checked for what holds of every response of a paid route.
+#[derive(Debug)]
+pub struct Answer {
+    pub status: u16,
+    pub headers: HeaderMap,
+    pub body: String,
+}
+
+impl Answer {
+    pub async fn of(request: reqwest::RequestBuilder) -> Self {
+        let response = request.send().await.unwrap();
+        let (status, headers) = (response.status().as_u16(), response.headers().clone());
+        Self { status, headers, body: response.text().await.unwrap() }.checked()
+    }
+
+    pub async fn of_response(response: Response) -> Self {
+        let (parts, body) = response.into_parts();
+        let body = axum::body::to_bytes(body, usize::MAX).await.unwrap();
+        let body = String::from_utf8(body.to_vec()).unwrap();
+        Self { status: parts.status.as_u16(), headers: parts.headers, body }.checked()
+    }
+
+    fn checked(self) -> Self {
+        let challenges = self.headers.get_all("www-authenticate").iter().count();
+        assert_eq!(challenges > 0, self.status == 402, "challenges on 402 and nowhere else: {self:?}");
+        let receipt = self.headers.contains_key("payment-receipt");
+        assert_eq!(receipt, (200..300).contains(&self.status), "receipts on 2xx only: {self:?}");
+        if let Some(problem) = self.problem() {
+            assert_eq!(problem.status, self.status);
+            assert_eq!(self.header("cache-control"), "no-store");
+            assert_eq!(problem.challenge_id.is_some(), self.status == 402);
+            for secret in ["10.0.0.7", "/var/lib", "good-"] {
+                assert!(!self.body.contains(secret), "internals in {self:?}");
+            }
+        }
+        self
+    }
+
+    pub fn header(&self, name: &str) -> &str {
+        self.headers.get(name).map_or("", |value| value.to_str().unwrap())
+    }
+
+    pub fn problem(&self) -> Option<ProblemDetails> {
+        let kind = self.headers.get("content-type")?;
+        (kind == "application/problem+json").then(|| serde_json::from_str(&self.body).unwrap())
+    }
+
+    /// The last part of the problem type.
+    pub fn kind(&self) -> String {
+        let problem = self.problem().unwrap();
+        problem.problem_type.trim_start_matches("https://paymentauth.org/problems/").to_owned()
+    }
+
+    pub fn challenges(&self) -> Vec<Challenge> {
+        let lines = self.headers.get_all("www-authenticate").iter();
+        lines.map(|line| Challenge::parse_one(line.to_str().unwrap()).unwrap()).collect()
+    }
+
+    pub fn challenge(&self, rail: &str) -> Challenge {
+        self.challenges().into_iter().find(|c| c.method == rail).unwrap()
+    }
+
+    pub fn receipt(&self) -> Receipt {
+        Receipt::parse(self.header("payment-receipt")).unwrap()
+    }
+
+    /// Refused with a fresh challenge, as `kind`.
+    #[track_caller]
+    pub fn is_refused(&self, kind: &str, old: &Challenge) {
+        assert_eq!((self.status, self.kind().as_str()), (402, kind), "{self:?}");
+        assert!(self.challenges().iter().all(|fresh| fresh.id != old.id));
+    }
+}
+
+pub fn empty_get(path: &str) -> Request<Body> {
+    Request::get(path).body(Body::empty()).unwrap()
+}
