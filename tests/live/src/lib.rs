@@ -1,0 +1,268 @@
+//! Starting independent implementations, and finding out whether they can be had.
+//!
+//! The peers come from npm by `peers/package-lock.json`. A test whose peer is not installed is
+//! reported as ignored, by name; with `FAREBOX_REQUIRE_LIVE=1` (as in CI) it fails instead.
+
+use std::{
+    io::{BufRead as _, BufReader, Read as _},
+    net::TcpListener,
+    path::{Path, PathBuf},
+    process::{Child, Command, Output, Stdio},
+    time::{Duration, Instant, SystemTime, UNIX_EPOCH},
+};
+
+use serde_json::{Value, json};
+
+/// What went wrong, for people.
+pub type Problem = Box<dyn std::error::Error>;
+
+/// pathUSD, 6 decimals.
+pub const PATH_USD: &str = "0x20c0000000000000000000000000000000000000";
+/// The seller: the third of the usual development accounts.
+pub const SELLER: &str = "0x3C44CdDdB6a900fa2b585dd299e03d12FA4293BC";
+/// The payer: the second of the usual development accounts.
+pub const PAYER: &str = "0x70997970C51812dc3A010C7d01b50e0d17dc79C8";
+/// The payer's well-known development key.
+pub const PAYER_KEY: &str = "0x59c6995e998f97a5a0044966f0945389dc9e86dae88c7a8412f4603b6b78690d";
+/// The chain id that all peers know as a local network.
+pub const CHAIN_ID: u64 = 1337;
+
+fn peers() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("peers")
+}
+
+fn anvil_binary() -> PathBuf {
+    match std::env::var_os("FAREBOX_ANVIL") {
+        Some(path) => path.into(),
+        None => peers().join("node_modules/@foundry-rs/anvil-linux-amd64/bin/anvil"),
+    }
+}
+
+/// What is missing for the live tests, if anything.
+pub fn missing() -> Option<String> {
+    if !anvil_binary().exists() {
+        return Some("anvil is not installed (./tests/run installs it)".to_owned());
+    }
+    if !peers().join("node_modules/mppx").exists() {
+        return Some("mppx is not installed (./tests/run installs it)".to_owned());
+    }
+    None
+}
+
+/// A child process that ends with its handle.
+#[derive(Debug)]
+pub struct Running {
+    child: Child,
+}
+
+impl Drop for Running {
+    fn drop(&mut self) {
+        // It may have ended by itself, and there is nobody left to tell.
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+fn free_port() -> std::io::Result<u16> {
+    Ok(TcpListener::bind("127.0.0.1:0")?.local_addr()?.port())
+}
+
+/// A real Tempo chain on the loopback interface, with a block a second.
+#[derive(Debug)]
+pub struct Chain {
+    _process: Running,
+    /// Its JSON-RPC endpoint.
+    pub url: String,
+    http: reqwest::Client,
+    runtime: tokio::runtime::Runtime,
+}
+
+impl Chain {
+    /// Starts one and waits until it answers.
+    pub fn start() -> Result<Self, Problem> {
+        let port = free_port()?;
+        let now = SystemTime::now().duration_since(UNIX_EPOCH)?.as_secs();
+        let child = Command::new(anvil_binary())
+            .args(["--network", "tempo", "--hardfork", "T4", "--block-time", "1", "--quiet"])
+            .args(["--chain-id", &CHAIN_ID.to_string()])
+            .args(["--timestamp", &now.to_string()])
+            .args(["--port", &port.to_string()])
+            .stdout(Stdio::null())
+            .spawn()?;
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+        let chain = Self {
+            _process: Running { child },
+            url: format!("http://127.0.0.1:{port}"),
+            http: reqwest::Client::new(),
+            runtime,
+        };
+        wait_for("the chain", || chain.call("eth_blockNumber", json!([])).ok())?;
+        Ok(chain)
+    }
+
+    fn call(&self, method: &str, params: Value) -> Result<Value, Problem> {
+        let body = json!({"jsonrpc": "2.0", "id": 1, "method": method, "params": params});
+        let answer: Value = self.runtime.block_on(async {
+            self.http.post(&self.url).json(&body).send().await?.json().await
+        })?;
+        match answer.get("result") {
+            Some(result) => Ok(result.clone()),
+            None => Err(format!("{method}: {answer}").into()),
+        }
+    }
+
+    /// An account's pathUSD, base units.
+    pub fn balance(&self, account: &str) -> Result<u128, Problem> {
+        let account = account.trim_start_matches("0x").to_lowercase();
+        // balanceOf(address)
+        let data = format!("0x70a08231{account:0>64}");
+        let call = json!([{"to": PATH_USD, "data": data}, "latest"]);
+        let result = self.call("eth_call", call)?;
+        let hex = result.as_str().unwrap_or_default().trim_start_matches("0x").to_owned();
+        Ok(u128::from_str_radix(hex.get(32..).unwrap_or_default(), 16)?)
+    }
+}
+
+/// Polls until `ready` answers, for at most 30 seconds.
+pub fn wait_for<T>(what: &str, ready: impl Fn() -> Option<T>) -> Result<T, Problem> {
+    let deadline = Instant::now() + Duration::from_secs(30);
+    loop {
+        if let Some(value) = ready() {
+            return Ok(value);
+        }
+        if Instant::now() > deadline {
+            return Err(format!("{what} did not come up within 30 s").into());
+        }
+        std::thread::sleep(Duration::from_millis(50));
+    }
+}
+
+/// The `farebox` command, built from this tree.
+pub fn farebox() -> Result<Command, Problem> {
+    let cargo = std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
+    let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("../..");
+    let output = Command::new(cargo)
+        .current_dir(root)
+        .args(["build", "--quiet", "-p", "farebox-cli", "--message-format", "json"])
+        .stderr(Stdio::inherit())
+        .output()?;
+    let binary = String::from_utf8(output.stdout)?
+        .lines()
+        .filter_map(|line| serde_json::from_str::<Value>(line).ok())
+        .filter_map(|message| message["executable"].as_str().map(PathBuf::from))
+        .find(|path| path.file_stem().is_some_and(|stem| stem == "farebox"));
+    Ok(Command::new(binary.ok_or("cargo built no farebox")?))
+}
+
+/// `farebox serve` with a paid `/joke` on `chain`.
+#[derive(Debug)]
+pub struct Server {
+    _process: Running,
+    _config: tempfile::TempDir,
+    /// The paid route.
+    pub url: String,
+}
+
+impl Server {
+    /// Serves `GET /joke` at `price` pathUSD.
+    pub fn start(chain: &Chain, price: &str) -> Result<Self, Problem> {
+        let directory = tempfile::tempdir()?;
+        let port = free_port()?;
+        let config = format!(
+            r#"
+listen = "127.0.0.1:{port}"
+realm = "127.0.0.1"
+secrets = ["a secret of 32 bytes, only for tests"]
+store = "memory:"
+
+[rails.tempo]
+rpc_url = "{rpc}"
+chain_id = {CHAIN_ID}
+currency = "{PATH_USD}"
+recipient = "{SELLER}"
+
+[[routes]]
+path = "/joke"
+respond = "a joke worth its price"
+offers = [{{ rail = "tempo/charge", amount = "{price}" }}]
+"#,
+            rpc = chain.url
+        );
+        let path = directory.path().join("farebox.toml");
+        std::fs::write(&path, config)?;
+        let child = farebox()?.arg("serve").arg("--config").arg(&path).stdout(Stdio::null()).spawn()?;
+        let process = Running { child };
+        wait_for("farebox serve", || std::net::TcpStream::connect(("127.0.0.1", port)).ok())?;
+        let url = format!("http://127.0.0.1:{port}/joke");
+        Ok(Self { _process: process, _config: directory, url })
+    }
+}
+
+/// A paid endpoint served by mppx.
+#[derive(Debug)]
+pub struct Mppx {
+    _process: Running,
+    /// The paid route: 0.02 pathUSD.
+    pub url: String,
+}
+
+impl Mppx {
+    /// Starts it on `chain`.
+    pub fn serve(chain: &Chain) -> Result<Self, Problem> {
+        let mut child = Command::new("node")
+            .current_dir(peers())
+            .args(["server.mjs", &chain.url, SELLER])
+            .stdout(Stdio::piped())
+            .spawn()?;
+        let stdout = child.stdout.take().ok_or("no standard output")?;
+        let process = Running { child };
+        let mut line = String::new();
+        BufReader::new(stdout).read_line(&mut line)?;
+        let ready: Value = serde_json::from_str(&line)?;
+        let url = ready["url"].as_str().ok_or("no url")?.to_owned();
+        Ok(Self { _process: process, url })
+    }
+
+    /// Runs mppx's command line with the payer's key, bounded in time.
+    pub fn run(chain: &Chain, args: &[&str]) -> Result<Output, Problem> {
+        let mut command = Command::new("node");
+        command
+            .current_dir(peers())
+            .arg("node_modules/mppx/dist/bin.js")
+            .args(args)
+            .env("MPPX_PRIVATE_KEY", PAYER_KEY)
+            .env("MPPX_RPC_URL", &chain.url);
+        output(command, Duration::from_secs(60))
+    }
+}
+
+/// Runs a command to its end, killing it after `patience`.
+pub fn output(mut command: Command, patience: Duration) -> Result<Output, Problem> {
+    let mut child =
+        command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn()?;
+    let mut out = child.stdout.take().ok_or("no standard output")?;
+    let mut err = child.stderr.take().ok_or("no standard error")?;
+    let mut process = Running { child };
+    let reader = std::thread::spawn(move || {
+        let mut bytes = Vec::new();
+        err.read_to_end(&mut bytes).map(|_| bytes)
+    });
+    let writer = std::thread::spawn(move || {
+        let mut bytes = Vec::new();
+        out.read_to_end(&mut bytes).map(|_| bytes)
+    });
+    let deadline = Instant::now() + patience;
+    let status = loop {
+        if let Some(status) = process.child.try_wait()? {
+            break status;
+        }
+        if Instant::now() > deadline {
+            return Err(format!("{command:?} took longer than {patience:?}").into());
+        }
+        std::thread::sleep(Duration::from_millis(20));
+    };
+    let join = |thread: std::thread::JoinHandle<std::io::Result<Vec<u8>>>| {
+        thread.join().map_err(|_| "reading its output failed")
+    };
+    Ok(Output { status, stdout: join(writer)??, stderr: join(reader)?? })
+}
