@@ -7,7 +7,7 @@ use alloy::{
     sol_types::SolCall,
 };
 use farebox_core::Rejection;
-use farebox_wire::Challenge;
+use farebox_wire::{Challenge, Problem};
 use serde_json::{Value, json};
 use tempo_contracts::precompiles::ITIP20;
 use tempo_primitives::{AASigned, TempoTransaction, transaction::TEMPO_TX_TYPE_ID};
@@ -152,11 +152,13 @@ impl SignedTx {
             )));
         }
         if made.amount != expected.amount {
-            let asked = expected.amount;
-            return Err(no(format!(
-                "the transfer is of {} base units, {asked} are asked for",
-                made.amount
-            )));
+            let (is, asked) = (made.amount, expected.amount);
+            let text = format!("the transfer is of {is} base units, {asked} are asked for");
+            return Err(if is < asked {
+                Rejection::new(Problem::PaymentInsufficient, text)
+            } else {
+                no(text)
+            });
         }
         let transfer = Transfer {
             token: expected.token,

@@ -35,6 +35,10 @@ const WINDOW: u64 = 25;
 /// Below this a transaction is not worth signing: a node takes none that ends within 3 seconds.
 const SHORTEST: u64 = 5;
 
+/// The least gas limit to sign. Unused gas is not charged, new state is dear on Tempo (250 000 a
+/// slot), and some servers simulate on nodes that price a batch of calls as a contract creation.
+const LEAST_GAS: u64 = 1_000_000;
+
 /// Pays `tempo/charge`: a transfer in pull mode, or a proof where the amount is zero.
 #[derive(Clone)]
 pub struct TempoWallet {
@@ -190,7 +194,7 @@ impl TempoWallet {
         let (gas, price) = tokio::join!(self.chain.estimate(&simulation), self.chain.gas_price());
         let (gas, price) = (gas.map_err(not_paid)?, price.map_err(not_paid)?);
         // Room for state that changes until inclusion, and for a base fee that rises meanwhile.
-        tx.gas_limit = gas.saturating_add(gas / 5).saturating_add(5_000);
+        tx.gas_limit = gas.saturating_add(gas / 5).max(LEAST_GAS);
         tx.max_fee_per_gas = price.saturating_mul(2);
         tx.max_priority_fee_per_gas = price / 10;
         Ok(tx)
