@@ -2,7 +2,10 @@
 
 use std::path::Path;
 
-use farebox::config::{Answer, Config};
+use farebox::{
+    PricingContext,
+    config::{Answer, Config},
+};
 
 use crate::failure::Failure;
 
@@ -15,8 +18,8 @@ pub(crate) fn read(path: &Path) -> Result<Config, Failure> {
     Config::gateway(&text).map_err(|invalid| Failure::invalid(name, &invalid))
 }
 
-/// One line for each offer: route, rail, terms.
-pub(crate) fn lines(config: &Config) -> Vec<String> {
+/// One line for each offer: route, rail, price, and who answers.
+pub(crate) async fn lines(config: &Config) -> Result<Vec<String>, Failure> {
     let mut lines = Vec::new();
     for route in &config.routes {
         let answer = match &route.answer {
@@ -26,16 +29,21 @@ pub(crate) fn lines(config: &Config) -> Vec<String> {
         };
         for offer in route.gate.offers().iter() {
             let name = offer.method().name();
-            lines.push(format!("{}  {name}  {answer}", route.gate.route()));
+            let scope = route.gate.route();
+            let terms = offer.terms(PricingContext::new(scope, &route.path, None)).await;
+            let terms = terms.map_err(Failure::general)?;
+            let price = [&terms["amount"], &terms["currency"]].map(|v| v.as_str().unwrap_or(""));
+            let line = format!("{scope}  {name}  {}  {answer}", price.join(" ").trim_end());
+            lines.push(line);
         }
     }
-    lines
+    Ok(lines)
 }
 
-pub(crate) fn run(path: &Path) -> Result<(), Failure> {
+pub(crate) async fn run(path: &Path) -> Result<(), Failure> {
     let config = read(path)?;
     println!("{} holds: {}, realm {}", path.display(), config.listen, config.server.engine().realm());
-    for line in lines(&config) {
+    for line in lines(&config).await? {
         println!("{line}");
     }
     Ok(())

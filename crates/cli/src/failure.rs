@@ -45,3 +45,9 @@ impl From<std::io::Error> for Failure {
         Self::general(error)
     }
 }
+
+/// What a server said, without control characters: it does not get to move the terminal's cursor.
+pub(crate) fn printable(text: &str) -> String {
+    let replace = |c: char| if c.is_control() && c != '\n' { '\u{fffd}' } else { c };
+    text.chars().map(replace).collect()
+}

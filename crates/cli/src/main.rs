@@ -15,13 +15,13 @@ mod request;
 mod sandbox;
 mod serve;
 
-use std::process::ExitCode;
+use std::{io::IsTerminal as _, process::ExitCode};
 
 use clap::Parser as _;
 use tracing_subscriber::EnvFilter;
 
 use args::{Cli, Command};
-use failure::Failure;
+use failure::{Failure, printable};
 
 fn main() -> ExitCode {
     let cli = Cli::parse();
@@ -31,7 +31,11 @@ fn main() -> ExitCode {
         _ => "error",
     };
     let filter = EnvFilter::try_from_env("FAREBOX_LOG").unwrap_or_else(|_| EnvFilter::new(default));
-    tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).init();
+    tracing_subscriber::fmt()
+        .with_env_filter(filter)
+        .with_ansi(std::io::stderr().is_terminal())
+        .with_writer(std::io::stderr)
+        .init();
     let runtime = match tokio::runtime::Builder::new_multi_thread().enable_all().build() {
         Ok(runtime) => runtime,
         Err(error) => return end(Err(Failure::general(error))),
@@ -40,7 +44,7 @@ fn main() -> ExitCode {
         match cli.command {
             Command::Demo(json) => demo::run(json.json).await,
             Command::Serve { config } => serve::run(&config).await,
-            Command::Check { config } => check::run(&config),
+            Command::Check { config } => check::run(&config).await,
             Command::Rails(json) => rails::run(json.json),
             Command::Pay(pay) => pay::run(pay).await,
             Command::Inspect(inspect) => inspect::run(inspect).await,
@@ -57,7 +61,7 @@ fn end(done: Result<(), Failure>) -> ExitCode {
         Ok(()) => ExitCode::SUCCESS,
         Err(failure) => {
             if !failure.message.is_empty() {
-                eprintln!("farebox: {}", failure.message);
+                eprintln!("farebox: {}", printable(&failure.message));
             }
             ExitCode::from(failure.code)
         }

@@ -13,7 +13,7 @@ use serde_json::{Value, json};
 
 use crate::{
     args::Pay,
-    failure::Failure,
+    failure::{Failure, printable},
     request::{Max, Prepared, budget, challenges, client, decimals, wallets},
 };
 
@@ -73,7 +73,7 @@ async fn pay(args: &Pay) -> Result<(), Failure> {
     let client = client()?;
     let note = |text: String| {
         if args.verbose {
-            eprintln!("* {text}");
+            eprintln!("* {}", printable(&text));
         }
     };
     // Asked without a purse first: limits are per currency, and only the server knows which.
@@ -132,12 +132,13 @@ async fn finish(args: &Pay, mut response: Response, spent: &Spent) -> Result<(),
     if args.include || args.verbose {
         eprintln!("{:?} {status}", response.version());
         for (name, value) in response.headers() {
-            eprintln!("{name}: {}", String::from_utf8_lossy(value.as_bytes()));
+            eprintln!("{name}: {}", printable(&String::from_utf8_lossy(value.as_bytes())));
         }
         eprintln!();
     }
     if let (true, Some(receipt)) = (args.verbose, &receipt) {
-        eprintln!("* receipt of {}: {}", receipt.method, receipt.reference);
+        let line = format!("receipt of {}: {}", receipt.method, receipt.reference);
+        eprintln!("* {}", printable(&line));
     }
     if args.json {
         let body = response.bytes().await.map_err(Failure::general)?;

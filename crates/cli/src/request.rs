@@ -5,7 +5,7 @@ use std::{io::Read as _, path::Path};
 use farebox::{
     Amount, Budget, Limit,
     config::{Wallets, from_env, tables},
-    wire::Challenge,
+    wire::{AmountError, Challenge},
 };
 use http::{HeaderMap, HeaderName, HeaderValue, Method, header};
 use reqwest::{Client, RequestBuilder, Url, redirect::Policy};
@@ -157,7 +157,9 @@ impl Max {
         let end = text.find(|c: char| !c.is_ascii_digit() && c != '.').unwrap_or(text.len());
         let (amount, rest) = text.split_at(end);
         let currency = rest.strip_prefix(':').unwrap_or(rest).to_ascii_lowercase();
-        if Amount::from_decimal(amount, u8::MAX).is_err() && amount.parse::<u128>().is_err()
+        // No currency has this many decimals, so only the spelling can be wrong here.
+        let spelling = Amount::from_decimal(amount, u8::MAX);
+        if matches!(spelling, Err(AmountError::NotADecimal))
             || currency.starts_with(|c: char| !c.is_ascii_alphanumeric())
             || rest == ":"
         {

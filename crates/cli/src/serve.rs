@@ -34,7 +34,7 @@ pub(crate) async fn run(path: &Path) -> Result<(), Failure> {
         Failure::general(format!("cannot listen on {}: {error}", config.listen))
     })?;
     let address = listener.local_addr()?;
-    for line in check::lines(&config) {
+    for line in check::lines(&config).await? {
         println!("{line}");
     }
     println!("listening on http://{address}, realm {}", config.server.engine().realm());

@@ -9,7 +9,10 @@ use farebox_engine::{Engine, EngineBuilder, MemoryStore};
 use farebox_wire::{MIN_SECRET_BYTES, SecretRing};
 use serde_json::Value;
 
-use crate::server::Server;
+use crate::{
+    server::Server,
+    stand_in::{self, Built},
+};
 
 enum StoreChoice {
     Missing,
@@ -158,8 +161,8 @@ pub(crate) struct Draft {
     pub(crate) registry: Registry,
     pub(crate) engine: Option<Engine>,
     pub(crate) methods: BTreeMap<String, Arc<dyn Method>>,
-    /// Rails whose configuration is wrong, with it and with what is wrong.
-    pub(crate) broken: BTreeMap<&'static str, (Value, Invalid)>,
+    /// Rails whose configuration is wrong, and what their offers can be checked with.
+    pub(crate) broken: BTreeMap<&'static str, Option<Arc<dyn Method>>>,
     pub(crate) issues: Vec<Issue>,
 }
 
@@ -176,21 +179,20 @@ impl Draft {
             return;
         }
         for plugin in plugins {
-            match (plugin.build)(&config) {
-                Ok(method) => {
+            let mut found = Vec::new();
+            match stand_in::build(plugin, &config, &mut found) {
+                Built::Whole(method) => {
                     if self.methods.insert(plugin.name.to_owned(), method).is_some() {
                         let twice = "is configured twice; drop one of the two";
                         self.issues.push(Issue::new(&at, twice));
                     }
                 }
-                Err(invalid) => {
-                    // Two intents of one rail read the same table and find the same problems.
-                    for issue in invalid.clone().under(&at).into_issues() {
-                        if !self.issues.contains(&issue) {
-                            self.issues.push(issue);
-                        }
-                    }
-                    self.broken.insert(plugin.name, (config.clone(), invalid));
+                Built::Broken(method) => drop(self.broken.insert(plugin.name, method)),
+            }
+            // Two intents of one rail read the same table and find the same problems.
+            for issue in found.into_iter().map(|issue| issue.under(&at)) {
+                if !self.issues.contains(&issue) {
+                    self.issues.push(issue);
                 }
             }
         }

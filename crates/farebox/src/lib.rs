@@ -22,6 +22,7 @@ pub mod config;
 pub mod guide;
 mod registry;
 mod server;
+mod stand_in;
 
 pub use builder::ServerBuilder;
 pub use registry::{BUILTIN, registry};

@@ -2,7 +2,7 @@
 
 use std::{collections::BTreeSet, sync::Arc};
 
-use farebox_core::{Invalid, Issue, Method, Offer, Plugin, config::did_you_mean};
+use farebox_core::{Issue, Offer, config::did_you_mean};
 use farebox_engine::Gate;
 use farebox_wire::{Amount, AmountError};
 use serde_json::Value;
@@ -11,6 +11,7 @@ use super::section::{Section, wrong};
 use crate::{
     builder::Draft,
     server::{OfferSpec, gate},
+    stand_in::unconfigured,
 };
 
 const ROUTE: &[&str] = &["path", "method", "upstream", "respond", "offers"];
@@ -55,7 +56,6 @@ pub(super) fn read(
     if routes.is_empty() && gateway {
         issues.push(Issue::new("routes", "is missing; give at least one table `[[routes]]`"));
     }
-    let mut stand_ins = StandIns { draft, seen: Vec::new() };
     let mut paths = matchit::Router::new();
     let (mut scopes, mut known_paths) = (BTreeSet::new(), BTreeSet::new());
     let mut read = Vec::new();
@@ -76,7 +76,7 @@ pub(super) fn read(
                 issues.push(Issue::new(table.path("path"), format!("{error}; {PATH}")));
             }
         }
-        let offers = offers(&mut table, draft, &mut stand_ins, issues);
+        let offers = offers(&mut table, draft, issues);
         table.finish(issues);
         let (Some(engine), Some(path), Some(answer), Some(offers)) =
             (&draft.engine, path, answer, offers)
@@ -155,7 +155,6 @@ fn answer(table: &mut Section, gateway: bool, issues: &mut Vec<Issue>) -> Option
 fn offers(
     table: &mut Section,
     draft: &Draft,
-    stand_ins: &mut StandIns<'_>,
     issues: &mut Vec<Issue>,
 ) -> Option<Vec<Offer>> {
     let before = issues.len();
@@ -168,7 +167,7 @@ fn offers(
     for (n, value) in list.into_iter().enumerate() {
         let at = table.path(&format!("offers[{n}]"));
         if let Some(spec) = spec(value, &at, issues) {
-            offers.extend(offer(spec, &at, draft, stand_ins, issues));
+            offers.extend(offer(spec, &at, draft, issues));
         }
     }
     (issues.len() == before).then_some(offers)
@@ -183,24 +182,31 @@ fn spec(value: Value, at: &str, issues: &mut Vec<Issue>) -> Option<OfferSpec> {
     }
     let shape = "give a rail and an intent, such as \"tempo/charge\"";
     let rail = table.text("rail", shape, issues);
-    if let Some(amount) = table.take("amount") {
-        // A float cannot hold money, and TOML writes 0.1 as one.
-        let Value::String(amount) = amount else {
-            issues.push(Issue::new(table.path("amount"), wrong(&amount, AMOUNT)));
-            return None;
-        };
-        let rail = rail?;
-        let spec = OfferSpec { rail, terms: table.rest() };
-        return Some(spec.with("amount", amount));
+    if rail.is_none() && issues.len() == before {
+        issues.push(Issue::new(table.path("rail"), format!("is missing; {shape}")));
     }
-    match rail {
-        Some(rail) => Some(OfferSpec { rail, terms: table.rest() }),
-        None if issues.len() == before => {
-            issues.push(Issue::new(table.path("rail"), format!("is missing; {shape}")));
+    let amount = table.take("amount");
+    match (rail, amount) {
+        (Some(rail), None) => {
+            let terms = table.rest();
+            let unknown = terms.keys().map(|key| Issue::unknown_key(key, OFFER).under(at));
+            // The rail will say that there is no amount; only here it is known what was meant.
+            issues.extend(unknown.filter(|i| i.problem.contains("mean `amount`")));
+            Some(OfferSpec { rail, terms })
+        }
+        (Some(rail), Some(Value::String(amount))) => {
+            Some(OfferSpec { rail, terms: table.rest() }.with("amount", amount))
+        }
+        // A float cannot hold money, and TOML writes 0.1 as one.
+        (_, Some(amount)) if !amount.is_string() => {
+            issues.push(Issue::new(table.path("amount"), wrong(&amount, AMOUNT)));
+            None
+        }
+        // Its rail would know the other keys.
+        _ => {
             table.finish(issues);
             None
         }
-        None => None,
     }
 }
 
@@ -208,26 +214,28 @@ fn offer(
     spec: OfferSpec,
     at: &str,
     draft: &Draft,
-    stand_ins: &mut StandIns<'_>,
     issues: &mut Vec<Issue>,
 ) -> Option<Offer> {
     if let Some(method) = draft.methods.get(&spec.rail) {
         return spec.on(method.clone(), at, issues);
     }
     let rail_at = format!("{at}.rail");
-    match draft.registry.get(&spec.rail) {
-        Err(error) => issues.push(Issue::new(rail_at, error.to_string())),
-        Ok(plugin) if !draft.broken.contains_key(plugin.name) => {
-            let problem = format!(
-                "`{}` is not configured; add the table `[rails.{}]`",
-                plugin.name,
-                plugin.rail()
-            );
-            issues.push(Issue::new(rail_at, problem));
+    let stand_in = match draft.registry.get(&spec.rail) {
+        Err(error) => {
+            issues.push(Issue::new(rail_at, error.to_string()));
+            None
         }
-        Ok(_) => {}
-    }
-    match stand_ins.of(&spec.rail) {
+        Ok(plugin) => match draft.broken.get(plugin.name) {
+            Some(stand_in) => stand_in.clone(),
+            None => {
+                let (name, rail) = (plugin.name, plugin.rail());
+                let problem = format!("`{name}` is not configured; add the table `[rails.{rail}]`");
+                issues.push(Issue::new(rail_at, problem));
+                unconfigured(plugin)
+            }
+        },
+    };
+    match stand_in {
         Some(method) => drop(spec.on(method, at, issues)),
         None => amount(&spec, at, issues),
     }
@@ -246,43 +254,4 @@ fn amount(spec: &OfferSpec, at: &str, issues: &mut Vec<Issue>) {
             }
         }
     }
-}
-
-/// Rails in the place of those whose configuration is wrong, so that their offers are checked all
-/// the same and not only in the next round. Nothing is ever served by them.
-struct StandIns<'a> {
-    draft: &'a Draft,
-    seen: Vec<(String, Option<Arc<dyn Method>>)>,
-}
-
-impl StandIns<'_> {
-    fn of(&mut self, name: &str) -> Option<Arc<dyn Method>> {
-        if let Some((_, known)) = self.seen.iter().find(|(seen, _)| seen == name) {
-            return known.clone();
-        }
-        let plugin = self.draft.registry.get(name).ok();
-        let method = plugin.and_then(|plugin| self.build(plugin));
-        self.seen.push((name.to_owned(), method.clone()));
-        method
-    }
-
-    /// The rail's own configuration, with what is wrong taken from the rail's example.
-    fn build(&self, plugin: &Plugin) -> Option<Arc<dyn Method>> {
-        let example: Value = toml::from_str(plugin.example).ok()?;
-        let Some((config, invalid)) = self.draft.broken.get(plugin.name) else {
-            return (plugin.build)(&example).ok();
-        };
-        let mut patched = config.as_object()?.clone();
-        for key in wrong_keys(invalid) {
-            match example.get(key) {
-                Some(value) => patched.insert(key.to_owned(), value.clone()),
-                None => patched.remove(key),
-            };
-        }
-        (plugin.build)(&Value::Object(patched)).ok()
-    }
-}
-
-fn wrong_keys(invalid: &Invalid) -> impl Iterator<Item = &str> {
-    invalid.issues().iter().filter_map(|issue| issue.key.split(['.', '[']).next())
 }

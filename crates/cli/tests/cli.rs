@@ -1,0 +1,167 @@
+//! The command as its users see it.
+#![cfg(all(feature = "tempo", feature = "stripe", feature = "lightning", feature = "proof"))]
+
+use std::{
+    io::{BufRead as _, BufReader},
+    process::{Child, Command, Output, Stdio},
+};
+
+use serde_json::Value;
+
+fn farebox(args: &[&str]) -> Command {
+    let mut command = Command::new(assert_cmd::cargo::cargo_bin!("farebox"));
+    command.args(args).stdin(Stdio::null());
+    command
+}
+
+fn run(args: &[&str]) -> Output {
+    farebox(args).output().unwrap()
+}
+
+fn stdout(output: &Output) -> String {
+    String::from_utf8(output.stdout.clone()).unwrap()
+}
+
+fn stderr(output: &Output) -> String {
+    String::from_utf8(output.stderr.clone()).unwrap()
+}
+
+const RAILS: [&str; 4] = ["lightning/charge", "proof/charge", "stripe/charge", "tempo/charge"];
+
+/// Protects: every rail of the binary is challenged, paid, receipted and not payable twice.
+#[test]
+fn the_demo_pays_every_rail_once() {
+    let output = run(&["demo", "--json"]);
+    assert!(output.status.success(), "{}", stderr(&output));
+    let lines: Vec<Value> =
+        stdout(&output).lines().map(|line| serde_json::from_str(line).unwrap()).collect();
+    let offers: Vec<_> = lines.iter().map(|line| line["offer"].as_str().unwrap()).collect();
+    assert_eq!(offers, RAILS);
+    for line in &lines {
+        assert_eq!((&line["status"], &line["replay"]), (&200.into(), &403.into()), "{line}");
+        assert_eq!(line["receipt"]["reference"], line["reference"]);
+        assert_ne!(line["reference"], "");
+        assert!(line["ms"].is_u64());
+    }
+    let table = stdout(&run(&["demo"]));
+    assert!(RAILS.iter().all(|rail| table.contains(rail)), "{table}");
+}
+
+#[test]
+fn rails_lists_what_is_compiled_in() {
+    let rails: Value = serde_json::from_str(&stdout(&run(&["rails", "--json"]))).unwrap();
+    let names: Vec<_> = rails.as_array().unwrap().iter().map(|r| &r["name"]).collect();
+    assert_eq!(names, RAILS);
+}
+
+/// Protects: wrong input is exit code 2, one answer, nothing started.
+#[test]
+fn a_wrong_configuration_is_refused_whole() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("farebox.toml");
+    std::fs::write(&path, "realm = \"\"\nsecrets = [\"short\"]\nstor = \"memory:\"\n").unwrap();
+    for args in [["check"].as_slice(), &["serve", "--config"]] {
+        let output = farebox(args).arg(&path).output().unwrap();
+        assert_eq!(output.status.code(), Some(2));
+        assert_eq!(stdout(&output), "");
+        let said = stderr(&output);
+        for key in ["secrets[0]:", "store:", "realm:", "routes:", "stor:"] {
+            assert!(said.contains(&format!("\n  {key} ")), "{key} is not in {said}");
+        }
+    }
+    assert_eq!(run(&["pay"]).status.code(), Some(2));
+    assert_eq!(run(&["check", "/does/not/exist"]).status.code(), Some(2));
+}
+
+/// A child that ends with its handle.
+struct Running(Child);
+
+impl Drop for Running {
+    fn drop(&mut self) {
+        // It may have ended by itself.
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
+}
+
+impl Running {
+    /// Starts `farebox` and reads its output up to the first line that `wanted` accepts.
+    fn start<T>(args: &[&str], wanted: impl Fn(&str) -> Option<T>) -> (Self, T) {
+        let mut child = farebox(args).stdout(Stdio::piped()).spawn().unwrap();
+        let lines = BufReader::new(child.stdout.take().unwrap()).lines();
+        let running = Self(child);
+        let found = lines.map(|line| line.unwrap()).find_map(|line| wanted(&line));
+        (running, found.expect("it said what was waited for"))
+    }
+}
+
+/// A seller on the sandboxes, and a payer's wallets.
+struct Market {
+    _sandbox: Running,
+    _serve: Running,
+    wallet: String,
+    url: String,
+    dir: tempfile::TempDir,
+}
+
+impl Market {
+    fn open() -> Self {
+        let (sandbox, printed) =
+            Running::start(&["sandbox", "--json"], |line| serde_json::from_str::<Value>(line).ok());
+        let dir = tempfile::tempdir().unwrap();
+        let mut config = printed["config"].clone();
+        // Any free port.
+        config["listen"] = "127.0.0.1:0".into();
+        let path = dir.path().join("farebox.toml");
+        std::fs::write(&path, toml::to_string(&config).unwrap()).unwrap();
+        let wallet = dir.path().join("wallet.toml");
+        std::fs::write(&wallet, toml::to_string(&printed["wallet"]).unwrap()).unwrap();
+        let (serve, base) = Running::start(&["serve", "--config", path.to_str().unwrap()], |line| {
+            Some(line.strip_prefix("listening on ")?.split(',').next()?.to_owned())
+        });
+        let wallet = wallet.to_str().unwrap().to_owned();
+        Self { _sandbox: sandbox, _serve: serve, wallet, url: format!("{base}/joke"), dir }
+    }
+
+    fn pay(&self, more: &[&str]) -> Output {
+        let mut args = vec!["pay", "--wallet", &self.wallet, &self.url];
+        args.extend(more);
+        run(&args)
+    }
+}
+
+/// Protects: the body on standard output and nothing else; exit codes that say what became of the
+/// money.
+#[test]
+fn pay_pays_within_limits_and_says_so() {
+    let market = Market::open();
+    for rail in ["tempo", "stripe", "lightning", "proof/charge"] {
+        let output = market.pay(&["--rail", rail]);
+        assert_eq!(stdout(&output), "a joke worth its price\n", "{rail}: {}", stderr(&output));
+        assert_eq!(stderr(&output), "");
+        assert!(output.status.success());
+    }
+    let output = market.pay(&["--rail", "tempo", "--max", "0.01", "-i", "-v"]);
+    assert!(output.status.success(), "{}", stderr(&output));
+    for said in ["HTTP/1.1 200 OK", "payment-receipt: ", "* counted as spent: 0.01 "] {
+        assert!(stderr(&output).contains(said), "{said} is not in {}", stderr(&output));
+    }
+
+    // Not with the Tempo wallet, which would answer the free challenge instead.
+    let over = market.pay(&["--rail", "stripe", "--max", "0.49"]);
+    assert_eq!((over.status.code(), stdout(&over).as_str()), (Some(4), ""));
+    assert!(stderr(&over).contains("--max"), "{}", stderr(&over));
+    let none = run(&["pay", &market.url]);
+    assert_eq!(none.status.code(), Some(4), "{}", stderr(&none));
+    let missing = run(&["pay", &market.url.replace("/joke", "/none")]);
+    assert_eq!(missing.status.code(), Some(3));
+    let dir = market.dir.path().join("none.toml");
+    let unread = run(&["pay", "--wallet", dir.to_str().unwrap(), &market.url]);
+    assert_eq!(unread.status.code(), Some(2));
+
+    let paid: Value = serde_json::from_str(&stdout(&market.pay(&["--json"]))).unwrap();
+    assert_eq!((&paid["status"], &paid["spent"][0]["amount"]), (&200.into(), &"10000".into()));
+    let inspected: Value =
+        serde_json::from_str(&stdout(&run(&["inspect", "--json", &market.url]))).unwrap();
+    assert_eq!(inspected["challenges"].as_array().unwrap().len(), RAILS.len());
+}

@@ -1,0 +1,228 @@
+//! Everything wrong with a configuration is said at once, with the key and the remedy.
+
+use farebox::{
+    Server,
+    config::{Answer, Config, Wallets, from_env},
+};
+use serde_json::json;
+
+const GOOD: &str = r#"
+realm = "api.example.com"
+secrets = ["a secret of 32 bytes, only for tests", "another one of 32 bytes, for tests"]
+store = "memory:"
+
+[rails.tempo]
+rpc_url = "http://127.0.0.1:8545"
+chain_id = 1337
+currency = "0x20c0000000000000000000000000000000000000"
+recipient = "0x3C44CdDdB6a900fa2b585dd299e03d12FA4293BC"
+
+[rails.stripe]
+secret_key = "sk_test_0"
+network_id = "internal"
+payment_method_types = ["card"]
+
+[[routes]]
+path = "/joke"
+respond = "a joke"
+offers = [
+  { rail = "tempo/charge", amount = "0.01" },
+  { rail = "stripe/charge", amount = "0.50", currency = "usd" },
+]
+
+[[routes]]
+path = "/files/{*rest}"
+method = "POST"
+upstream = "http://127.0.0.1:9000/api/"
+offers = [{ rail = "tempo/charge", amount = "0.02", description = "a file" }]
+"#;
+
+fn problems(text: &str) -> Vec<(String, String)> {
+    let invalid = Config::gateway(text).expect_err("it is wrong");
+    invalid.into_issues().into_iter().map(|issue| (issue.key, issue.problem)).collect()
+}
+
+fn keys(text: &str) -> Vec<String> {
+    problems(text).into_iter().map(|(key, _)| key).collect()
+}
+
+#[test]
+fn a_good_configuration_is_read() {
+    let config = Config::gateway(GOOD).unwrap();
+    assert_eq!(config.listen.to_string(), "127.0.0.1:8402");
+    let scopes: Vec<_> = config.routes.iter().map(|r| r.gate.route()).collect();
+    assert_eq!(scopes, ["GET /joke", "POST /files/{*rest}"]);
+    assert_eq!(config.routes[0].gate.offers().iter().len(), 2);
+    assert_eq!(config.routes[0].answer, Answer::Respond("a joke".into()));
+    let upstream = Answer::Upstream("http://127.0.0.1:9000/api".into());
+    assert_eq!(config.routes[1].answer, upstream);
+}
+
+/// Protects: the list of the first light, in one answer and not one by one.
+#[test]
+fn every_problem_is_reported_at_once() {
+    let amounts = ["0x10", "1e3", "+1", "", "0.0000001"];
+    let offers: Vec<String> =
+        amounts.map(|a| format!("{{ rail = \"tempo/charge\", amount = \"{a}\" }}")).to_vec();
+    let text = format!(
+        r#"
+realm = "api.example.com"
+secrets = ["too short"]
+store = "memory:"
+[rails.tempo]
+rpc_url = "http://127.0.0.1:8545"
+chain_id = 1337
+currency = "0x20c0000000000000000000000000000000000000"
+recipient = "nobody"
+[rails.lightning]
+backend = "lnd"
+endpoint = "https://127.0.0.1:10009"
+tls_cert = {{ file = "/does/not/exist/tls.cert" }}
+macaroon = "00"
+network = "regtest"
+[rails.paypal]
+[[routes]]
+path = "/joke"
+respond = "a joke"
+offers = [{}, {{ rail = "tempo/sesion", amount = "1" }}]
+"#,
+        offers.join(", ")
+    );
+    let found = problems(&text);
+    let keys: Vec<&str> = found.iter().map(|(key, _)| key.as_str()).collect();
+    assert_eq!(
+        keys,
+        [
+            "secrets[0]",
+            "rails.lightning.tls_cert",
+            "rails.paypal",
+            "rails.tempo.recipient",
+            "routes[0].offers[0].amount",
+            "routes[0].offers[1].amount",
+            "routes[0].offers[2].amount",
+            "routes[0].offers[3].amount",
+            "routes[0].offers[4].amount",
+            "routes[0].offers[5].rail",
+        ]
+    );
+    let problem = |key: &str| &found.iter().find(|(k, _)| k == key).unwrap().1;
+    assert!(problem("secrets[0]").contains("is 9 bytes long; give at least 32"));
+    assert!(problem("rails.lightning.tls_cert").contains("/does/not/exist/tls.cert"));
+    assert!(problem("rails.paypal").contains("its Cargo feature is off"));
+    assert!(problem("rails.paypal").contains("`stripe`"));
+    assert!(problem("rails.tempo.recipient").contains("40 hexadecimal digits"));
+    assert!(problem("routes[0].offers[4].amount").contains("6 digits"));
+    assert!(problem("routes[0].offers[5].rail").contains("tempo/charge"));
+}
+
+/// Protects: a typing error names the key that was meant, at every level.
+#[test]
+fn unknown_keys_name_the_nearest_known_one() {
+    for (from, to, key, meant) in [
+        ("realm", "relm", "relm", "realm"),
+        ("recipient", "recipent", "rails.tempo.recipent", "recipient"),
+        ("network_id", "netwrk_id", "rails.stripe.netwrk_id", "network_id"),
+        ("respond", "respnd", "routes[0].respnd", "respond"),
+        ("description", "descripton", "routes[1].offers[0].descripton", "description"),
+        ("amount = \"0.02\"", "amout = \"0.02\"", "routes[1].offers[0].amout", "amount"),
+    ] {
+        let found = problems(&GOOD.replacen(from, to, 1));
+        let problem = found.iter().find(|(k, _)| k == key);
+        let (_, problem) = problem.unwrap_or_else(|| panic!("{key} is not in {found:?}"));
+        assert!(problem.contains(&format!("did you mean `{meant}`?")), "{problem}");
+    }
+}
+
+/// Protects: money is never read from a float.
+#[test]
+fn an_amount_is_text() {
+    let found = problems(&GOOD.replacen("\"0.01\"", "0.01", 1));
+    assert_eq!(found[0].0, "routes[0].offers[0].amount");
+    assert!(found[0].1.contains("in quotes"), "{found:?}");
+    assert_eq!(found.len(), 1);
+}
+
+#[test]
+fn routes_that_cannot_be_served_are_refused() {
+    for (from, to, key) in [
+        ("path = \"/joke\"", "path = \"joke\"", "routes[0].path"),
+        ("path = \"/joke\"", "path = \"/:joke\"", "routes[0].path"),
+        ("path = \"/joke\"", "path = \"/{joke\"", "routes[0].path"),
+        ("path = \"/joke\"", "path = \"/files/{*other}\"", "routes[1].path"),
+        ("path = \"/joke\"\n", "path = \"/joke\"\nmethod = \"get\"\n", "routes[0].method"),
+        ("respond = \"a joke\"\n", "", "routes[0]"),
+        ("\"http://127.0.0.1:9000/api/\"", "\"127.0.0.1:9000\"", "routes[1].upstream"),
+        ("store = \"memory:\"", "store = \"sqlite://x.db\"", "store"),
+        ("realm =", "listen = \"0.0.0.0:80\"\nrealm =", "listen"),
+        ("realm =", "listen = \"80\"\nrealm =", "listen"),
+        ("realm = \"api.example.com\"", "realm = \"a|b\"", "realm"),
+        ("[rails.stripe]", "[rails.stripe.x]", "rails.stripe.x"),
+    ] {
+        let text = GOOD.replacen(from, to, 1);
+        assert_ne!(text, GOOD, "{from}");
+        assert!(keys(&text).iter().any(|found| found == key), "{to}: {:?}", problems(&text));
+    }
+}
+
+/// Protects: what only this machine may reach needs no proxy, and what others reach names one.
+#[test]
+fn a_public_address_needs_a_trusted_proxy() {
+    let text = GOOD.replacen(
+        "realm =",
+        "listen = \"0.0.0.0:8402\"\ntrusted_proxies = [\"10.0.0.0/8\"]\nrealm =",
+        1,
+    );
+    assert_eq!(Config::gateway(&text).unwrap().trusted_proxies.len(), 1);
+    assert_eq!(keys(&text.replace("10.0.0.0/8", "10.0.0.0/33")), ["trusted_proxies[0]", "listen"]);
+}
+
+/// Protects: linked is not offered, and code speaks of rails as files do.
+#[test]
+fn a_server_offers_what_it_was_told_to() {
+    let server = Server::builder("api.example.com")
+        .secret("a secret of 32 bytes, only for tests")
+        .store("memory:")
+        .rail(
+            "proof",
+            json!({
+                "chain_id": 1337,
+                "currency": "0x20c0000000000000000000000000000000000000",
+                "recipient": "0x3C44CdDdB6a900fa2b585dd299e03d12FA4293BC",
+            }),
+        )
+        .build()
+        .unwrap();
+    assert_eq!(server.methods().map(|(name, _)| name).collect::<Vec<_>>(), ["proof/charge"]);
+    assert!(server.gate("GET /who", [("proof/charge", "0")]).is_ok());
+    let wrong = server.gate("GET /who", [("tempo/charge", "0"), ("prof/charge", "0")]);
+    let wrong = wrong.unwrap_err();
+    let keys: Vec<_> = wrong.issues().iter().map(|issue| issue.key.as_str()).collect();
+    assert_eq!(keys, ["offers[0].rail", "offers[1].rail"]);
+    assert!(wrong.to_string().contains("did you mean `proof/charge`?"));
+}
+
+#[test]
+fn wallets_come_from_tables_and_the_environment() {
+    let registry = farebox::registry().unwrap();
+    let variables = [
+        ("FAREBOX_TEMPO_PRIVATE_KEY", "0x01"),
+        ("FAREBOX_TEMPO_CHAIN_ID", "1337"),
+        ("FAREBOX_LIGHTNING_MACAROON_FILE", "/m"),
+        ("FAREBOX_LOG", "debug"),
+        ("FAREBOX_TEMPO_", "x"),
+        ("HOME", "/"),
+    ];
+    let variables = variables.map(|(name, value)| (name.to_owned(), value.to_owned()));
+    let tables = from_env(variables, &registry);
+    assert_eq!(
+        serde_json::Value::Object(tables),
+        json!({
+            "tempo": { "private_key": "0x01", "chain_id": 1337 },
+            "lightning": { "macaroon": { "file": "/m" } },
+        })
+    );
+    let wrong = Wallets::from_toml("[wallets.temp]\n[wallets.proof]\nkey = 1", &registry);
+    let wrong = wrong.unwrap_err().to_string();
+    assert!(wrong.contains("did you mean `tempo`?"), "{wrong}");
+    assert!(wrong.contains("wallets.proof.key"), "{wrong}");
+}
