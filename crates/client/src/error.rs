@@ -14,7 +14,9 @@ pub enum ClientError {
     #[error("{0} asks for payment without TLS; only https or this machine is paid")]
     InsecureOrigin(Origin),
     /// Redirects led to another origin, which then asked for payment.
-    #[error("{asked} redirected to {reached}, which asks for payment; request that URL itself to pay it")]
+    #[error(
+        "{asked} redirected to {reached}, which asks for payment; request that URL itself to pay it"
+    )]
     Redirected {
         /// Whom the request was for.
         asked: Origin,
@@ -40,7 +42,9 @@ impl ClientError {
     /// The budget's refusal, where it was the budget that stood in the way.
     #[must_use]
     pub fn over_budget(&self) -> Option<&BudgetError> {
-        let Self::NothingPayable(skipped) = self else { return None };
+        let Self::NothingPayable(skipped) = self else {
+            return None;
+        };
         skipped.iter().find_map(|skipped| match &skipped.reason {
             Reason::OverBudget(error) => Some(error),
             _ => None,
@@ -52,7 +56,11 @@ fn list(skipped: &[Skipped]) -> String {
     if skipped.is_empty() {
         return "there was none that can be read".to_owned();
     }
-    skipped.iter().map(ToString::to_string).collect::<Vec<_>>().join("; ")
+    skipped
+        .iter()
+        .map(ToString::to_string)
+        .collect::<Vec<_>>()
+        .join("; ")
 }
 
 /// A challenge that was passed over.

@@ -1,7 +1,7 @@
 //! The paying side without transport types: which challenge to pay, whether the budget allows it,
 //! and what became of it.
 //!
-//! A [`Purse`] holds wallets and a [`Budget`](farebox_core::Budget). Given the challenges of a 402
+//! A [`Purse`] holds wallets and a [`Budget`]. Given the challenges of a 402
 //! and the [`Origin`] that sent them, [`Purse::pay`] pays at most one of them, at most once per
 //! challenge, and answers a [`Payment`] to present. `farebox-http` builds the HTTP loop on it.
 //!

@@ -16,7 +16,11 @@ impl Origin {
     /// An origin. `host` is a name or an address, IPv6 in brackets.
     #[must_use]
     pub fn new(scheme: &str, host: &str, port: u16) -> Self {
-        Self { scheme: scheme.to_ascii_lowercase(), host: host.to_ascii_lowercase(), port }
+        Self {
+            scheme: scheme.to_ascii_lowercase(),
+            host: host.to_ascii_lowercase(),
+            port,
+        }
     }
 
     /// The host.
@@ -51,7 +55,10 @@ impl Origin {
         if self == reached {
             return Ok(reached);
         }
-        Err(ClientError::Redirected { asked: self, reached })
+        Err(ClientError::Redirected {
+            asked: self,
+            reached,
+        })
     }
 }
 
@@ -68,12 +75,25 @@ mod tests {
     /// Protects: "loopback" is decided by what the host says, not by what it looks like.
     #[test]
     fn only_this_machine_is_loopback() {
-        for host in ["localhost", "LOCALHOST", "api.localhost", "127.0.0.1", "127.9.9.9", "[::1]"] {
+        for host in [
+            "localhost",
+            "LOCALHOST",
+            "api.localhost",
+            "127.0.0.1",
+            "127.9.9.9",
+            "[::1]",
+        ] {
             assert!(Origin::new("http", host, 80).is_secure(), "{host}");
         }
         for host in [
-            "localhost.example.com", "notlocalhost", "127.0.0.1.example.com", "10.0.0.1", "0.0.0.0",
-            "[::2]", "128.0.0.1", "",
+            "localhost.example.com",
+            "notlocalhost",
+            "127.0.0.1.example.com",
+            "10.0.0.1",
+            "0.0.0.0",
+            "[::2]",
+            "128.0.0.1",
+            "",
         ] {
             assert!(!Origin::new("http", host, 80).is_secure(), "{host}");
             assert!(Origin::new("HTTPS", host, 443).is_secure(), "{host}");
@@ -84,10 +104,17 @@ mod tests {
     #[test]
     fn any_difference_is_another_origin() {
         let asked = Origin::new("https", "a.example", 443);
-        assert!(asked.clone().followed_to(Origin::new("HTTPS", "A.example", 443)).is_ok());
-        for (scheme, host, port) in
-            [("http", "a.example", 443), ("https", "b.example", 443), ("https", "a.example", 8443)]
-        {
+        assert!(
+            asked
+                .clone()
+                .followed_to(Origin::new("HTTPS", "A.example", 443))
+                .is_ok()
+        );
+        for (scheme, host, port) in [
+            ("http", "a.example", 443),
+            ("https", "b.example", 443),
+            ("https", "a.example", 8443),
+        ] {
             let reached = Origin::new(scheme, host, port);
             let refused = asked.clone().followed_to(reached);
             assert!(matches!(refused, Err(ClientError::Redirected { .. })));

@@ -22,7 +22,11 @@ pub struct Payment {
 
 impl Payment {
     pub(crate) fn new(credential: Credential, cost: Cost, reservation: Reservation) -> Self {
-        Self { credential, cost, reservation }
+        Self {
+            credential,
+            cost,
+            reservation,
+        }
     }
 
     /// What to present. It is as good as money until it is accepted.

@@ -108,7 +108,9 @@ impl Purse {
                 offers.push((range, quality));
             }
         }
-        let ranges = offers.iter().map(|(range, quality)| (range.as_str(), *quality));
+        let ranges = offers
+            .iter()
+            .map(|(range, quality)| (range.as_str(), *quality));
         AcceptPayment::from_ranges(ranges).ok()
     }
 
@@ -128,12 +130,19 @@ impl Purse {
         if !origin.is_secure() {
             return Err(ClientError::InsecureOrigin(origin.clone()));
         }
-        let mut ranked: Vec<(OfferId, &Challenge)> =
-            challenges.iter().map(|challenge| (challenge.offer(), challenge)).collect();
+        let mut ranked: Vec<(OfferId, &Challenge)> = challenges
+            .iter()
+            .map(|challenge| (challenge.offer(), challenge))
+            .collect();
         ranked.sort_by_key(|(offer, _)| Reverse(self.quality(offer)));
         let mut skipped = Vec::new();
         for (offer, challenge) in ranked {
-            let mut skip = |reason| skipped.push(Skipped { offer: offer.clone(), reason });
+            let mut skip = |reason| {
+                skipped.push(Skipped {
+                    offer: offer.clone(),
+                    reason,
+                })
+            };
             if self.quality(&offer) == 0 {
                 skip(Reason::NotWanted);
                 continue;
@@ -158,7 +167,9 @@ impl Purse {
     }
 
     fn quality(&self, offer: &OfferId) -> u16 {
-        self.preference.as_ref().map_or(1000, |preference| preference.quality(offer))
+        self.preference
+            .as_ref()
+            .map_or(1000, |preference| preference.quality(offer))
     }
 
     fn in_time(&self, challenge: &Challenge) -> Result<(), Reason> {
@@ -183,10 +194,14 @@ impl Purse {
         if !payer.funded(&cost).await {
             return Err(Reason::NotFunded(cost).into());
         }
-        let (approved, reservation) =
-            self.budget.approve(cost.clone()).map_err(Reason::OverBudget)?;
+        let (approved, reservation) = self
+            .budget
+            .approve(cost.clone())
+            .map_err(Reason::OverBudget)?;
         // Asking for funds may have taken a while.
-        let claim = self.in_time(challenge).and_then(|()| self.claim(challenge, origin));
+        let claim = self
+            .in_time(challenge)
+            .and_then(|()| self.claim(challenge, origin));
         let claim = match claim {
             Ok(claim) => claim,
             Err(reason) => {
@@ -194,7 +209,8 @@ impl Purse {
                 return Err(reason.into());
             }
         };
-        self.spend(payer, &cx, cost, (approved, reservation), claim).await
+        self.spend(payer, &cx, cost, (approved, reservation), claim)
+            .await
     }
 
     /// The step that moves money.
@@ -209,8 +225,11 @@ impl Purse {
         match payer.pay(cx, approved).await {
             Ok(paid) => {
                 let challenge = cx.challenge.clone();
-                let credential =
-                    Credential { challenge, payload: paid.payload, source: paid.source };
+                let credential = Credential {
+                    challenge,
+                    payload: paid.payload,
+                    source: paid.source,
+                };
                 Ok(Payment::new(credential, cost, reservation))
             }
             // The reservation is dropped, not released: the money may be gone.
@@ -231,7 +250,11 @@ impl Purse {
     /// Marks the challenge as paid. Ids are unique per server only.
     fn claim(&self, challenge: &Challenge, origin: &Origin) -> Result<(String, String), Reason> {
         let now = (self.clock)();
-        let until = challenge.expires.clone().unwrap_or_else(|| now.plus(REMEMBER)).unix_millis();
+        let until = challenge
+            .expires
+            .clone()
+            .unwrap_or_else(|| now.plus(REMEMBER))
+            .unix_millis();
         let claim = (origin.to_string(), challenge.id.clone());
         let mut paid = self.paid();
         paid.retain(|_, until| *until > now.unix_millis());
@@ -247,9 +270,10 @@ fn stop(challenge: &Challenge, error: PayError) -> Stop {
     match error {
         PayError::Unsupported(why) | PayError::Refused(why) => Reason::Refused(why).into(),
         PayError::NotPaid(fault) => Reason::NotPaid(fault).into(),
-        PayError::Unknown(fault) => {
-            Stop::Halt(ClientError::OutcomeUnknown { offer: challenge.offer(), fault })
-        }
+        PayError::Unknown(fault) => Stop::Halt(ClientError::OutcomeUnknown {
+            offer: challenge.offer(),
+            fault,
+        }),
     }
 }
 

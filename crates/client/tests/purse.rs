@@ -42,9 +42,15 @@ impl Payer for Fake {
             return Err(PayError::Refused("the recipient is a stranger".into()));
         }
         let request = cx.challenge.request.value();
-        let amount = request["amount"].as_str().and_then(|a| Amount::parse(a).ok());
+        let amount = request["amount"]
+            .as_str()
+            .and_then(|a| Amount::parse(a).ok());
         let amount = amount.ok_or_else(|| PayError::Unsupported("no amount".into()))?;
-        Ok(Cost { amount, currency: "sat".into(), recipient: None })
+        Ok(Cost {
+            amount,
+            currency: "sat".into(),
+            recipient: None,
+        })
     }
 
     async fn funded(&self, _: &Cost) -> bool {
@@ -69,9 +75,15 @@ type Log = Arc<Mutex<Vec<String>>>;
 fn purse(total: u128, wallets: &[(&'static str, Mood)]) -> (Purse, Log) {
     let log = Log::default();
     let limit = Limit::per_request("sat", Amount::new(1000)).total(Amount::new(total));
-    let purse = wallets.iter().fold(Purse::new(Budget::new([limit])), |purse, (method, mood)| {
-        purse.payer(Arc::new(Fake { method, mood: *mood, paid: log.clone() }))
-    });
+    let purse = wallets
+        .iter()
+        .fold(Purse::new(Budget::new([limit])), |purse, (method, mood)| {
+            purse.payer(Arc::new(Fake {
+                method,
+                mood: *mood,
+                paid: log.clone(),
+            }))
+        });
     (purse, log)
 }
 
@@ -110,10 +122,17 @@ fn reasons(error: ClientError) -> Vec<Reason> {
 async fn pays_the_first_that_has_a_wallet() {
     let (purse, log) = purse(100, &[("b", Mood::Pays)]);
     let purse = purse.clock(at(0));
-    let offered = [challenge("1", "a", "5"), challenge("2", "b", "7"), challenge("3", "b", "1")];
+    let offered = [
+        challenge("1", "a", "5"),
+        challenge("2", "b", "7"),
+        challenge("3", "b", "1"),
+    ];
     let payment = purse.pay(&offered, &shop()).await.unwrap();
     assert_eq!(payment.credential().challenge, offered[1]);
-    assert_eq!(payment.credential().source.as_deref(), Some("did:example:1"));
+    assert_eq!(
+        payment.credential().source.as_deref(),
+        Some("did:example:1")
+    );
     assert!(payment.credential().payload.get().contains("shop.example"));
     assert_eq!(payment.cost().amount, Amount::new(7));
     assert_eq!(payment.offer().to_string(), "b/charge");
@@ -125,12 +144,25 @@ async fn pays_the_first_that_has_a_wallet() {
 /// Protects: own preference before the server's order, and `q=0` or an unlisted offer never.
 #[tokio::test]
 async fn preference_ranks_and_excludes() {
-    let (purse, log) = purse(100, &[("a", Mood::Pays), ("b", Mood::Pays), ("c", Mood::Pays)]);
+    let (purse, log) = purse(
+        100,
+        &[("a", Mood::Pays), ("b", Mood::Pays), ("c", Mood::Pays)],
+    );
     let purse = purse.clock(at(0));
-    assert_eq!(purse.accept().unwrap().to_string(), "a/charge, b/charge, c/charge");
+    assert_eq!(
+        purse.accept().unwrap().to_string(),
+        "a/charge, b/charge, c/charge"
+    );
     let purse = purse.prefer(AcceptPayment::parse("a/*;q=0.1, b/*;q=0.9, c/*;q=0").unwrap());
-    assert_eq!(purse.accept().unwrap().to_string(), "a/charge;q=0.1, b/charge;q=0.9");
-    let offered = [challenge("1", "c", "1"), challenge("2", "a", "1"), challenge("3", "b", "1")];
+    assert_eq!(
+        purse.accept().unwrap().to_string(),
+        "a/charge;q=0.1, b/charge;q=0.9"
+    );
+    let offered = [
+        challenge("1", "c", "1"),
+        challenge("2", "a", "1"),
+        challenge("3", "b", "1"),
+    ];
     purse.pay(&offered, &shop()).await.unwrap().accepted(None);
     assert_eq!(*log.lock().unwrap(), ["3"]);
     let only_c = purse.pay(&offered[..1], &shop()).await.unwrap_err();
@@ -141,16 +173,29 @@ async fn preference_ranks_and_excludes() {
 /// Protects: what cannot be paid is passed over, with its reason, for the next rail.
 #[tokio::test]
 async fn falls_through_to_the_next_rail_while_nothing_moved() {
-    let all = [("a", Mood::Broke), ("b", Mood::Refuses), ("c", Mood::Fails), ("d", Mood::Pays)];
+    let all = [
+        ("a", Mood::Broke),
+        ("b", Mood::Refuses),
+        ("c", Mood::Fails),
+        ("d", Mood::Pays),
+    ];
     let offered = ["a", "b", "c", "d"].map(|method| challenge(method, method, "90"));
     let (rich, log) = purse(100, &all);
     let rich = rich.clock(at(0));
     rich.pay(&offered, &shop()).await.unwrap().accepted(None);
     assert_eq!(*log.lock().unwrap(), ["d"]);
-    assert_eq!(rich.budget().spent("sat"), Amount::new(90), "what was not paid is given back");
+    assert_eq!(
+        rich.budget().spent("sat"),
+        Amount::new(90),
+        "what was not paid is given back"
+    );
 
     let (poor, log) = purse(100, &all[..3]);
-    let error = poor.clock(at(0)).pay(&offered[..3], &shop()).await.unwrap_err();
+    let error = poor
+        .clock(at(0))
+        .pay(&offered[..3], &shop())
+        .await
+        .unwrap_err();
     assert!(matches!(
         reasons(error)[..],
         [Reason::NotFunded(_), Reason::Refused(_), Reason::NotPaid(_)]
@@ -165,7 +210,10 @@ async fn an_unknown_outcome_stops_everything() {
     let purse = purse.clock(at(0));
     let offered = [challenge("1", "a", "60"), challenge("2", "b", "60")];
     let error = purse.pay(&offered, &shop()).await.unwrap_err();
-    assert!(matches!(error, ClientError::OutcomeUnknown { .. }), "{error}");
+    assert!(
+        matches!(error, ClientError::OutcomeUnknown { .. }),
+        "{error}"
+    );
     assert!(log.lock().unwrap().is_empty());
     assert_eq!(purse.budget().spent("sat"), Amount::new(60));
     // The same challenge is never paid a second time, and the budget holds the first amount.
@@ -180,9 +228,16 @@ async fn expired_challenges_are_skipped() {
     let mut fresh = challenge("2", "a", "1");
     fresh.expires = Some(Timestamp::from_unix_millis(10_001));
     let purse = purse.clock(at(10_000));
-    let error = purse.pay(&[challenge("1", "a", "1")], &shop()).await.unwrap_err();
+    let error = purse
+        .pay(&[challenge("1", "a", "1")], &shop())
+        .await
+        .unwrap_err();
     assert!(matches!(reasons(error)[..], [Reason::Expired]));
-    purse.pay(&[challenge("1", "a", "1"), fresh], &shop()).await.unwrap().accepted(None);
+    purse
+        .pay(&[challenge("1", "a", "1"), fresh], &shop())
+        .await
+        .unwrap()
+        .accepted(None);
     assert_eq!(*log.lock().unwrap(), ["2"]);
 }
 
@@ -198,7 +253,11 @@ async fn a_challenge_is_paid_once() {
     purse.pay(&offered, &shop()).await.unwrap().unknown();
     let again = reasons(purse.clone().pay(&offered, &shop()).await.unwrap_err());
     assert!(matches!(again[..], [Reason::AlreadyPaid]));
-    assert_eq!(purse.budget().spent("sat"), Amount::new(1), "a refusal reserves nothing");
+    assert_eq!(
+        purse.budget().spent("sat"),
+        Amount::new(1),
+        "a refusal reserves nothing"
+    );
     let other = Origin::new("https", "other.example", 443);
     purse.pay(&offered, &other).await.unwrap().not_accepted();
     now.store(20_000, Ordering::SeqCst);
@@ -214,10 +273,17 @@ async fn plain_http_is_never_paid() {
     let (purse, log) = purse(100, &[("a", Mood::Pays)]);
     let purse = purse.clock(at(0));
     let offered = [challenge("1", "a", "1")];
-    let error = purse.pay(&offered, &Origin::new("http", "shop.example", 80)).await.unwrap_err();
+    let error = purse
+        .pay(&offered, &Origin::new("http", "shop.example", 80))
+        .await
+        .unwrap_err();
     assert!(matches!(error, ClientError::InsecureOrigin(_)));
     assert!(log.lock().unwrap().is_empty());
-    purse.pay(&offered, &Origin::new("http", "127.0.0.1", 80)).await.unwrap().accepted(None);
+    purse
+        .pay(&offered, &Origin::new("http", "127.0.0.1", 80))
+        .await
+        .unwrap()
+        .accepted(None);
 }
 
 /// Protects: the budget goes by the request and never by the description, names its limit, and
@@ -226,9 +292,19 @@ async fn plain_http_is_never_paid() {
 async fn over_budget_is_skipped_and_said() {
     let (purse, log) = purse(100, &[("a", Mood::Pays), ("b", Mood::Pays)]);
     let purse = purse.clock(at(0));
-    let offered = [challenge("1", "a", "1001"), challenge("2", "b", "1000000000000000000000000")];
+    let offered = [
+        challenge("1", "a", "1001"),
+        challenge("2", "b", "1000000000000000000000000"),
+    ];
     let error = purse.pay(&offered, &shop()).await.unwrap_err();
-    assert!(error.over_budget().unwrap().to_string().contains("per request"), "{error}");
+    assert!(
+        error
+            .over_budget()
+            .unwrap()
+            .to_string()
+            .contains("per request"),
+        "{error}"
+    );
     let cheaper = [challenge("3", "a", "101"), challenge("4", "b", "100")];
     purse.pay(&cheaper, &shop()).await.unwrap().accepted(None);
     assert_eq!(*log.lock().unwrap(), ["4"]);
@@ -244,10 +320,19 @@ async fn parallel_calls_stay_within_the_total() {
         let purse = purse.clone();
         calls.spawn(async move {
             let offered = [challenge(&n.to_string(), "a", "3")];
-            purse.pay(&offered, &shop()).await.map(|payment| payment.accepted(None)).is_ok()
+            purse
+                .pay(&offered, &shop())
+                .await
+                .map(|payment| payment.accepted(None))
+                .is_ok()
         });
     }
-    let paid = calls.join_all().await.into_iter().filter(|paid| *paid).count();
+    let paid = calls
+        .join_all()
+        .await
+        .into_iter()
+        .filter(|paid| *paid)
+        .count();
     assert_eq!((paid, log.lock().unwrap().len()), (3, 3));
     assert_eq!(purse.budget().spent("sat"), Amount::new(9));
 }
@@ -257,7 +342,13 @@ async fn parallel_calls_stay_within_the_total() {
 async fn debug_output_shows_no_proof() {
     let (purse, _) = purse(10, &[("a", Mood::Pays)]);
     let purse = purse.clock(at(0));
-    let payment = purse.pay(&[challenge("1", "a", "3")], &shop()).await.unwrap();
+    let payment = purse
+        .pay(&[challenge("1", "a", "3")], &shop())
+        .await
+        .unwrap();
     let text = format!("{payment:?} {purse:?}");
-    assert!(!text.contains("spent\"") && !text.contains("did:"), "{text}");
+    assert!(
+        !text.contains("spent\"") && !text.contains("did:"),
+        "{text}"
+    );
 }

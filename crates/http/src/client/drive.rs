@@ -41,8 +41,14 @@ pub(crate) async fn pay<T: Transport>(
     purse: &Purse,
     options: &PayOptions,
 ) -> Result<Response, PayError<T::Error>> {
-    if let Some(accept) = purse.accept().and_then(|a| HeaderValue::try_from(a.to_string()).ok()) {
-        request.headers_mut().entry(ACCEPT_PAYMENT).or_insert(accept);
+    if let Some(accept) = purse
+        .accept()
+        .and_then(|a| HeaderValue::try_from(a.to_string()).ok())
+    {
+        request
+            .headers_mut()
+            .entry(ACCEPT_PAYMENT)
+            .or_insert(accept);
     }
     let asked = request.url().clone();
     let again = request.try_clone();
@@ -80,7 +86,11 @@ pub(crate) async fn present<T: Transport>(
     options: &PayOptions,
 ) -> Result<Response, PayError<T::Error>> {
     let unknown = |payment, failure, retry_after| {
-        let lost = OutcomeUnknown { payment, failure, retry_after };
+        let lost = OutcomeUnknown {
+            payment,
+            failure,
+            retry_after,
+        };
         Err(PayError::OutcomeUnknown(Box::new(lost)))
     };
     match credential(&payment) {
@@ -93,9 +103,10 @@ pub(crate) async fn present<T: Transport>(
         attempt += 1;
         let this = request.try_clone().ok_or(PayError::StreamedBody)?;
         let (failure, retry_after) = match transport.send(this).await {
-            Ok(response) if response.status().is_server_error() => {
-                (Failure::Status(response.status()), retry_after(response.headers()))
-            }
+            Ok(response) if response.status().is_server_error() => (
+                Failure::Status(response.status()),
+                retry_after(response.headers()),
+            ),
             Ok(response) => return answered(response, payment).await,
             Err(error) => (Failure::Request(error), None),
         };
@@ -115,7 +126,10 @@ async fn answered<E: Error + 'static>(
     let status = response.status();
     if status == StatusCode::PAYMENT_REQUIRED {
         let problem = problem(&mut response).await;
-        return Err(PayError::NotAccepted(Box::new(NotAccepted { payment, problem })));
+        return Err(PayError::NotAccepted(Box::new(NotAccepted {
+            payment,
+            problem,
+        })));
     }
     if status.is_client_error() {
         payment.not_accepted();
@@ -127,7 +141,12 @@ async fn answered<E: Error + 'static>(
 
 /// Everything the response asks for. Servers write header text in ISO-8859-1.
 fn challenges(headers: &HeaderMap) -> Vec<Result<Challenge, ParseError>> {
-    Challenge::parse_all(headers.get_all(WWW_AUTHENTICATE).iter().map(HeaderValue::as_bytes))
+    Challenge::parse_all(
+        headers
+            .get_all(WWW_AUTHENTICATE)
+            .iter()
+            .map(HeaderValue::as_bytes),
+    )
 }
 
 /// The challenges that this request could answer.
@@ -138,7 +157,10 @@ fn payable<E: Error + 'static>(
 ) -> Result<Vec<Challenge>, PayError<E>> {
     let mut why = PayError::OtherBody;
     let mut payable = Vec::new();
-    let body = request.body().and_then(reqwest::Body::as_bytes).unwrap_or_default();
+    let body = request
+        .body()
+        .and_then(reqwest::Body::as_bytes)
+        .unwrap_or_default();
     for challenge in found {
         match challenge {
             Err(error) => {
@@ -157,12 +179,19 @@ fn payable<E: Error + 'static>(
             Ok(challenge) => payable.push(challenge),
         }
     }
-    if payable.is_empty() { Err(why) } else { Ok(payable) }
+    if payable.is_empty() {
+        Err(why)
+    } else {
+        Ok(payable)
+    }
 }
 
 fn credential(payment: &Payment) -> Result<(HeaderName, HeaderValue), FormatError> {
     let credential = payment.credential();
-    let header = credential.challenge.header.unwrap_or(CredentialHeader::Authorization);
+    let header = credential
+        .challenge
+        .header
+        .unwrap_or(CredentialHeader::Authorization);
     let text = credential.to_header()?;
     let value = HeaderValue::try_from(text);
     let mut value = value.map_err(|_| ParseError::Syntax("the credential is no header text"))?;
@@ -183,7 +212,13 @@ fn without_fragment(url: &Url) -> Url {
 
 /// Seconds only: a date would need the server's clock.
 fn retry_after(headers: &HeaderMap) -> Option<Duration> {
-    let seconds = headers.get(RETRY_AFTER)?.to_str().ok()?.trim().parse().ok()?;
+    let seconds = headers
+        .get(RETRY_AFTER)?
+        .to_str()
+        .ok()?
+        .trim()
+        .parse()
+        .ok()?;
     Some(Duration::from_secs(seconds))
 }
 
@@ -195,7 +230,10 @@ fn backoff(attempt: u32) -> Duration {
 /// The problem details of a response, where it carries any.
 async fn problem(response: &mut Response) -> Option<ProblemDetails> {
     let kind = response.headers().get(CONTENT_TYPE)?.to_str().ok()?;
-    if !kind.to_ascii_lowercase().starts_with("application/problem+json") {
+    if !kind
+        .to_ascii_lowercase()
+        .starts_with("application/problem+json")
+    {
         return None;
     }
     let body = read(response).await;

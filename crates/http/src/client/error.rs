@@ -57,7 +57,11 @@ pub struct NotAccepted {
 
 impl fmt::Display for NotAccepted {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "the server did not accept the payment ({})", self.payment.offer())?;
+        write!(
+            f,
+            "the server did not accept the payment ({})",
+            self.payment.offer()
+        )?;
         match &self.problem {
             Some(problem) => write!(f, ": {}: {}", problem.title, problem.detail),
             None => Ok(()),

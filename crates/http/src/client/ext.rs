@@ -6,10 +6,7 @@ use farebox_client::{Payment, Purse};
 use farebox_core::wire::Receipt;
 use reqwest::{RequestBuilder, Response};
 
-use super::{
-    drive,
-    error::PayError,
-};
+use super::{drive, error::PayError};
 use crate::PAYMENT_RECEIPT;
 
 /// How hard to try, and what the HTTP client can be trusted with.
@@ -22,7 +19,11 @@ pub struct PayOptions {
 
 impl Default for PayOptions {
     fn default() -> Self {
-        Self { attempts: 4, max_wait: Duration::from_secs(10), no_redirects: false }
+        Self {
+            attempts: 4,
+            max_wait: Duration::from_secs(10),
+            no_redirects: false,
+        }
     }
 }
 
@@ -91,12 +92,24 @@ pub trait PayExt: Sized {
 impl PayExt for RequestBuilder {
     async fn pay_with(self, purse: &Purse, options: PayOptions) -> Result<Response, PayError> {
         let (mut client, request) = self.build_split();
-        drive::pay(&mut client, request.map_err(PayError::Request)?, purse, &options).await
+        drive::pay(
+            &mut client,
+            request.map_err(PayError::Request)?,
+            purse,
+            &options,
+        )
+        .await
     }
 
     async fn present(self, payment: Payment, options: PayOptions) -> Result<Response, PayError> {
         let (mut client, request) = self.build_split();
-        drive::present(&mut client, request.map_err(PayError::Request)?, payment, &options).await
+        drive::present(
+            &mut client,
+            request.map_err(PayError::Request)?,
+            payment,
+            &options,
+        )
+        .await
     }
 }
 

@@ -30,7 +30,10 @@ impl PayMiddleware {
     /// Pays from `purse`.
     #[must_use]
     pub fn new(purse: Purse) -> Self {
-        Self { purse, options: PayOptions::default() }
+        Self {
+            purse,
+            options: PayOptions::default(),
+        }
     }
 
     /// With other options.
@@ -64,9 +67,11 @@ impl Middleware for PayMiddleware {
         next: Next<'_>,
     ) -> Result<Response, Error> {
         let mut chain = Chain { next, extensions };
-        drive::pay(&mut chain, request, &self.purse, &self.options).await.map_err(|error| match error {
-            PayError::Request(error) => error,
-            other => Error::middleware(other),
-        })
+        drive::pay(&mut chain, request, &self.purse, &self.options)
+            .await
+            .map_err(|error| match error {
+                PayError::Request(error) => error,
+                other => Error::middleware(other),
+            })
     }
 }

@@ -41,7 +41,10 @@ pub struct Settings {
 
 impl Default for Settings {
     fn default() -> Self {
-        Self { body_limit: BODY_LIMIT, transport: Transport::default() }
+        Self {
+            body_limit: BODY_LIMIT,
+            transport: Transport::default(),
+        }
     }
 }
 
@@ -72,7 +75,10 @@ where
     let (mut parts, body) = request.into_parts();
     let presented = headers::take_credential(&mut parts.headers, &credential_header(gate.header()));
     if !may_travel(settings.transport, &parts) {
-        return Err(answer::simple(&Problem::Forbidden, "Payments are taken over TLS only."));
+        return Err(answer::simple(
+            &Problem::Forbidden,
+            "Payments are taken over TLS only.",
+        ));
     }
     let buffered = body::read(&parts.headers, body, settings.body_limit).await;
     let buffered = buffered.map_err(|error| match error {
@@ -81,9 +87,10 @@ where
             let detail = format!("A paid request's body may have at most {limit} bytes.");
             answer::simple(&Problem::BodyTooLarge, &detail)
         }
-        BodyError::Broken => {
-            answer::simple(&Problem::BadRequest, "The request's body could not be read.")
-        }
+        BodyError::Broken => answer::simple(
+            &Problem::BadRequest,
+            "The request's body could not be read.",
+        ),
     })?;
     let bytes = match &buffered {
         Buffered::Bytes(bytes) if !bytes.is_empty() => Some(bytes),
@@ -92,7 +99,10 @@ where
     let digest = bytes.map(|bytes| BodyDigest::of(bytes));
     let accept = headers::accept(&parts.headers);
     let inbound = Inbound {
-        target: parts.uri.path_and_query().map_or("/", |target| target.as_str()),
+        target: parts
+            .uri
+            .path_and_query()
+            .map_or("/", |target| target.as_str()),
         body: bytes.map(AsRef::as_ref),
         digest: digest.as_ref(),
         accept: accept.as_ref(),
@@ -125,10 +135,16 @@ where
         Buffered::None(body) => body,
         Buffered::Bytes(bytes) => B::from(bytes),
     };
-    Ok(Admitted { request: Request::from_parts(parts, body), serving })
+    Ok(Admitted {
+        request: Request::from_parts(parts, body),
+        serving,
+    })
 }
 
-#[cfg_attr(not(feature = "axum"), expect(unused_variables, reason = "only axum records the peer"))]
+#[cfg_attr(
+    not(feature = "axum"),
+    expect(unused_variables, reason = "only axum records the peer")
+)]
 fn may_travel(transport: Transport, parts: &Parts) -> bool {
     match transport {
         Transport::Declared => true,
@@ -152,9 +168,8 @@ pub async fn conclude<R: From<Bytes>>(
     // An upstream's receipt is not ours to pass on.
     response.headers_mut().remove(PAYMENT_RECEIPT);
     let status = response.status();
-    let served = status.is_success()
-        || status.is_redirection()
-        || status == StatusCode::SWITCHING_PROTOCOLS;
+    let served =
+        status.is_success() || status.is_redirection() || status == StatusCode::SWITCHING_PROTOCOLS;
     if !served {
         give_back(gate, serving).await;
         return response;

@@ -14,17 +14,21 @@ use http::{
 };
 
 /// The answer to a refused presentation, with fresh challenges where paying would help.
-pub(crate) async fn refused(gate: &Gate, inbound: &Inbound<'_>, refused: Refused) -> Response<Bytes> {
+pub(crate) async fn refused(
+    gate: &Gate,
+    inbound: &Inbound<'_>,
+    refused: Refused,
+) -> Response<Bytes> {
     match refused {
         Refused::Payment(rejection) => {
-            tracing::debug!(route = gate.route(), detail = rejection.detail, "payment rejected");
-            // A session's types may say 410: then nothing is to be paid here.
+            tracing::debug!(
+                route = gate.route(),
+                detail = rejection.detail,
+                "payment rejected"
+            );
+            // 402, or 410 where a session's channel is gone and a fresh challenge opens another.
             let details = ProblemDetails::new(&rejection.problem, rejection.detail);
-            if details.status == 402 {
-                challenge(gate, inbound, details).await
-            } else {
-                problem(details)
-            }
+            challenge(gate, inbound, details).await
         }
         Refused::Request(rejection) => with_status(StatusCode::BAD_REQUEST, rejection),
         Refused::Spent(rejection) => with_status(StatusCode::FORBIDDEN, rejection),
@@ -37,7 +41,8 @@ pub(crate) async fn refused(gate: &Gate, inbound: &Inbound<'_>, refused: Refused
     }
 }
 
-/// A 402. If no rail can quote it is a 5xx, since a 402 must carry a challenge.
+/// A 402 (or 410) with fresh challenges. If no rail can quote it is a 5xx, since a 402 must carry
+/// one.
 pub(crate) async fn challenge(
     gate: &Gate,
     inbound: &Inbound<'_>,
@@ -98,9 +103,14 @@ pub(crate) fn fault(route: &str, fault: &Fault) -> Response<Bytes> {
 }
 
 fn unavailable(detail: &str, retry_after: Duration) -> Response<Bytes> {
-    let mut response = problem(ProblemDetails::new(&Problem::TemporarilyUnavailable, detail));
+    let mut response = problem(ProblemDetails::new(
+        &Problem::TemporarilyUnavailable,
+        detail,
+    ));
     let seconds = retry_after.as_secs() + u64::from(retry_after.subsec_nanos() > 0);
-    response.headers_mut().insert(RETRY_AFTER, HeaderValue::from(seconds.max(1)));
+    response
+        .headers_mut()
+        .insert(RETRY_AFTER, HeaderValue::from(seconds.max(1)));
     response
 }
 
@@ -116,7 +126,10 @@ fn problem(details: ProblemDetails) -> Response<Bytes> {
     let mut response = Response::new(Bytes::from(body));
     *response.status_mut() = status;
     let headers = response.headers_mut();
-    headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/problem+json"));
+    headers.insert(
+        CONTENT_TYPE,
+        HeaderValue::from_static("application/problem+json"),
+    );
     headers.insert(CACHE_CONTROL, HeaderValue::from_static("no-store"));
     response
 }

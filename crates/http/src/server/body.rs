@@ -38,7 +38,9 @@ where
         return Ok(Buffered::None(body));
     }
     // Refused without reading a byte of it.
-    let announced = headers.get(CONTENT_LENGTH).and_then(|v| v.to_str().ok()?.parse::<u64>().ok());
+    let announced = headers
+        .get(CONTENT_LENGTH)
+        .and_then(|v| v.to_str().ok()?.parse::<u64>().ok());
     let least = body.size_hint().lower().max(announced.unwrap_or(0));
     if least > u64::try_from(limit).unwrap_or(u64::MAX) {
         return Err(BodyError::TooLarge);

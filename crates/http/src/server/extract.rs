@@ -19,7 +19,11 @@ pub struct Payment {
 
 impl Payment {
     pub(crate) fn new(serving: &Serving, source: Option<String>) -> Self {
-        Self { receipt: serving.receipt().clone(), meter: serving.meter().cloned(), source }
+        Self {
+            receipt: serving.receipt().clone(),
+            meter: serving.meter().cloned(),
+            source,
+        }
     }
 }
 
@@ -37,7 +41,8 @@ mod axum_extractor {
 
         async fn from_request_parts(parts: &mut Parts, _: &S) -> Result<Self, Response> {
             parts.extensions.get::<Self>().cloned().ok_or_else(|| {
-                let fault = Fault::new("a handler takes a Payment, but its route has no PaymentLayer");
+                let fault =
+                    Fault::new("a handler takes a Payment, but its route has no PaymentLayer");
                 answer::fault(parts.uri.path(), &fault).map(Into::into)
             })
         }

@@ -24,7 +24,9 @@ pub(crate) enum Presented {
 /// Takes the `Payment` credentials out of `name`, so that nothing downstream can log them, and
 /// leaves other schemes there.
 pub(crate) fn take_credential(headers: &mut HeaderMap, name: &HeaderName) -> Presented {
-    let Entry::Occupied(entry) = headers.entry(name) else { return Presented::Nothing };
+    let Entry::Occupied(entry) = headers.entry(name) else {
+        return Presented::Nothing;
+    };
     let mut presented = Presented::Nothing;
     let mut rest = Vec::new();
     for value in entry.remove_entry_mult().1 {
@@ -55,15 +57,19 @@ pub(crate) fn take_credential(headers: &mut HeaderMap, name: &HeaderName) -> Pre
 
 fn starts_with_payment(element: &[u8]) -> bool {
     let element = element.trim_ascii_start();
-    let Some((scheme, rest)) = element.split_at_checked(b"Payment".len()) else { return false };
+    let Some((scheme, rest)) = element.split_at_checked(b"Payment".len()) else {
+        return false;
+    };
     let ends = rest.first().is_none_or(|b| matches!(b, b' ' | b'\t'));
     scheme.eq_ignore_ascii_case(b"Payment") && ends
 }
 
 /// What is left of a list of credentials, or `None` if nothing is.
 fn without_payment(value: &HeaderValue) -> Option<HeaderValue> {
-    let kept: Vec<&[u8]> =
-        list(value.as_bytes()).into_iter().filter(|e| !starts_with_payment(e)).collect();
+    let kept: Vec<&[u8]> = list(value.as_bytes())
+        .into_iter()
+        .filter(|e| !starts_with_payment(e))
+        .collect();
     if kept.is_empty() {
         return None;
     }
@@ -92,8 +98,11 @@ fn list(value: &[u8]) -> Vec<&[u8]> {
 
 /// The payer's preferences. Malformed ones count as absent.
 pub(crate) fn accept(headers: &HeaderMap) -> Option<AcceptPayment> {
-    let values: Vec<&[u8]> =
-        headers.get_all(ACCEPT_PAYMENT).iter().map(HeaderValue::as_bytes).collect();
+    let values: Vec<&[u8]> = headers
+        .get_all(ACCEPT_PAYMENT)
+        .iter()
+        .map(HeaderValue::as_bytes)
+        .collect();
     if values.is_empty() {
         return None;
     }
@@ -114,7 +123,10 @@ pub(crate) fn make_private(headers: &mut HeaderMap) {
         );
     }
     let merged = HeaderValue::from_bytes(&directives.join(&b", "[..]));
-    headers.insert(CACHE_CONTROL, merged.unwrap_or(HeaderValue::from_static("private")));
+    headers.insert(
+        CACHE_CONTROL,
+        merged.unwrap_or(HeaderValue::from_static("private")),
+    );
 }
 
 #[cfg(test)]
@@ -138,9 +150,15 @@ mod tests {
             (&["Bearer x"][..], &["Bearer x"][..]),
             (&["Payment !!!"], &[]),
             (&["payment e30"], &[]),
-            (&["Bearer x", "PAYMENT e30", "Basic eA=="], &["Bearer x", "Basic eA=="]),
+            (
+                &["Bearer x", "PAYMENT e30", "Basic eA=="],
+                &["Bearer x", "Basic eA=="],
+            ),
             (&["Bearer x, Payment e30"], &["Bearer x"]),
-            (&[r#"Digest a="1, Payment e30""#], &[r#"Digest a="1, Payment e30""#]),
+            (
+                &[r#"Digest a="1, Payment e30""#],
+                &[r#"Digest a="1, Payment e30""#],
+            ),
             (&["Paymental x"], &["Paymental x"]),
         ] {
             let mut headers = headers(given);
@@ -155,17 +173,26 @@ mod tests {
     fn oversized_headers_are_judged_by_their_scheme() {
         let long = "x".repeat(70 * 1024);
         let mut bearer = headers(&[&format!("Bearer {long}")]);
-        assert!(matches!(take_credential(&mut bearer, &AUTHORIZATION), Presented::Nothing));
+        assert!(matches!(
+            take_credential(&mut bearer, &AUTHORIZATION),
+            Presented::Nothing
+        ));
         assert_eq!(bearer.len(), 1);
         let mut payment = headers(&[&format!("Payment {long}")]);
-        assert!(matches!(take_credential(&mut payment, &AUTHORIZATION), Presented::Malformed(_)));
+        assert!(matches!(
+            take_credential(&mut payment, &AUTHORIZATION),
+            Presented::Malformed(_)
+        ));
         assert!(payment.is_empty());
     }
 
     /// Protects: two are two, however they are written and whatever they are worth.
     #[test]
     fn several_credentials_are_several() {
-        for values in [&["Payment e30", "Payment e30"][..], &["Payment e30, payment !"]] {
+        for values in [
+            &["Payment e30", "Payment e30"][..],
+            &["Payment e30, payment !"],
+        ] {
             let taken = take_credential(&mut headers(values), &AUTHORIZATION);
             assert!(matches!(taken, Presented::Several), "{values:?}");
         }
@@ -179,7 +206,10 @@ mod tests {
             (&["public, max-age=60"], "private, max-age=60"),
             (&["no-store"], "private, no-store"),
             (&["Private", "max-age=1"], "private, max-age=1"),
-            (&[r#"private="a, public", must-revalidate"#], r#"private, private="a, public", must-revalidate"#),
+            (
+                &[r#"private="a, public", must-revalidate"#],
+                r#"private, private="a, public", must-revalidate"#,
+            ),
         ] {
             let mut headers = HeaderMap::new();
             for value in given {

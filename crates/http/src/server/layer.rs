@@ -30,7 +30,10 @@ pub struct PaymentLayer {
 impl PaymentLayer {
     /// Everything under the layer is behind `gate`.
     pub fn new(gate: impl Into<Arc<Gate>>) -> Self {
-        Self { gate: gate.into(), settings: Settings::default() }
+        Self {
+            gate: gate.into(),
+            settings: Settings::default(),
+        }
     }
 
     /// The largest request body that is read before anything is paid, in bytes; 2 MiB unless set.
@@ -53,7 +56,10 @@ impl<S> Layer<S> for PaymentLayer {
     type Service = PaymentService<S>;
 
     fn layer(&self, inner: S) -> PaymentService<S> {
-        PaymentService { inner, layer: self.clone() }
+        PaymentService {
+            inner,
+            layer: self.clone(),
+        }
     }
 }
 

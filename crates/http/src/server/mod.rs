@@ -1,5 +1,18 @@
 //! The server's side.
 //!
+//! ```
+//! # fn example(gate: farebox_engine::Gate) -> axum::Router {
+//! use axum::{Router, routing::get};
+//! use farebox_http::{Payment, PaymentLayer};
+//!
+//! async fn joke(payment: Payment) -> String {
+//!     format!("Paid with {}: why did the chicken cross the road?", payment.receipt.method)
+//! }
+//!
+//! Router::new().route("/joke", get(joke).layer(PaymentLayer::new(gate)))
+//! # }
+//! ```
+//!
 //! [`PaymentLayer`] is the usual way in. It is made of two functions that anything else can be
 //! built from as well: [`admit`], from a request to permission to serve or the answer that refuses
 //! it, and [`conclude`], from the handler's response to the one that leaves.
@@ -8,6 +21,7 @@
 //! |---|---|
 //! | no credential | 402, challenges |
 //! | malformed, unknown, forged, expired or for something else; the proof is wrong | 402, fresh challenges |
+//! | the session's channel is gone | 410, fresh challenges |
 //! | rail not offered here, two credentials | 400 |
 //! | used already | 403, no challenge: a fresh one would make the client pay again |
 //! | body over the limit | 413 |

@@ -1,85 +1,31 @@
 //! Paying over HTTP: once, to whom was asked, and never again while the outcome is open.
 
 use std::{
-    sync::{
-        Arc, Mutex,
-        atomic::{AtomicUsize, Ordering::SeqCst},
-    },
+    sync::{Arc, Mutex, atomic::Ordering::SeqCst},
     time::Duration,
 };
 
 use axum::{
     Router,
-    extract::{Request, State},
+    extract::Request,
     http::{HeaderMap, HeaderValue, StatusCode, header::AUTHORIZATION},
     response::{IntoResponse, Redirect, Response},
     routing::any,
 };
 use farebox_client::ClientError;
-use farebox_core::wire::{Amount, BodyDigest, Challenge, CredentialHeader, Encoded, Receipt, Timestamp};
+use farebox_core::wire::{Amount, BodyDigest, Challenge, CredentialHeader, Receipt, Timestamp};
 use farebox_http::{PayError, PayExt, PayMiddleware, PayOptions, ReceiptExt, client::Failure};
-use serde_json::json;
 use tokio::{io::AsyncReadExt, net::TcpListener};
 
-use crate::support::{Shop, serve};
-
-/// A server that asks for payment and answers what it is paid with by a script.
-#[derive(Default)]
-struct Script {
-    answers: Mutex<Vec<Reply>>,
-    presented: Mutex<Vec<HeaderValue>>,
-    asked: AtomicUsize,
-    challenge: Mutex<Option<Make>>,
-}
-
-type Reply = fn() -> Response;
-
-/// Turns the usual challenge into what is sent.
-type Make = fn(Challenge) -> HeaderValue;
-
-fn challenge() -> Challenge {
-    Challenge {
-        id: "c1".into(),
-        realm: "script".into(),
-        method: "token".into(),
-        intent: "charge".into(),
-        request: Encoded::encode(&json!({ "amount": "5", "currency": "pts" })).unwrap(),
-        expires: Some(Timestamp::now().plus(Duration::from_secs(60))),
-        digest: None,
-        description: None,
-        opaque: None,
-        header: None,
-    }
-}
-
-fn header(challenge: &Challenge) -> HeaderValue {
-    challenge.to_header().unwrap().parse().unwrap()
-}
-
-async fn scripted(State(script): State<Arc<Script>>, headers: HeaderMap) -> Response {
-    let payment = ["authorization", "payment-authorization"].into_iter().find_map(|name| {
-        headers.get(name).filter(|value| value.as_bytes().starts_with(b"Payment "))
-    });
-    if let Some(value) = payment {
-        script.presented.lock().unwrap().push(value.clone());
-        let mut answers = script.answers.lock().unwrap();
-        let answer = if answers.is_empty() { None } else { Some(answers.remove(0)) };
-        return answer.map_or_else(|| "served".into_response(), |answer| answer());
-    }
-    script.asked.fetch_add(1, SeqCst);
-    let make = script.challenge.lock().unwrap().unwrap_or(|c| header(&c));
-    (StatusCode::PAYMENT_REQUIRED, [("www-authenticate", make(challenge()))]).into_response()
-}
-
-async fn script(answers: &[Reply]) -> (Arc<Script>, String) {
-    let script = Arc::new(Script::default());
-    *script.answers.lock().unwrap() = answers.to_vec();
-    let router = Router::new().fallback(any(scripted)).with_state(script.clone());
-    (script, format!("http://{}/", serve(router).await))
-}
+use crate::{
+    script::{Make, Script, challenge, header, script, scripted},
+    support::{Shop, serve},
+};
 
 fn quick() -> PayOptions {
-    PayOptions::default().attempts(3).max_wait(Duration::from_secs(1))
+    PayOptions::default()
+        .attempts(3)
+        .max_wait(Duration::from_secs(1))
 }
 
 fn internal_error() -> Response {
@@ -94,11 +40,24 @@ async fn pays_once_and_reads_the_receipt() {
     let purse = shop.purse();
     let response = client.get(shop.url("/joke")).pay(&purse).await.unwrap();
     assert_eq!(response.status(), 200);
-    assert_eq!(response.receipt().unwrap().method, "token", "the server's order");
+    assert_eq!(
+        response.receipt().unwrap().method,
+        "token",
+        "the server's order"
+    );
     let prefers = farebox_core::wire::AcceptPayment::parse("prepaid/*, token/*;q=0.1").unwrap();
     let purse = purse.prefer(prefers);
-    let response = client.post(shop.url("/ask")).body("why?").pay(&purse).await.unwrap();
-    assert_eq!(response.receipt().unwrap().method, "prepaid", "the purse's order");
+    let response = client
+        .post(shop.url("/ask"))
+        .body("why?")
+        .pay(&purse)
+        .await
+        .unwrap();
+    assert_eq!(
+        response.receipt().unwrap().method,
+        "prepaid",
+        "the purse's order"
+    );
     assert_eq!(response.text().await.unwrap(), "prepaid|why?");
     assert_eq!((shop.calls(), shop.moved()), (2, 2));
     assert_eq!(purse.budget().spent("pts"), Amount::new(10));
@@ -110,7 +69,15 @@ async fn responses_that_ask_for_nothing_are_handed_through() {
     let shop = Shop::open().await;
     let router = Router::new()
         .route("/free", any(|| async { "free" }))
-        .route("/other", any(|| async { (StatusCode::PAYMENT_REQUIRED, [("www-authenticate", "Other x=1")]) }));
+        .route(
+            "/other",
+            any(|| async {
+                (
+                    StatusCode::PAYMENT_REQUIRED,
+                    [("www-authenticate", "Other x=1")],
+                )
+            }),
+        );
     let address = serve(router).await;
     let client = reqwest::Client::new();
     for (path, status) in [("free", 200), ("other", 402)] {
@@ -119,7 +86,11 @@ async fn responses_that_ask_for_nothing_are_handed_through() {
         assert_eq!(response.status(), status);
         assert!(response.receipt().is_none());
     }
-    let refused = client.get("http://127.0.0.1:1/").pay(&shop.purse()).await.unwrap_err();
+    let refused = client
+        .get("http://127.0.0.1:1/")
+        .pay(&shop.purse())
+        .await
+        .unwrap_err();
     assert!(matches!(refused, PayError::Request(_)));
     assert_eq!(shop.moved(), 0);
 }
@@ -135,7 +106,10 @@ async fn a_5xx_after_paying_is_retried_with_the_same_credential() {
     let presented = script.presented.lock().unwrap();
     assert_eq!(presented.len(), 3);
     assert!(presented.iter().all(|value| value == presented[0]));
-    assert_eq!((script.asked.load(SeqCst), shop.bank.minted.load(SeqCst)), (1, 1));
+    assert_eq!(
+        (script.asked.load(SeqCst), shop.bank.minted.load(SeqCst)),
+        (1, 1)
+    );
 }
 
 /// Protects: an outcome that stays open keeps its credential, which can be presented later.
@@ -145,13 +119,23 @@ async fn an_open_outcome_keeps_the_payment() {
     let (script, url) = script(&[internal_error, internal_error, internal_error]).await;
     let client = reqwest::Client::new();
     let purse = shop.purse();
-    let error = client.get(&url).pay_with(&purse, quick()).await.unwrap_err();
+    let error = client
+        .get(&url)
+        .pay_with(&purse, quick())
+        .await
+        .unwrap_err();
     let text = format!("{error} {error:?}");
-    let PayError::OutcomeUnknown(lost) = error else { panic!("{error}") };
+    let PayError::OutcomeUnknown(lost) = error else {
+        panic!("{error}")
+    };
     assert!(matches!(lost.failure, Failure::Status(status) if status == 500));
     assert!(!text.contains("good-"), "{text}");
     assert_eq!(purse.budget().spent("pts"), Amount::new(5));
-    let response = client.get(&url).present(lost.payment, quick()).await.unwrap();
+    let response = client
+        .get(&url)
+        .present(lost.payment, quick())
+        .await
+        .unwrap();
     assert_eq!(response.status(), 200);
     assert_eq!(script.presented.lock().unwrap().len(), 4);
     assert_eq!(shop.bank.minted.load(SeqCst), 1);
@@ -163,8 +147,14 @@ async fn a_long_retry_after_ends_the_call() {
     let shop = Shop::open().await;
     let busy = || (StatusCode::SERVICE_UNAVAILABLE, [("retry-after", "3600")]).into_response();
     let (script, url) = script(&[busy]).await;
-    let error = reqwest::Client::new().get(url).pay_with(&shop.purse(), quick()).await.unwrap_err();
-    let PayError::OutcomeUnknown(lost) = error else { panic!("{error}") };
+    let error = reqwest::Client::new()
+        .get(url)
+        .pay_with(&shop.purse(), quick())
+        .await
+        .unwrap_err();
+    let PayError::OutcomeUnknown(lost) = error else {
+        panic!("{error}")
+    };
     assert_eq!(lost.retry_after, Some(Duration::from_secs(3600)));
     assert_eq!(script.presented.lock().unwrap().len(), 1);
 }
@@ -190,12 +180,18 @@ async fn a_lost_reply_is_asked_for_again() {
                 }
                 text.push_str(std::str::from_utf8(&buffer[..n]).unwrap());
             }
-            let line = text.lines().find(|line| line.starts_with("authorization: "));
+            let line = text
+                .lines()
+                .find(|line| line.starts_with("authorization: "));
             let answer = match line {
                 Some(line) => {
                     let mut log = log.lock().unwrap();
                     log.push(line.to_owned());
-                    if log.len() < 3 { String::new() } else { format!("HTTP/1.1 200 OK{end}") }
+                    if log.len() < 3 {
+                        String::new()
+                    } else {
+                        format!("HTTP/1.1 200 OK{end}")
+                    }
                 }
                 None => {
                     let challenge = challenge().to_header().unwrap();
@@ -206,7 +202,11 @@ async fn a_lost_reply_is_asked_for_again() {
             let _ = tokio::io::AsyncWriteExt::write_all(&mut socket, answer.as_bytes()).await;
         }
     });
-    let response = reqwest::Client::new().get(url).pay_with(&shop.purse(), quick()).await.unwrap();
+    let response = reqwest::Client::new()
+        .get(url)
+        .pay_with(&shop.purse(), quick())
+        .await
+        .unwrap();
     assert_eq!(response.status(), 200);
     let presented = presented.lock().unwrap();
     assert!(presented.len() == 3 && presented.iter().all(|line| *line == presented[0]));
@@ -219,11 +219,22 @@ async fn a_second_402_is_never_paid() {
     let shop = Shop::open().await;
     shop.bank.declines.store(true, SeqCst);
     let purse = shop.purse();
-    let error = reqwest::Client::new().get(shop.url("/joke")).pay(&purse).await.unwrap_err();
-    assert!(error.to_string().contains("the token was revoked"), "{error}");
+    let error = reqwest::Client::new()
+        .get(shop.url("/joke"))
+        .pay(&purse)
+        .await
+        .unwrap_err();
+    assert!(
+        error.to_string().contains("the token was revoked"),
+        "{error}"
+    );
     assert!(matches!(error, PayError::NotAccepted(_)));
     assert_eq!(shop.bank.minted.load(SeqCst), 1);
-    assert_eq!(purse.budget().spent("pts"), Amount::new(5), "a server's word gives nothing back");
+    assert_eq!(
+        purse.budget().spent("pts"),
+        Amount::new(5),
+        "a server's word gives nothing back"
+    );
 }
 
 /// Protects: other 4xx after paying are the caller's to read.
@@ -231,7 +242,11 @@ async fn a_second_402_is_never_paid() {
 async fn a_4xx_after_paying_is_a_response() {
     let shop = Shop::open().await;
     let (_, url) = script(&[|| StatusCode::FORBIDDEN.into_response()]).await;
-    let response = reqwest::Client::new().get(url).pay(&shop.purse()).await.unwrap();
+    let response = reqwest::Client::new()
+        .get(url)
+        .pay(&shop.purse())
+        .await
+        .unwrap();
     assert_eq!(response.status(), 403);
 }
 
@@ -241,12 +256,16 @@ async fn a_4xx_after_paying_is_a_response() {
 async fn redirects_are_paid_on_the_same_origin_only() {
     let shop = Shop::open().await;
     let target = shop.url("/joke");
-    let elsewhere = Router::new().route("/away", any(|| async move { Redirect::temporary(&target) }));
+    let elsewhere =
+        Router::new().route("/away", any(|| async move { Redirect::temporary(&target) }));
     let elsewhere = serve(elsewhere).await;
     let client = reqwest::Client::new();
     let url = format!("http://{elsewhere}/away");
     let error = client.get(url).pay(&shop.purse()).await.unwrap_err();
-    assert!(matches!(error, PayError::Client(ClientError::Redirected { .. })), "{error}");
+    assert!(
+        matches!(error, PayError::Client(ClientError::Redirected { .. })),
+        "{error}"
+    );
 
     let script = Arc::new(Script::default());
     let log = Arc::new(Mutex::new(Vec::new()));
@@ -257,16 +276,26 @@ async fn redirects_are_paid_on_the_same_origin_only() {
         .with_state(script.clone())
         .layer(axum::middleware::map_request(move |request: Request| {
             let paid = request.headers().contains_key(AUTHORIZATION);
-            seen.lock().unwrap().push((request.uri().path().to_owned(), paid));
+            seen.lock()
+                .unwrap()
+                .push((request.uri().path().to_owned(), paid));
             async move { request }
         }));
     let address = serve(router).await;
     let url = format!("http://{address}/old#part");
-    let error = client.post(&url).body("x").pay(&shop.purse()).await.unwrap_err();
+    let error = client
+        .post(&url)
+        .body("x")
+        .pay(&shop.purse())
+        .await
+        .unwrap_err();
     assert!(matches!(error, PayError::RedirectedMethod(_)), "{error}");
     assert_eq!(shop.bank.minted.load(SeqCst), 0);
     log.lock().unwrap().clear();
-    assert_eq!(client.get(&url).pay(&shop.purse()).await.unwrap().status(), 200);
+    assert_eq!(
+        client.get(&url).pay(&shop.purse()).await.unwrap().status(),
+        200
+    );
     let hops = log.lock().unwrap().clone();
     let expected = [("/old", false), ("/new", false), ("/new", true)];
     assert_eq!(hops, expected.map(|(path, paid)| (path.to_owned(), paid)));
@@ -278,10 +307,19 @@ async fn a_streamed_body_fails_on_a_402_only() {
     let shop = Shop::open().await;
     let stream = || reqwest::Body::wrap(http_body_util::Full::new(bytes::Bytes::from("why?")));
     let client = reqwest::Client::new();
-    let error = client.post(shop.url("/ask")).body(stream()).pay(&shop.purse()).await.unwrap_err();
+    let error = client
+        .post(shop.url("/ask"))
+        .body(stream())
+        .pay(&shop.purse())
+        .await
+        .unwrap_err();
     assert!(matches!(error, PayError::StreamedBody), "{error}");
     let free = serve(Router::new().fallback(any(|body: String| async move { body }))).await;
-    let response = client.post(format!("http://{free}/")).body(stream()).pay(&shop.purse()).await;
+    let response = client
+        .post(format!("http://{free}/"))
+        .body(stream())
+        .pay(&shop.purse())
+        .await;
     assert_eq!(response.unwrap().text().await.unwrap(), "why?");
     assert_eq!(shop.moved(), 0);
 }
@@ -297,13 +335,36 @@ async fn challenges_that_cannot_be_answered_are_not_paid() {
     set(|_| HeaderValue::from_static("Payment id=\"\", realm=\"x\""));
     let error = client.get(&url).pay(&shop.purse()).await.unwrap_err();
     assert!(matches!(error, PayError::Unreadable(_)), "{error}");
-    set(|c| header(&Challenge { digest: Some(BodyDigest::of(b"other")), ..c }));
-    let error = client.post(&url).body("mine").pay(&shop.purse()).await.unwrap_err();
+    set(|c| {
+        header(&Challenge {
+            digest: Some(BodyDigest::of(b"other")),
+            ..c
+        })
+    });
+    let error = client
+        .post(&url)
+        .body("mine")
+        .pay(&shop.purse())
+        .await
+        .unwrap_err();
     assert!(matches!(error, PayError::OtherBody), "{error}");
-    set(|c| header(&Challenge { expires: Some(Timestamp::from_unix_millis(0)), ..c }));
+    set(|c| {
+        header(&Challenge {
+            expires: Some(Timestamp::from_unix_millis(0)),
+            ..c
+        })
+    });
     let error = client.get(&url).pay(&shop.purse()).await.unwrap_err();
-    assert!(matches!(error, PayError::Client(ClientError::NothingPayable(_))), "{error}");
-    set(|c| header(&Challenge { header: Some(CredentialHeader::PaymentAuthorization), ..c }));
+    assert!(
+        matches!(error, PayError::Client(ClientError::NothingPayable(_))),
+        "{error}"
+    );
+    set(|c| {
+        header(&Challenge {
+            header: Some(CredentialHeader::PaymentAuthorization),
+            ..c
+        })
+    });
     let error = client.get(&url).pay(&shop.purse()).await.unwrap_err();
     assert!(matches!(error, PayError::LeakyHeader), "{error}");
     assert_eq!(shop.bank.minted.load(SeqCst), 0);
@@ -316,10 +377,18 @@ async fn challenges_that_cannot_be_answered_are_not_paid() {
     // Octets beyond ASCII, an unknown parameter and another scheme do not stand in the way.
     set(|c| {
         let text = c.to_header().unwrap();
-        let line = [b"Basic realm=\"caf\xe9\", ", text.as_bytes(), b", x=\"\xff\""].concat();
+        let line = [
+            b"Basic realm=\"caf\xe9\", ",
+            text.as_bytes(),
+            b", x=\"\xff\"",
+        ]
+        .concat();
         HeaderValue::from_bytes(&line).unwrap()
     });
-    assert_eq!(client.get(&url).pay(&shop.purse()).await.unwrap().status(), 200);
+    assert_eq!(
+        client.get(&url).pay(&shop.purse()).await.unwrap().status(),
+        200
+    );
 }
 
 /// Protects: the purse's rails are announced, and the caller's own header is left alone.
@@ -327,13 +396,27 @@ async fn challenges_that_cannot_be_answered_are_not_paid() {
 async fn accept_payment_is_sent() {
     let shop = Shop::open().await;
     let echo = |headers: HeaderMap| async move {
-        headers.get("accept-payment").map_or(String::new(), |v| v.to_str().unwrap().to_owned())
+        headers
+            .get("accept-payment")
+            .map_or(String::new(), |v| v.to_str().unwrap().to_owned())
     };
     let url = format!("http://{}/", serve(Router::new().fallback(any(echo))).await);
     let client = reqwest::Client::new();
-    let sent = client.get(&url).pay(&shop.purse()).await.unwrap().text().await.unwrap();
+    let sent = client
+        .get(&url)
+        .pay(&shop.purse())
+        .await
+        .unwrap()
+        .text()
+        .await
+        .unwrap();
     assert_eq!(sent, "token/charge, prepaid/charge");
-    let own = client.get(&url).header("accept-payment", "x/y").pay(&shop.purse()).await.unwrap();
+    let own = client
+        .get(&url)
+        .header("accept-payment", "x/y")
+        .pay(&shop.purse())
+        .await
+        .unwrap();
     assert_eq!(own.text().await.unwrap(), "x/y");
 }
 
@@ -342,14 +425,18 @@ async fn accept_payment_is_sent() {
 async fn the_middleware_pays() {
     let shop = Shop::open().await;
     let pay = PayMiddleware::new(shop.purse()).options(quick());
-    let client = reqwest_middleware::ClientBuilder::new(reqwest::Client::new()).with(pay).build();
+    let client = reqwest_middleware::ClientBuilder::new(reqwest::Client::new())
+        .with(pay)
+        .build();
     let response = client.get(shop.url("/joke")).send().await.unwrap();
     assert_eq!((response.status().as_u16(), shop.moved()), (200, 1));
     let receipt: Receipt = response.receipt().unwrap();
     assert_eq!(receipt.reference, "ref-token");
     shop.bank.declines.store(true, SeqCst);
     let error = client.get(shop.url("/joke")).send().await.unwrap_err();
-    let reqwest_middleware::Error::Middleware(source) = error else { panic!("{error}") };
+    let reqwest_middleware::Error::Middleware(source) = error else {
+        panic!("{error}")
+    };
     let pay_error = source.downcast_ref::<PayError<reqwest_middleware::Error>>();
     assert!(matches!(pay_error, Some(PayError::NotAccepted(_))));
     let unreachable = client.get("http://127.0.0.1:1/").send().await.unwrap_err();

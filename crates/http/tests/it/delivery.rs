@@ -35,11 +35,18 @@ async fn one_of_many_parallel_callers_is_served() {
         let answers = callers.join_all().await;
         let with = |status| answers.iter().filter(|a| a.status == status).count();
         assert_eq!(with(200), 1, "{rail}");
-        assert_eq!(with(403) + with(503), 63, "the others are told to wait or that it is spent");
+        assert_eq!(
+            with(403) + with(503),
+            63,
+            "the others are told to wait or that it is spent"
+        );
         assert_eq!(shop.calls(), 1);
         assert_eq!(shop.moved(), usize::from(rail == "token"));
         let late = shop.get("/joke", &pay(&challenge, "good-1")).await;
-        assert_eq!((late.status, late.kind().as_str()), (403, "verification-failed"));
+        assert_eq!(
+            (late.status, late.kind().as_str()),
+            (403, "verification-failed")
+        );
     }
 }
 
@@ -55,7 +62,10 @@ async fn a_failed_handler_gives_the_payment_back() {
         }
         shop.desk.status.store(200, SeqCst);
         let answer = shop.get("/joke", &credential).await;
-        assert_eq!((answer.status, answer.receipt().method.as_str()), (200, rail));
+        assert_eq!(
+            (answer.status, answer.receipt().method.as_str()),
+            (200, rail)
+        );
         assert_eq!(shop.get("/joke", &credential).await.status, 403);
         assert_eq!(shop.calls(), 3 * (n + 1));
     }
@@ -80,20 +90,24 @@ async fn a_disconnect_during_settlement_loses_nothing() {
     shop.bank.held.store(true, SeqCst);
     let open = Arc::new(());
     let held = open.clone();
-    let router = shop.router().layer(from_fn(move |request: Request<Body>, next: Next| {
-        let held = held.clone();
-        async move {
-            let response = next.run(request).await;
-            drop(held);
-            response
-        }
-    }));
+    let router = shop
+        .router()
+        .layer(from_fn(move |request: Request<Body>, next: Next| {
+            let held = held.clone();
+            async move {
+                let response = next.run(request).await;
+                drop(held);
+                response
+            }
+        }));
     let idle = Arc::strong_count(&open);
     let mut socket = TcpStream::connect(serve(router).await).await.unwrap();
     let header = credential.to_header().unwrap();
     let text = format!("GET /joke HTTP/1.1\r\nhost: shop\r\nauthorization: {header}\r\n\r\n");
     socket.write_all(text.as_bytes()).await.unwrap();
-    tokio::time::timeout(Duration::from_secs(10), shop.bank.begun.notified()).await.unwrap();
+    tokio::time::timeout(Duration::from_secs(10), shop.bank.begun.notified())
+        .await
+        .unwrap();
     drop(socket);
     // Until the server has noticed, and dropped what it was doing for the request.
     shop.until(|_| Arc::strong_count(&open) == idle).await;
@@ -139,7 +153,11 @@ async fn a_body_is_bound_to_its_challenge() {
         let answer = post(other).await;
         answer.is_refused("invalid-challenge", &challenge);
         let fresh = answer.challenge("token").digest;
-        assert_eq!(fresh.is_some(), !other.is_empty(), "the fresh one binds the body at hand");
+        assert_eq!(
+            fresh.is_some(),
+            !other.is_empty(),
+            "the fresh one binds the body at hand"
+        );
     }
     assert_eq!(post("why?").await.body, "token|why?");
     assert_eq!((shop.calls(), shop.moved()), (1, 1));
@@ -153,16 +171,28 @@ async fn large_bodies_are_refused_before_payment() {
     let challenge = shop.challenge("/ask", "token").await;
     let header = pay(&challenge, "good-1").to_header().unwrap();
     let send = async |body: Body| {
-        let request = Request::post("/ask").header(AUTHORIZATION, &header).body(body).unwrap();
-        Answer::of_response(shop.router().oneshot(request).await.unwrap()).await.status
+        let request = Request::post("/ask")
+            .header(AUTHORIZATION, &header)
+            .body(body)
+            .unwrap();
+        Answer::of_response(shop.router().oneshot(request).await.unwrap())
+            .await
+            .status
     };
     assert_eq!(send(Body::from(vec![b'x'; limit + 1])).await, 413);
     assert_eq!(send(Body::new(Chunks(limit / 65536 + 1))).await, 413);
     assert_eq!((shop.calls(), shop.moved()), (0, 0));
-    assert_eq!(send(Body::new(Chunks(limit / 65536))).await, 402, "it fits, and is another body");
+    assert_eq!(
+        send(Body::new(Chunks(limit / 65536))).await,
+        402,
+        "it fits, and is another body"
+    );
     // Announced over a socket: answered without a byte of it.
     let mut socket = TcpStream::connect(shop.address).await.unwrap();
-    let text = format!("POST /ask HTTP/1.1\r\nhost: shop\r\ncontent-length: {}\r\n\r\n", limit + 1);
+    let text = format!(
+        "POST /ask HTTP/1.1\r\nhost: shop\r\ncontent-length: {}\r\n\r\n",
+        limit + 1
+    );
     socket.write_all(text.as_bytes()).await.unwrap();
     let mut answer = [0; 12];
     socket.read_exact(&mut answer).await.unwrap();
@@ -182,7 +212,9 @@ impl http_body::Body for Chunks {
     ) -> std::task::Poll<Option<Result<http_body::Frame<bytes::Bytes>, Self::Error>>> {
         std::task::Poll::Ready(self.0.checked_sub(1).map(|left| {
             self.0 = left;
-            Ok(http_body::Frame::data(bytes::Bytes::from_static(&[b'x'; 65536])))
+            Ok(http_body::Frame::data(bytes::Bytes::from_static(
+                &[b'x'; 65536],
+            )))
         }))
     }
 }
@@ -191,7 +223,9 @@ impl http_body::Body for Chunks {
 #[tokio::test]
 async fn the_handler_never_sees_the_credential() {
     let shop = Shop::open().await;
-    let header = pay(&shop.challenge("/joke", "token").await, "good-1").to_header().unwrap();
+    let header = pay(&shop.challenge("/joke", "token").await, "good-1")
+        .to_header()
+        .unwrap();
     let request = reqwest::Client::new().get(shop.url("/joke"));
     let request = request.bearer_auth("me").header(AUTHORIZATION, header);
     assert_eq!(Answer::of(request).await.status, 200);

@@ -23,11 +23,18 @@ async fn ask(router: &axum::Router, name: &'static str, value: &[u8]) -> Option<
 fn credentials() -> impl Strategy<Value = Vec<u8>> {
     use base64::{Engine as _, engine::general_purpose::URL_SAFE_NO_PAD};
     let bytes = prop::collection::vec(any::<u8>(), 0..200);
-    let scheme = prop_oneof![Just("Payment "), Just("payment\t"), Just("Payment"), Just(", Payment ")];
+    let scheme = prop_oneof![
+        Just("Payment "),
+        Just("payment\t"),
+        Just("Payment"),
+        Just(", Payment ")
+    ];
     let json = "\\{\"(challenge|payload|x)\":(\\{\\}|null|\\{\"id\":\"[a-z|]{0,9}\"\\}|[0-9]{1,30}|\\[\\])\\}";
     let token = prop_oneof![
         bytes.clone(),
-        bytes.clone().prop_map(|bytes| URL_SAFE_NO_PAD.encode(bytes).into_bytes()),
+        bytes
+            .clone()
+            .prop_map(|bytes| URL_SAFE_NO_PAD.encode(bytes).into_bytes()),
         json.prop_map(|text| URL_SAFE_NO_PAD.encode(text).into_bytes()),
         "[ -~]{0,100}".prop_map(String::into_bytes),
     ];
@@ -38,7 +45,10 @@ fn credentials() -> impl Strategy<Value = Vec<u8>> {
 }
 
 fn runtime() -> tokio::runtime::Runtime {
-    tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap()
+    tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()
+        .unwrap()
 }
 
 #[test]
@@ -63,7 +73,10 @@ fn altered_credentials_are_client_errors() {
     let shop = runtime.block_on(Shop::open());
     let router = shop.router();
     let good = runtime.block_on(shop.challenge("/joke", "token"));
-    let header = pay(&good, "bad-on-purpose").to_header().unwrap().into_bytes();
+    let header = pay(&good, "bad-on-purpose")
+        .to_header()
+        .unwrap()
+        .into_bytes();
     proptest!(ProptestConfig::with_cases(400), |(at in 8..header.len(), byte in 0x20u8..0x7f)| {
         let mut altered = header.clone();
         altered[at] = byte;
@@ -81,15 +94,24 @@ async fn long_credentials_are_read_up_to_the_limit() {
     let padded = |bytes: usize| {
         let payload = json!({ "token": "good-1", "padding": "x".repeat(bytes) });
         let payload = Payload::from_value(&payload).unwrap();
-        Credential { challenge: challenge.clone(), payload, source: None }.to_header()
+        Credential {
+            challenge: challenge.clone(),
+            payload,
+            source: None,
+        }
+        .to_header()
     };
     assert!(padded(80 * 1024).is_err());
     let long = format!("Payment {}", "x".repeat(70 * 1024));
     let router = shop.router();
-    let answer = ask(&router, "authorization", long.as_bytes()).await.unwrap();
+    let answer = ask(&router, "authorization", long.as_bytes())
+        .await
+        .unwrap();
     answer.is_refused("malformed-credential", &challenge);
     let long = padded(20 * 1024).unwrap();
-    let answer = ask(&router, "authorization", long.as_bytes()).await.unwrap();
+    let answer = ask(&router, "authorization", long.as_bytes())
+        .await
+        .unwrap();
     assert_eq!(answer.status, 200);
 }
 
@@ -114,7 +136,11 @@ async fn payments_from_elsewhere_are_refused_where_the_peer_is_checked() {
             request.extensions_mut().insert(ConnectInfo(peer));
         }
         let response = router.clone().oneshot(request).await.unwrap();
-        assert_eq!(Answer::of_response(response).await.status, status, "{peer:?}");
+        assert_eq!(
+            Answer::of_response(response).await.status,
+            status,
+            "{peer:?}"
+        );
     }
 }
 
@@ -136,8 +162,12 @@ async fn any_service_over_http_types_can_be_paid() {
     let challenge = farebox_core::wire::Challenge::parse_one(line).unwrap();
     let mut paid = ask();
     let header = pay(&challenge, "good-1").to_header().unwrap();
-    paid.headers_mut().insert("authorization", header.parse().unwrap());
+    paid.headers_mut()
+        .insert("authorization", header.parse().unwrap());
     let response = service.oneshot(paid).await.unwrap();
     assert_eq!(response.status(), 200);
-    assert_eq!(response.into_body().collect().await.unwrap().to_bytes(), "hello");
+    assert_eq!(
+        response.into_body().collect().await.unwrap().to_bytes(),
+        "hello"
+    );
 }

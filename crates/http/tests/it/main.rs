@@ -1,10 +1,17 @@
 //! Server and client over loopback sockets, with two rails that exist only here.
 
 #![allow(clippy::unwrap_used, reason = "a test may panic")]
-#![allow(missing_docs, unreachable_pub, missing_debug_implementations, reason = "nobody depends on a test")]
+#![allow(
+    missing_docs,
+    unreachable_pub,
+    missing_debug_implementations,
+    reason = "nobody depends on a test"
+)]
 
 mod client;
 mod delivery;
 mod hostile;
+mod rails;
+mod script;
 mod support;
 mod table;

@@ -27,158 +27,10 @@ use farebox_core::{
 use farebox_engine::{Clock, Engine, Gate, MemoryStore};
 use farebox_http::{Payment, PaymentLayer};
 use serde_json::json;
-use tokio::sync::Notify;
+
+use crate::rails::{Bank, Minter, PrepaidRail, TokenRail};
 
 pub const REALM: &str = "shop.example";
-
-/// What moves on both rails, and how they behave.
-#[derive(Default)]
-pub struct Bank {
-    pub moved: AtomicUsize,
-    pub minted: AtomicUsize,
-    /// Settlements wait here while `held` is set.
-    pub held: AtomicBool,
-    pub begun: Notify,
-    pub release: Notify,
-    /// Neither settling nor looking up says anything.
-    pub silent: AtomicBool,
-    pub declines: AtomicBool,
-    pub closed: AtomicBool,
-}
-
-#[derive(Serialize, Deserialize)]
-pub struct Nothing {}
-
-#[derive(Serialize, Deserialize)]
-pub struct Token {
-    pub token: String,
-}
-
-pub struct TokenRail(Arc<Bank>);
-
-impl Settle for TokenRail {
-    type Order = String;
-
-    async fn settle(&self, _: &IdempotencyKey, _: &String) -> Outcome {
-        self.0.begun.notify_one();
-        if self.0.held.load(SeqCst) {
-            self.0.release.notified().await;
-        }
-        if self.0.declines.load(SeqCst) {
-            return Outcome::Declined(Rejection::verification("the token was revoked"));
-        }
-        self.0.moved.fetch_add(1, SeqCst);
-        if self.0.silent.load(SeqCst) { Outcome::Unknown } else { Outcome::settled("ref-token") }
-    }
-
-    async fn lookup(&self, _: &IdempotencyKey, _: &String) -> Outcome {
-        if self.0.silent.load(SeqCst) { Outcome::Unknown } else { Outcome::settled("ref-token") }
-    }
-}
-
-fn request(bank: &Bank, terms: &ChargeTerms) -> Result<ChargeRequest, NoQuote> {
-    if bank.closed.load(SeqCst) {
-        return Err(Fault::unavailable("the bank at http://10.0.0.7 is closed").into());
-    }
-    let amount = Amount::parse(&terms.amount);
-    Ok(ChargeRequest {
-        amount: amount.map_err(|e| Fault::new("reading terms").caused_by(e))?,
-        currency: "pts".into(),
-        recipient: None,
-        description: terms.description.clone(),
-        external_id: None,
-    })
-}
-
-/// A rail that settles: whatever starts with `good` pays.
-impl Rail<Charge> for TokenRail {
-    const METHOD: &'static str = "token";
-    type Details = Nothing;
-    type Payload = Token;
-    type Settler = Self;
-
-    async fn quote(&self, terms: &ChargeTerms) -> Result<Quote<Charge, Nothing>, NoQuote> {
-        Ok(Quote::new(request(&self.0, terms)?, Nothing {}))
-    }
-
-    async fn verify(
-        &self,
-        _: &Presented<'_>,
-        _: &Ask<Charge, Nothing>,
-        payload: Token,
-    ) -> Result<Plan<Once, String>, Refusal> {
-        match payload.token.as_str() {
-            "fault" => Err(Fault::new("asking the bank at http://10.0.0.7").into()),
-            "torn" => Err(Rejection::rail("torn-token", "the token is torn").into()),
-            token if token.starts_with("good") => {
-                Ok(Plan::settle(ProofKey::of("token", token), token.to_owned()))
-            }
-            _ => Err(Rejection::verification("the token is no good").into()),
-        }
-    }
-
-    fn settler(&self) -> &Self {
-        self
-    }
-}
-
-pub struct PrepaidRail(Arc<Bank>);
-
-/// A rail whose proof is the payment.
-impl Rail<Charge> for PrepaidRail {
-    const METHOD: &'static str = "prepaid";
-    type Details = Nothing;
-    type Payload = Token;
-    type Settler = NoSettler;
-
-    async fn quote(&self, terms: &ChargeTerms) -> Result<Quote<Charge, Nothing>, NoQuote> {
-        Ok(Quote::new(request(&self.0, terms)?, Nothing {}))
-    }
-
-    async fn verify(
-        &self,
-        _: &Presented<'_>,
-        _: &Ask<Charge, Nothing>,
-        payload: Token,
-    ) -> Result<Plan<Once, Never>, Refusal> {
-        Ok(Plan::paid(ProofKey::of("prepaid", &payload.token), "ref-prepaid"))
-    }
-
-    fn settler(&self) -> &NoSettler {
-        &NoSettler
-    }
-}
-
-/// Pays on either rail with a fresh token; the prepaid one moves money while paying.
-pub struct Minter<const PREPAID: bool>(pub Arc<Bank>);
-
-macro_rules! minter {
-    ($prepaid:literal, $method:literal) => {
-        impl Wallet<Charge> for Minter<$prepaid> {
-            const METHOD: &'static str = $method;
-            type Details = Nothing;
-            type Payload = Token;
-
-            fn price(&self, _: &Paying<'_>, ask: &Ask<Charge, Nothing>) -> Result<Cost, PayError> {
-                let (amount, currency) = (ask.request.amount, ask.request.currency.clone());
-                Ok(Cost { amount, currency, recipient: None })
-            }
-
-            async fn pay(
-                &self,
-                _: &Paying<'_>,
-                _: Ask<Charge, Nothing>,
-                _: Approved,
-            ) -> Result<Paid<Token>, PayError> {
-                let n = self.0.minted.fetch_add(1, SeqCst);
-                self.0.moved.fetch_add(usize::from($prepaid), SeqCst);
-                Ok(Paid::new(Token { token: format!("good-{n}") }).by("did:example:payer"))
-            }
-        }
-    };
-}
-minter!(false, "token");
-minter!(true, "prepaid");
 
 /// A memory store that can be made to fail.
 pub struct Flaky {
@@ -239,12 +91,24 @@ pub struct Shop {
     pub address: SocketAddr,
 }
 
-async fn joke(State(desk): State<Arc<Desk>>, payment: Payment, headers: HeaderMap, body: String) -> Response {
+async fn joke(
+    State(desk): State<Arc<Desk>>,
+    payment: Payment,
+    headers: HeaderMap,
+    body: String,
+) -> Response {
     desk.calls.fetch_add(1, SeqCst);
     desk.seen.lock().unwrap().push(headers);
     let status = StatusCode::from_u16(desk.status.load(SeqCst)).unwrap_or(StatusCode::OK);
     let text = format!("{}|{}", payment.receipt.method, body);
-    (status, [("cache-control", "public, max-age=60"), ("payment-receipt", "forged")], text)
+    (
+        status,
+        [
+            ("cache-control", "public, max-age=60"),
+            ("payment-receipt", "forged"),
+        ],
+        text,
+    )
         .into_response()
 }
 
@@ -253,15 +117,27 @@ impl Shop {
         let bank = Arc::new(Bank::default());
         let now = Arc::new(AtomicI64::new(Timestamp::now().unix_millis()));
         let (clock, down) = (now.clone(), Arc::new(AtomicBool::new(false)));
-        let store = Flaky { inner: MemoryStore::new(), down: down.clone() };
-        let engine = engine(REALM, Arc::new(store), Clock::from_fn(move || clock.load(SeqCst)));
+        let store = Flaky {
+            inner: MemoryStore::new(),
+            down: down.clone(),
+        };
+        let engine = engine(
+            REALM,
+            Arc::new(store),
+            Clock::from_fn(move || clock.load(SeqCst)),
+        );
         let methods: Vec<Arc<dyn farebox_core::Method>> = vec![
             Arc::new(Typed::<_, Charge>::new(TokenRail(bank.clone()))),
             Arc::new(Typed::<_, Charge>::new(PrepaidRail(bank.clone()))),
         ];
         let desk = Arc::new(Desk::default());
         let mut shop = Self {
-            bank, desk, now, down, engine, methods,
+            bank,
+            desk,
+            now,
+            down,
+            engine,
+            methods,
             address: SocketAddr::from(([127, 0, 0, 1], 0)),
         };
         let router = shop.router();
@@ -283,9 +159,10 @@ impl Shop {
     }
 
     pub fn gate_of(&self, engine: &Engine, route: &str) -> Gate {
-        let offers = self.methods.iter().map(|method| {
-            Offer::new::<Charge>(method.clone(), ChargeTerms::amount("5")).unwrap()
-        });
+        let offers = self
+            .methods
+            .iter()
+            .map(|method| Offer::new::<Charge>(method.clone(), ChargeTerms::amount("5")).unwrap());
         engine.gate(route, compose(offers).unwrap()).unwrap()
     }
 
@@ -338,9 +215,11 @@ impl Shop {
 pub fn engine(realm: &str, store: Arc<dyn Store>, clock: Clock) -> Engine {
     let secrets = SecretRing::new(["0123456789abcdef0123456789abcdef".to_owned().into()]).unwrap();
     let builder = Engine::builder(realm, secrets, store).clock(clock);
-    builder.settle_deadline(Duration::from_millis(300)).build().unwrap()
+    builder
+        .settle_deadline(Duration::from_millis(300))
+        .build()
+        .unwrap()
 }
-
 
 pub async fn serve(router: Router) -> SocketAddr {
     let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
@@ -351,7 +230,11 @@ pub async fn serve(router: Router) -> SocketAddr {
 
 pub fn pay(challenge: &Challenge, token: &str) -> Credential {
     let payload = Payload::from_value(&json!({ "token": token })).unwrap();
-    Credential { challenge: challenge.clone(), payload, source: None }
+    Credential {
+        challenge: challenge.clone(),
+        payload,
+        source: None,
+    }
 }
 
 /// A response, checked for what holds of every response of a paid route.
@@ -366,21 +249,39 @@ impl Answer {
     pub async fn of(request: reqwest::RequestBuilder) -> Self {
         let response = request.send().await.unwrap();
         let (status, headers) = (response.status().as_u16(), response.headers().clone());
-        Self { status, headers, body: response.text().await.unwrap() }.checked()
+        Self {
+            status,
+            headers,
+            body: response.text().await.unwrap(),
+        }
+        .checked()
     }
 
     pub async fn of_response(response: Response) -> Self {
         let (parts, body) = response.into_parts();
         let body = axum::body::to_bytes(body, usize::MAX).await.unwrap();
         let body = String::from_utf8(body.to_vec()).unwrap();
-        Self { status: parts.status.as_u16(), headers: parts.headers, body }.checked()
+        Self {
+            status: parts.status.as_u16(),
+            headers: parts.headers,
+            body,
+        }
+        .checked()
     }
 
     fn checked(self) -> Self {
         let challenges = self.headers.get_all("www-authenticate").iter().count();
-        assert_eq!(challenges > 0, self.status == 402, "challenges on 402 and nowhere else: {self:?}");
+        assert_eq!(
+            challenges > 0,
+            self.status == 402,
+            "challenges on 402 and nowhere else: {self:?}"
+        );
         let receipt = self.headers.contains_key("payment-receipt");
-        assert_eq!(receipt, (200..300).contains(&self.status), "receipts on 2xx only: {self:?}");
+        assert_eq!(
+            receipt,
+            (200..300).contains(&self.status),
+            "receipts on 2xx only: {self:?}"
+        );
         if let Some(problem) = self.problem() {
             assert_eq!(problem.status, self.status);
             assert_eq!(self.header("cache-control"), "no-store");
@@ -393,7 +294,9 @@ impl Answer {
     }
 
     pub fn header(&self, name: &str) -> &str {
-        self.headers.get(name).map_or("", |value| value.to_str().unwrap())
+        self.headers
+            .get(name)
+            .map_or("", |value| value.to_str().unwrap())
     }
 
     pub fn problem(&self) -> Option<ProblemDetails> {
@@ -404,16 +307,24 @@ impl Answer {
     /// The last part of the problem type.
     pub fn kind(&self) -> String {
         let problem = self.problem().unwrap();
-        problem.problem_type.trim_start_matches("https://paymentauth.org/problems/").to_owned()
+        problem
+            .problem_type
+            .trim_start_matches("https://paymentauth.org/problems/")
+            .to_owned()
     }
 
     pub fn challenges(&self) -> Vec<Challenge> {
         let lines = self.headers.get_all("www-authenticate").iter();
-        lines.map(|line| Challenge::parse_one(line.to_str().unwrap()).unwrap()).collect()
+        lines
+            .map(|line| Challenge::parse_one(line.to_str().unwrap()).unwrap())
+            .collect()
     }
 
     pub fn challenge(&self, rail: &str) -> Challenge {
-        self.challenges().into_iter().find(|c| c.method == rail).unwrap()
+        self.challenges()
+            .into_iter()
+            .find(|c| c.method == rail)
+            .unwrap()
     }
 
     pub fn receipt(&self) -> Receipt {
