@@ -39,6 +39,10 @@ const SHORTEST: u64 = 5;
 /// slot), and some servers simulate on nodes that price a batch of calls as a contract creation.
 const LEAST_GAS: u64 = 1_000_000;
 
+/// The dearest gas to pay for, attodollars (1e-18 USD): a budget does not see the fee, and a node
+/// could name any. A transfer then costs a few cents at most.
+const DEAREST_GAS: u128 = 100_000_000_000;
+
 /// Pays `tempo/charge`: a transfer in pull mode, or a proof where the amount is zero.
 #[derive(Clone)]
 pub struct TempoWallet {
@@ -193,6 +197,12 @@ impl TempoWallet {
         let simulation = request(transfer.from, &tx, false);
         let (gas, price) = tokio::join!(self.chain.estimate(&simulation), self.chain.gas_price());
         let (gas, price) = (gas.map_err(not_paid)?, price.map_err(not_paid)?);
+        if price > DEAREST_GAS {
+            let why = format!("gas costs {price} attodollars; this wallet pays {DEAREST_GAS}");
+            return Err(PayError::NotPaid(
+                Fault::new("the network fee is too high").caused_by(why),
+            ));
+        }
         // Room for state that changes until inclusion, and for a base fee that rises meanwhile.
         tx.gas_limit = gas.saturating_add(gas / 5).max(LEAST_GAS);
         tx.max_fee_per_gas = price.saturating_mul(2);

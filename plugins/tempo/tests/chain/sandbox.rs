@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use alloy::primitives::U256;
-use farebox_core::{Outcome, Refusal};
+use farebox_core::{Outcome, PayError, Refusal};
 use farebox_sandbox_tempo::{Chain, ChainConfig, Fault};
 
 use crate::{
@@ -183,4 +183,19 @@ async fn the_chain_id_is_compared_at_the_start() {
     assert!(fault.to_string().contains("4217"), "{fault}");
     drop(chain);
     net.rail.connect().await.unwrap();
+}
+
+/// Protects: the fee, which no budget sees.
+#[tokio::test]
+async fn a_wallet_does_not_pay_any_fee() {
+    let config = ChainConfig {
+        base_fee: 1_000_000_000_000,
+        ..ChainConfig::default()
+    };
+    let chain = Chain::start(config).await.unwrap();
+    let net = Net::at(&chain.url());
+    match net.pay(net.challenge("0.01").await, RICH).await {
+        Err(PayError::NotPaid(fault)) => assert!(fault.to_string().contains("fee is too high")),
+        other => panic!("{:?}", other.map(|_| ())),
+    }
 }
