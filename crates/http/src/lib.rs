@@ -1,8 +1,8 @@
 //! MPP over HTTP.
 //!
-//! On the server, [`PaymentLayer`](server::PaymentLayer) puts a price on any `tower` service and
-//! hands its handlers a [`Payment`](server::Payment); `axum` adds the extractor. On the client,
-//! [`PayExt`](client::PayExt) pays for one `reqwest` request, and `PayMiddleware` for every
+//! On the server, [`PaymentLayer`] puts a price on any `tower` service and
+//! hands its handlers a [`Payment`]; `axum` adds the extractor. On the client,
+//! [`PayExt`] pays for one `reqwest` request, and `PayMiddleware` for every
 //! request of a `reqwest-middleware` client.
 //!
 //! | feature | gives |
