@@ -51,32 +51,58 @@ pub(crate) struct Elements<'a> {
     at: usize,
 }
 
-const fn is_tchar(b: u8) -> bool {
-    b.is_ascii_alphanumeric()
-        || matches!(
-            b,
-            b'!' | b'#'
-                | b'$'
-                | b'%'
-                | b'&'
-                | b'\''
-                | b'*'
-                | b'+'
-                | b'-'
-                | b'.'
-                | b'^'
-                | b'_'
-                | b'`'
-                | b'|'
-                | b'~'
-        )
+/// What each byte may be part of, as bits: scanning headers is most of what
+/// reading one costs.
+const CLASSES: [u8; 256] = {
+    let mut classes = [0; 256];
+    let mut i = 0;
+    while i < 128 {
+        let b = i as u8;
+        let name = b.is_ascii_alphanumeric();
+        if name || in_set(b, b"!#$%&'*+-.^_`|~") {
+            classes[i] |= TCHAR;
+        }
+        if name || in_set(b, b"-._~+/") {
+            classes[i] |= TOKEN68;
+        }
+        if in_set(b, b"\"\\") {
+            classes[i] |= QUOTE_STOP;
+        } else if b == b' ' || b.is_ascii_graphic() {
+            classes[i] |= PRINTABLE;
+        } else if b != b'\t' {
+            classes[i] |= QUOTE_STOP;
+        }
+        i += 1;
+    }
+    classes
+};
+const TCHAR: u8 = 1;
+const TOKEN68: u8 = 2;
+/// Ends plain text within quotes: a quote, a backslash or a control character.
+const QUOTE_STOP: u8 = 4;
+/// Is written within quotes as it is.
+const PRINTABLE: u8 = 8;
+
+const fn in_set(b: u8, set: &[u8]) -> bool {
+    let mut i = 0;
+    while i < set.len() {
+        if set[i] == b {
+            return true;
+        }
+        i += 1;
+    }
+    false
 }
 
-const fn is_token68(b: u8) -> bool {
-    b.is_ascii_alphanumeric() || matches!(b, b'-' | b'.' | b'_' | b'~' | b'+' | b'/')
+fn is(b: u8, class: u8) -> bool {
+    CLASSES[usize::from(b)] & class != 0
 }
 
-const fn is_space(b: u8) -> bool {
+fn is_tchar(b: u8) -> bool {
+    is(b, TCHAR)
+}
+
+fn is_space(b: u8) -> bool {
     matches!(b, b' ' | b'\t')
 }
 
@@ -119,9 +145,8 @@ impl<'a> Elements<'a> {
     }
 
     fn skip(&mut self, class: impl Fn(u8) -> bool) {
-        while self.peek().is_some_and(&class) {
-            self.at += 1;
-        }
+        let rest = self.bytes.get(self.at..).unwrap_or_default();
+        self.at += rest.iter().take_while(|&&b| class(b)).count();
     }
 
     fn take(&mut self, class: impl Fn(u8) -> bool) -> &'a str {
@@ -176,7 +201,7 @@ impl<'a> Elements<'a> {
     /// nothing else is read as a parameter with an empty value.
     fn token68(&mut self) -> Result<Option<&'a str>, ParseError> {
         let start = self.at;
-        self.skip(is_token68);
+        self.skip(|b| is(b, TOKEN68));
         let body_end = self.at;
         self.skip(|b| b == b'=');
         let (token, padding) = (start..self.at, self.at - body_end);
@@ -211,8 +236,7 @@ impl<'a> Elements<'a> {
         let mut start = self.at;
         let mut decoded: Option<String> = None;
         loop {
-            let stop = |b: u8| b == b'"' || b == b'\\' || (b.is_ascii_control() && b != b'\t');
-            self.skip(|b| !stop(b));
+            self.skip(|b| !is(b, QUOTE_STOP));
             let plain = self.text.get(start..self.at).unwrap_or_default();
             match self.peek() {
                 None => return Err(UNTERMINATED),
@@ -308,8 +332,7 @@ pub(crate) fn push_param(header: &mut String, name: &str, value: &str) {
     header.push(' ');
     header.push_str(name);
     header.push_str("=\"");
-    let plain = |b: u8| matches!(b, b' '..=b'~') && !matches!(b, b'"' | b'\\');
-    if value.bytes().all(plain) {
+    if value.bytes().all(|b| is(b, PRINTABLE)) {
         header.push_str(value);
         header.push('"');
         return;

@@ -163,7 +163,7 @@ impl Challenge {
 }
 
 fn check_text(field: &'static str, text: &str) -> Result<(), ParseError> {
-    if text.contains(['\r', '\n']) {
+    if text.bytes().any(|b| matches!(b, b'\r' | b'\n')) {
         return Err(ParseError::invalid(field, "must not contain a line break"));
     }
     Ok(())

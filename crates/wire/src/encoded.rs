@@ -32,9 +32,8 @@ const STANDARD_ANY: GeneralPurpose = GeneralPurpose::new(&alphabet::STANDARD, LE
 
 /// Decodes either alphabet, with or without padding: peers differ.
 pub(crate) fn decode_base64(text: &str) -> Option<Vec<u8>> {
-    let standard = text.bytes().any(|b| matches!(b, b'+' | b'/'));
-    let engine = if standard { STANDARD_ANY } else { URL_SAFE_ANY };
-    engine.decode(text).ok()
+    let url_safe = URL_SAFE_ANY.decode(text);
+    url_safe.or_else(|_| STANDARD_ANY.decode(text)).ok()
 }
 
 /// RFC 4648 §5 without padding, the form this crate writes.
@@ -62,7 +61,7 @@ impl Encoded {
             return Err(EncodeError::NotAnObject);
         }
         // Canonical text spells a member's name in one way only.
-        if json.contains(RAW_MEMBER) {
+        if json.contains('$') && json.contains(RAW_MEMBER) {
             return Err(EncodeError::Json(RESERVED.to_owned()));
         }
         let text = encode_base64(json.as_bytes());

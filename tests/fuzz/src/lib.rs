@@ -1,9 +1,12 @@
 //! What several targets need: ways to get bytes to a parser, structured input, and naive models.
 
+use std::collections::HashSet;
+
 use arbitrary::Arbitrary;
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use farebox_wire::{BodyDigest, Challenge, CredentialHeader, Encoded, Timestamp};
+use serde::{Serialize, Serializer};
 use serde_json::{Map, Value};
 
 pub mod model;
@@ -54,6 +57,32 @@ impl From<Leaf> for Value {
             Leaf::Integer(value) => value.into(),
             Leaf::Text(value) => value.into(),
             Leaf::Texts(values) => values.into(),
+        }
+    }
+}
+
+/// A JSON value whose objects serialise in the order given.
+#[derive(Arbitrary, Clone, Debug)]
+pub enum Tree {
+    Leaf(Leaf),
+    Float(f64),
+    Items(Vec<Tree>),
+    Members(Vec<(String, Tree)>),
+}
+
+impl Serialize for Tree {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        match self {
+            Self::Leaf(leaf) => Value::from(leaf.clone()).serialize(serializer),
+            // JSON has no infinities, and what is not a number is nothing.
+            Self::Float(number) if number.is_finite() => serializer.serialize_f64(*number),
+            Self::Float(_) => serializer.serialize_unit(),
+            Self::Items(items) => serializer.collect_seq(items),
+            Self::Members(members) => {
+                let mut seen = HashSet::new();
+                let new = members.iter().filter(|(name, _)| seen.insert(name));
+                serializer.collect_map(new.map(|(name, value)| (name, value)))
+            }
         }
     }
 }

@@ -1,0 +1,85 @@
+//! The same work in Farebox and in the crate `mpp`, in one process.
+//!
+//! Rounds alternate between the two, so that whatever else the machine does falls on both; the
+//! ratio is that of the medians. Run it with `cargo run --release`, optionally with the number of
+//! rounds and a part of the names of the comparisons to run.
+
+mod codec;
+mod served;
+
+use std::time::Duration;
+
+/// One side of a comparison: does the work so many times and says how long it took, without what
+/// it had to prepare.
+type Work = Box<dyn FnMut(usize) -> Duration>;
+
+struct Comparison {
+    name: &'static str,
+    ours: Work,
+    theirs: Work,
+    /// The ratio this project wants, where it has set one.
+    target: Option<f64>,
+}
+
+/// Shorter than the scheduler's slice, so that most rounds run undisturbed.
+const ROUND: Duration = Duration::from_millis(1);
+
+fn main() {
+    let mut args = std::env::args().skip(1);
+    let rounds = args.next().map_or(Ok(301), |text| text.parse());
+    let rounds: usize = rounds.expect("the number of rounds");
+    let part = args.next().unwrap_or_default();
+    println!(
+        "{:<26}{:>14}{:>14}{:>9}{:>9}",
+        "", "farebox", "mpp", "ratio", "target"
+    );
+    let mut missed = 0;
+    let all = codec::all().into_iter().chain(served::all());
+    for comparison in all.filter(|comparison| comparison.name.contains(&part)) {
+        let Comparison {
+            name,
+            mut ours,
+            mut theirs,
+            target,
+        } = comparison;
+        let [ours, theirs] = medians(rounds, &mut ours, &mut theirs);
+        let ratio = theirs / ours;
+        let wanted = target.map_or(String::new(), |target| format!("{target:.1}"));
+        missed += usize::from(target.is_some_and(|target| ratio < target));
+        println!(
+            "{name:<26}{:>11.0} ns{:>11.0} ns{ratio:>8.2}x{wanted:>8}",
+            ours, theirs
+        );
+    }
+    println!("\nmedians of {rounds} rounds; {missed} below target");
+}
+
+/// Nanoseconds a piece of work.
+fn medians(rounds: usize, ours: &mut Work, theirs: &mut Work) -> [f64; 2] {
+    let sides = [ours, theirs];
+    let mut times = [Vec::new(), Vec::new()];
+    let counts = [calibrate(sides[0]), calibrate(sides[1])];
+    for round in 0..rounds {
+        // Whoever comes second finds warmer or cooler caches, so they take turns.
+        for side in [round % 2, 1 - round % 2] {
+            let took = sides[side](counts[side]);
+            times[side].push(took.as_nanos() as f64 / counts[side] as f64);
+        }
+    }
+    times.map(|mut times| {
+        times.sort_by(f64::total_cmp);
+        times[times.len() / 2]
+    })
+}
+
+/// How often the work fits into a round.
+fn calibrate(work: &mut Work) -> usize {
+    let mut count = 1;
+    loop {
+        let took = work(count);
+        if took >= ROUND {
+            return count;
+        }
+        count *= 2;
+    }
+}
