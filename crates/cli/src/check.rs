@@ -30,7 +30,9 @@ pub(crate) async fn lines(config: &Config) -> Result<Vec<String>, Failure> {
         for offer in route.gate.offers().iter() {
             let name = offer.method().name();
             let scope = route.gate.route();
-            let terms = offer.terms(PricingContext::new(scope, &route.path, None)).await;
+            let terms = offer
+                .terms(PricingContext::new(scope, &route.path, None))
+                .await;
             let terms = terms.map_err(Failure::general)?;
             let price = [&terms["amount"], &terms["currency"]].map(|v| v.as_str().unwrap_or(""));
             let line = format!("{scope}  {name}  {}  {answer}", price.join(" ").trim_end());
@@ -42,7 +44,12 @@ pub(crate) async fn lines(config: &Config) -> Result<Vec<String>, Failure> {
 
 pub(crate) async fn run(path: &Path) -> Result<(), Failure> {
     let config = read(path)?;
-    println!("{} holds: {}, realm {}", path.display(), config.listen, config.server.engine().realm());
+    println!(
+        "{} holds: {}, realm {}",
+        path.display(),
+        config.listen,
+        config.server.engine().realm()
+    );
     for line in lines(&config).await? {
         println!("{line}");
     }

@@ -45,7 +45,9 @@ impl Line {
     }
 
     fn reference(&self) -> &str {
-        self.receipt.as_ref().map_or("", |receipt| &receipt.reference)
+        self.receipt
+            .as_ref()
+            .map_or("", |receipt| &receipt.reference)
     }
 }
 
@@ -92,7 +94,9 @@ pub(crate) async fn run(as_json: bool) -> Result<(), Failure> {
     }
     drop(sandboxes);
     if failed || lines.is_empty() {
-        return Err(Failure::general("not every rail was paid once and only once"));
+        return Err(Failure::general(
+            "not every rail was paid once and only once",
+        ));
     }
     Ok(())
 }
@@ -102,11 +106,16 @@ async fn serve(sandboxes: &Sandboxes) -> Result<u16, Failure> {
     let invalid = |invalid| Failure::invalid("the demo", &invalid);
     let builder = Server::builder(HOST).secret(secret()?).store("memory:");
     let rails = sandboxes.rails().into_iter();
-    let server = rails.fold(builder, |builder, (rail, config)| builder.rail(rail, config));
+    let server = rails.fold(builder, |builder, (rail, config)| {
+        builder.rail(rail, config)
+    });
     let server = server.build().map_err(invalid)?;
     server.connect().await.map_err(Failure::general)?;
     let paid = server.paid("GET /joke", offers()).map_err(invalid)?;
-    let app = Router::new().route("/joke", get(|| async { "a joke worth its price\n" }).layer(paid));
+    let app = Router::new().route(
+        "/joke",
+        get(|| async { "a joke worth its price\n" }).layer(paid),
+    );
     let listener = TcpListener::bind((HOST, 0)).await?;
     let port = listener.local_addr()?.port();
     tokio::spawn(async move { axum::serve(listener, app).await });
@@ -124,29 +133,53 @@ async fn pay(
     let url = format!("http://{HOST}:{port}/joke");
     let asked = client.get(&url).send().await.map_err(Failure::general)?;
     if asked.status() != StatusCode::PAYMENT_REQUIRED {
-        return Err(Failure::general(format!("no payment was asked for: {}", asked.status())));
+        return Err(Failure::general(format!(
+            "no payment was asked for: {}",
+            asked.status()
+        )));
     }
     let found = challenges(asked.headers());
     let purse = wallets
         .iter()
         .filter(|(name, _)| *name == rail)
-        .fold(Purse::new(budget(&found, &[])?), |purse, (_, payer)| purse.payer(payer.clone()));
+        .fold(Purse::new(budget(&found, &[])?), |purse, (_, payer)| {
+            purse.payer(payer.clone())
+        });
     let origin = Origin::new("http", HOST, port);
     let payment = purse.pay(&found, &origin).await.map_err(Failure::general)?;
     let credential = payment.credential().to_header().map_err(Failure::general)?;
-    let paid = client.get(&url).present(payment, PayOptions::default()).await;
+    let paid = client
+        .get(&url)
+        .present(payment, PayOptions::default())
+        .await;
     let paid = paid.map_err(Failure::general)?;
     let (status, receipt) = (paid.status(), paid.receipt());
     let ms = started.elapsed().as_millis();
-    let replay = client.get(&url).header(header::AUTHORIZATION, credential).send().await;
+    let replay = client
+        .get(&url)
+        .header(header::AUTHORIZATION, credential)
+        .send()
+        .await;
     let replay = replay.map_err(Failure::general)?.status();
-    Ok(Line { offer: rail, status, receipt, replay, ms })
+    Ok(Line {
+        offer: rail,
+        status,
+        receipt,
+        replay,
+        ms,
+    })
 }
 
 fn table(lines: &[Line]) -> Table {
     let mut table = Table::new();
     table.load_style(presets::UTF8_FULL_CONDENSED);
-    table.set_header(["offer", "status", "receipt's reference", "same credential again", "ms"]);
+    table.set_header([
+        "offer",
+        "status",
+        "receipt's reference",
+        "same credential again",
+        "ms",
+    ]);
     for line in lines {
         table.add_row([
             line.offer.to_owned(),

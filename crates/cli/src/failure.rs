@@ -16,7 +16,10 @@ pub(crate) const USAGE: u8 = 2;
 
 impl Failure {
     pub(crate) fn new(code: u8, message: impl Into<String>) -> Self {
-        Self { code, message: message.into() }
+        Self {
+            code,
+            message: message.into(),
+        }
     }
 
     /// Something outside went wrong.
@@ -36,7 +39,10 @@ impl Failure {
             n => format!("{n} problems"),
         };
         let list = invalid.to_string().replace('\n', "\n  ");
-        Self::new(USAGE, format!("{count} in {what}; nothing was started\n  {list}"))
+        Self::new(
+            USAGE,
+            format!("{count} in {what}; nothing was started\n  {list}"),
+        )
     }
 }
 
@@ -48,6 +54,12 @@ impl From<std::io::Error> for Failure {
 
 /// What a server said, without control characters: it does not get to move the terminal's cursor.
 pub(crate) fn printable(text: &str) -> String {
-    let replace = |c: char| if c.is_control() && c != '\n' { '\u{fffd}' } else { c };
+    let replace = |c: char| {
+        if c.is_control() && c != '\n' {
+            '\u{fffd}'
+        } else {
+            c
+        }
+    };
     text.chars().map(replace).collect()
 }

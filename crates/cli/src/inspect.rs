@@ -14,12 +14,19 @@ const NOTHING_ASKED: u8 = 3;
 
 pub(crate) async fn run(args: Inspect) -> Result<(), Failure> {
     let request = Prepared::new(&args.request)?;
-    let response = request.on(&client()?).send().await.map_err(Failure::general)?;
+    let response = request
+        .on(&client()?)
+        .send()
+        .await
+        .map_err(Failure::general)?;
     let status = response.status();
     let found = challenges(response.headers());
     if args.json {
         let challenges: Vec<Value> = found.iter().map(describe).collect();
-        println!("{}", json!({ "status": status.as_u16(), "challenges": challenges }));
+        println!(
+            "{}",
+            json!({ "status": status.as_u16(), "challenges": challenges })
+        );
     } else {
         println!("{} {} answers {status}", request.method(), request.url());
         for challenge in &found {
@@ -48,7 +55,9 @@ fn describe(challenge: &Challenge) -> Value {
 
 fn print_challenge(challenge: &Challenge) {
     println!("\n{}{}", challenge.offer(), price(challenge));
-    let Value::Object(members) = describe(challenge) else { return };
+    let Value::Object(members) = describe(challenge) else {
+        return;
+    };
     for (key, value) in members {
         match value {
             Value::Null => {}
@@ -67,7 +76,9 @@ fn print_challenge(challenge: &Challenge) {
 /// `, 0.01 usd`, where the number of decimals is known.
 fn price(challenge: &Challenge) -> String {
     let request = challenge.request.value();
-    let amount = request["amount"].as_str().and_then(|text| farebox::Amount::parse(text).ok());
+    let amount = request["amount"]
+        .as_str()
+        .and_then(|text| farebox::Amount::parse(text).ok());
     let currency = request["currency"].as_str();
     match (amount, currency, currency.and_then(decimals)) {
         (Some(amount), Some(currency), Some(decimals)) => {

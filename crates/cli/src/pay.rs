@@ -26,7 +26,10 @@ const UNKNOWN: u8 = 6;
 pub(crate) async fn run(args: Pay) -> Result<(), Failure> {
     match pay(&args).await {
         Err(failure) if args.json => {
-            println!("{}", json!({ "error": failure.message, "code": failure.code }));
+            println!(
+                "{}",
+                json!({ "error": failure.message, "code": failure.code })
+            );
             Err(Failure::new(failure.code, ""))
         }
         done => done,
@@ -42,7 +45,9 @@ impl Spent {
         let mut spent: Vec<(String, farebox::Amount)> = Vec::new();
         for challenge in challenges {
             let request = challenge.request.value();
-            let Some(currency) = request["currency"].as_str() else { continue };
+            let Some(currency) = request["currency"].as_str() else {
+                continue;
+            };
             let amount = purse.budget().spent(currency);
             if !amount.is_zero() && spent.iter().all(|(known, _)| known != currency) {
                 spent.push((currency.to_owned(), amount));
@@ -59,15 +64,21 @@ impl Spent {
     }
 
     fn lines(&self) -> impl Iterator<Item = String> + '_ {
-        self.0.iter().map(|(currency, amount)| match decimals(currency) {
-            Some(decimals) => format!("{} {currency}", amount.to_decimal(decimals)),
-            None => format!("{amount} base units of {currency}"),
-        })
+        self.0
+            .iter()
+            .map(|(currency, amount)| match decimals(currency) {
+                Some(decimals) => format!("{} {currency}", amount.to_decimal(decimals)),
+                None => format!("{amount} base units of {currency}"),
+            })
     }
 }
 
 async fn pay(args: &Pay) -> Result<(), Failure> {
-    let max = args.max.iter().map(|text| Max::parse(text)).collect::<Result<Vec<_>, _>>()?;
+    let max = args
+        .max
+        .iter()
+        .map(|text| Max::parse(text))
+        .collect::<Result<Vec<_>, _>>()?;
     let request = Prepared::new(&args.request)?;
     let wallets = wallets(args.wallet.as_deref(), args.rail.as_deref())?;
     let client = client()?;
@@ -84,7 +95,11 @@ async fn pay(args: &Pay) -> Result<(), Failure> {
     }
     drop(asked);
     for challenge in &found {
-        note(format!("asked for {}: {}", challenge.offer(), challenge.request.json()));
+        note(format!(
+            "asked for {}: {}",
+            challenge.offer(),
+            challenge.request.json()
+        ));
     }
     if wallets.is_empty() {
         let offers: Vec<String> = found.iter().map(|c| c.offer().to_string()).collect();
@@ -98,7 +113,9 @@ async fn pay(args: &Pay) -> Result<(), Failure> {
     }
     let purse = wallets
         .iter()
-        .fold(Purse::new(budget(&found, &max)?), |purse, (_, payer)| purse.payer(payer.clone()));
+        .fold(Purse::new(budget(&found, &max)?), |purse, (_, payer)| {
+            purse.payer(payer.clone())
+        });
     let options = PayOptions::default().client_follows_no_redirects();
     let response = request.on(&client).pay_with(&purse, options).await;
     let spent = Spent::of(&purse, &found);
@@ -132,7 +149,10 @@ async fn finish(args: &Pay, mut response: Response, spent: &Spent) -> Result<(),
     if args.include || args.verbose {
         eprintln!("{:?} {status}", response.version());
         for (name, value) in response.headers() {
-            eprintln!("{name}: {}", printable(&String::from_utf8_lossy(value.as_bytes())));
+            eprintln!(
+                "{name}: {}",
+                printable(&String::from_utf8_lossy(value.as_bytes()))
+            );
         }
         eprintln!();
     }
@@ -165,8 +185,16 @@ async fn finish(args: &Pay, mut response: Response, spent: &Spent) -> Result<(),
     if status.is_success() || status.is_redirection() {
         return Ok(());
     }
-    let message = if args.json { String::new() } else { format!("the server answered {status}") };
-    let code = if spent.0.is_empty() { NOT_SERVED } else { PAID_NOT_SERVED };
+    let message = if args.json {
+        String::new()
+    } else {
+        format!("the server answered {status}")
+    };
+    let code = if spent.0.is_empty() {
+        NOT_SERVED
+    } else {
+        PAID_NOT_SERVED
+    };
     // With --json the object above is all there is to say.
     Err(Failure::new(code, message))
 }

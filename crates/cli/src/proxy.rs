@@ -2,7 +2,11 @@
 
 use std::time::Duration;
 
-use axum::{body::Body, extract::Request, response::{IntoResponse as _, Response}};
+use axum::{
+    body::Body,
+    extract::Request,
+    response::{IntoResponse as _, Response},
+};
 use http::{HeaderMap, HeaderName, HeaderValue, StatusCode, header};
 use reqwest::{Client, Url, redirect::Policy};
 
@@ -44,8 +48,9 @@ impl Upstream {
     }
 
     pub(crate) fn new(client: Client, base: &str) -> Result<Self, Failure> {
-        let base = Url::parse(base)
-            .map_err(|error| Failure::usage(format!("an upstream's URL cannot be used: {error}")))?;
+        let base = Url::parse(base).map_err(|error| {
+            Failure::usage(format!("an upstream's URL cannot be used: {error}"))
+        })?;
         Ok(Self { client, base })
     }
 
@@ -53,7 +58,10 @@ impl Upstream {
     pub(crate) async fn forward(&self, request: Request) -> Response {
         let (parts, body) = request.into_parts();
         let Some(url) = self.url(parts.uri.path(), parts.uri.query()) else {
-            return (StatusCode::BAD_REQUEST, "the path cannot be passed on as it is\n")
+            return (
+                StatusCode::BAD_REQUEST,
+                "the path cannot be passed on as it is\n",
+            )
                 .into_response();
         };
         let mut headers = parts.headers;
@@ -71,7 +79,10 @@ impl Upstream {
                 // Without the URL: it may hold a password.
                 let error = error.without_url();
                 tracing::warn!(%error, "the upstream did not answer");
-                (StatusCode::BAD_GATEWAY, "the server behind this one did not answer\n")
+                (
+                    StatusCode::BAD_GATEWAY,
+                    "the server behind this one did not answer\n",
+                )
                     .into_response()
             }
         }
@@ -115,8 +126,12 @@ fn end_to_end(headers: &mut HeaderMap) {
         headers.remove(name);
     }
     for name in [header::AUTHORIZATION, header::WWW_AUTHENTICATE] {
-        let kept: Vec<HeaderValue> =
-            headers.get_all(&name).iter().filter(|value| !is_payment(value)).cloned().collect();
+        let kept: Vec<HeaderValue> = headers
+            .get_all(&name)
+            .iter()
+            .filter(|value| !is_payment(value))
+            .cloned()
+            .collect();
         headers.remove(&name);
         for value in kept {
             headers.append(&name, value);
@@ -126,7 +141,11 @@ fn end_to_end(headers: &mut HeaderMap) {
 
 /// Whether a header's scheme is `Payment`.
 fn is_payment(value: &HeaderValue) -> bool {
-    let scheme = value.as_bytes().split(|byte| *byte == b' ').next().unwrap_or_default();
+    let scheme = value
+        .as_bytes()
+        .split(|byte| *byte == b' ')
+        .next()
+        .unwrap_or_default();
     scheme.eq_ignore_ascii_case(b"payment")
 }
 
@@ -148,7 +167,13 @@ mod tests {
         let below = upstream("http://127.0.0.1:9000/api/");
         let good = Some("http://127.0.0.1:9000/api/joke?a=b".to_owned());
         assert_eq!(joined(&below, "/joke"), good);
-        for path in ["/joke/../admin", "/joke/%2e%2e/admin", "/joke/./x", "/joke/..", "/a\\..\\b"] {
+        for path in [
+            "/joke/../admin",
+            "/joke/%2e%2e/admin",
+            "/joke/./x",
+            "/joke/..",
+            "/a\\..\\b",
+        ] {
             assert_eq!(joined(&plain, path), None, "{path}");
             assert_eq!(joined(&below, path), None, "{path}");
         }
@@ -172,7 +197,10 @@ mod tests {
             headers.append(name, HeaderValue::from_static(value));
         }
         end_to_end(&mut headers);
-        let mut left: Vec<_> = headers.iter().map(|(n, v)| (n.as_str(), v.as_bytes())).collect();
+        let mut left: Vec<_> = headers
+            .iter()
+            .map(|(n, v)| (n.as_str(), v.as_bytes()))
+            .collect();
         left.sort_unstable();
         let bearer = ("authorization", &b"Bearer token"[..]);
         assert_eq!(left, [bearer, ("content-type", b"text/plain")]);

@@ -58,7 +58,12 @@ impl Prepared {
             let form = HeaderValue::from_static("application/x-www-form-urlencoded");
             headers.insert(header::CONTENT_TYPE, form);
         }
-        Ok(Self { method, url, headers, body })
+        Ok(Self {
+            method,
+            url,
+            headers,
+            body,
+        })
     }
 
     pub(crate) fn method(&self) -> &Method {
@@ -107,7 +112,10 @@ pub(crate) fn wallets(file: Option<&Path>, rail: Option<&str>) -> Result<Wallets
     if let Some(path) = file {
         source = format!("{} and the environment", path.display());
         let text = std::fs::read_to_string(path).map_err(|error| {
-            Failure::usage(format!("cannot read the wallets {}: {error}", path.display()))
+            Failure::usage(format!(
+                "cannot read the wallets {}: {error}",
+                path.display()
+            ))
         })?;
         found = tables(&text).map_err(|invalid| Failure::invalid(path.display(), &invalid))?;
     }
@@ -154,7 +162,9 @@ impl Max {
                  0.05:0x20c0…"
             ))
         };
-        let end = text.find(|c: char| !c.is_ascii_digit() && c != '.').unwrap_or(text.len());
+        let end = text
+            .find(|c: char| !c.is_ascii_digit() && c != '.')
+            .unwrap_or(text.len());
         let (amount, rest) = text.split_at(end);
         let currency = rest.strip_prefix(':').unwrap_or(rest).to_ascii_lowercase();
         // No currency has this many decimals, so only the spelling can be wrong here.
@@ -166,7 +176,10 @@ impl Max {
             return Err(wrong());
         }
         let currency = (!currency.is_empty()).then_some(currency);
-        Ok(Self { amount: amount.to_owned(), currency })
+        Ok(Self {
+            amount: amount.to_owned(),
+            currency,
+        })
     }
 }
 
@@ -174,12 +187,17 @@ impl Max {
 pub(crate) fn budget(challenges: &[Challenge], max: &[Max]) -> Result<Budget, Failure> {
     let mut limits: Vec<(String, Limit)> = Vec::new();
     for challenge in challenges {
-        let currency = challenge.request.value()["currency"].as_str().map(str::to_ascii_lowercase);
+        let currency = challenge.request.value()["currency"]
+            .as_str()
+            .map(str::to_ascii_lowercase);
         let Some(currency) = currency.filter(|c| limits.iter().all(|(known, _)| known != c)) else {
             continue;
         };
         if let Some(amount) = most(&currency, max)? {
-            limits.push((currency.clone(), Limit::per_request(&currency, amount).total(amount)));
+            limits.push((
+                currency.clone(),
+                Limit::per_request(&currency, amount).total(amount),
+            ));
         }
     }
     Ok(Budget::new(limits.into_iter().map(|(_, limit)| limit)))
@@ -214,12 +232,16 @@ pub(crate) fn decimals(currency: &str) -> Option<u8> {
         return Some(0);
     }
     // Every TIP-20 token has six.
-    let token = currency.strip_prefix("0x").is_some_and(|hex| hex.len() == 40);
+    let token = currency
+        .strip_prefix("0x")
+        .is_some_and(|hex| hex.len() == 40);
     if token {
         return Some(6);
     }
     let known = iso_currency::Currency::from_code(&currency.to_ascii_uppercase())?;
-    known.exponent().and_then(|digits| u8::try_from(digits).ok())
+    known
+        .exponent()
+        .and_then(|digits| u8::try_from(digits).ok())
 }
 
 #[cfg(test)]
@@ -266,7 +288,9 @@ mod tests {
 
     #[test]
     fn a_limit_that_is_none_is_refused() {
-        for bad in ["", "usd", "-1", "+1", "1e3", "0x10", "1.usd", "1,5", "1:", "1::usd", ".5"] {
+        for bad in [
+            "", "usd", "-1", "+1", "1e3", "0x10", "1.usd", "1,5", "1:", "1::usd", ".5",
+        ] {
             let parsed = Max::parse(bad);
             let read_as_limit = parsed.as_ref().is_ok_and(|max| max.currency.is_none());
             assert!(!read_as_limit, "{bad}: {parsed:?}");

@@ -164,7 +164,10 @@ pub(crate) async fn run(as_json: bool) -> Result<(), Failure> {
         println!("{}", json!({ "config": seller, "wallet": payer }));
     } else {
         println!("# farebox serve --config FILE\n{}", toml(&seller)?);
-        println!("# farebox pay --wallet FILE http://127.0.0.1:8402/joke\n{}", toml(&payer)?);
+        println!(
+            "# farebox pay --wallet FILE http://127.0.0.1:8402/joke\n{}",
+            toml(&payer)?
+        );
         println!("# Running until interrupted.");
     }
     crate::serve::interrupted().await;

@@ -1,11 +1,6 @@
 //! `farebox serve`: paid routes in front of servers that know nothing about payment.
 
-use std::{
-    net::SocketAddr,
-    path::Path,
-    sync::Arc,
-    time::Duration,
-};
+use std::{net::SocketAddr, path::Path, sync::Arc, time::Duration};
 
 use axum::{
     Router,
@@ -37,10 +32,15 @@ pub(crate) async fn run(path: &Path) -> Result<(), Failure> {
     for line in check::lines(&config).await? {
         println!("{line}");
     }
-    println!("listening on http://{address}, realm {}", config.server.engine().realm());
+    println!(
+        "listening on http://{address}, realm {}",
+        config.server.engine().realm()
+    );
     let reconciler = config.server.engine().spawn_reconciler(RECONCILE);
     let app = app.into_make_service_with_connect_info::<SocketAddr>();
-    axum::serve(listener, app).with_graceful_shutdown(interrupted()).await?;
+    axum::serve(listener, app)
+        .with_graceful_shutdown(interrupted())
+        .await?;
     drop(reconciler);
     Ok(())
 }
@@ -62,7 +62,9 @@ fn handler(route: &Route, client: &reqwest::Client) -> Result<MethodRouter, Fail
     let handler = match &route.answer {
         Answer::Upstream(base) => {
             let upstream = Arc::new(Upstream::new(client.clone(), base)?);
-            on(filter, move |request: Request| async move { upstream.forward(request).await })
+            on(filter, move |request: Request| async move {
+                upstream.forward(request).await
+            })
         }
         Answer::Respond(text) => {
             let text = text.clone();

@@ -1,5 +1,10 @@
 //! The command as its users see it.
-#![cfg(all(feature = "tempo", feature = "stripe", feature = "lightning", feature = "proof"))]
+#![cfg(all(
+    feature = "tempo",
+    feature = "stripe",
+    feature = "lightning",
+    feature = "proof"
+))]
 
 use std::{
     io::{BufRead as _, BufReader},
@@ -26,19 +31,33 @@ fn stderr(output: &Output) -> String {
     String::from_utf8(output.stderr.clone()).unwrap()
 }
 
-const RAILS: [&str; 4] = ["lightning/charge", "proof/charge", "stripe/charge", "tempo/charge"];
+const RAILS: [&str; 4] = [
+    "lightning/charge",
+    "proof/charge",
+    "stripe/charge",
+    "tempo/charge",
+];
 
 /// Protects: every rail of the binary is challenged, paid, receipted and not payable twice.
 #[test]
 fn the_demo_pays_every_rail_once() {
     let output = run(&["demo", "--json"]);
     assert!(output.status.success(), "{}", stderr(&output));
-    let lines: Vec<Value> =
-        stdout(&output).lines().map(|line| serde_json::from_str(line).unwrap()).collect();
-    let offers: Vec<_> = lines.iter().map(|line| line["offer"].as_str().unwrap()).collect();
+    let lines: Vec<Value> = stdout(&output)
+        .lines()
+        .map(|line| serde_json::from_str(line).unwrap())
+        .collect();
+    let offers: Vec<_> = lines
+        .iter()
+        .map(|line| line["offer"].as_str().unwrap())
+        .collect();
     assert_eq!(offers, RAILS);
     for line in &lines {
-        assert_eq!((&line["status"], &line["replay"]), (&200.into(), &403.into()), "{line}");
+        assert_eq!(
+            (&line["status"], &line["replay"]),
+            (&200.into(), &403.into()),
+            "{line}"
+        );
         assert_eq!(line["receipt"]["reference"], line["reference"]);
         assert_ne!(line["reference"], "");
         assert!(line["ms"].is_u64());
@@ -50,7 +69,12 @@ fn the_demo_pays_every_rail_once() {
 #[test]
 fn rails_lists_what_is_compiled_in() {
     let rails: Value = serde_json::from_str(&stdout(&run(&["rails", "--json"]))).unwrap();
-    let names: Vec<_> = rails.as_array().unwrap().iter().map(|r| &r["name"]).collect();
+    let names: Vec<_> = rails
+        .as_array()
+        .unwrap()
+        .iter()
+        .map(|r| &r["name"])
+        .collect();
     assert_eq!(names, RAILS);
 }
 
@@ -59,14 +83,21 @@ fn rails_lists_what_is_compiled_in() {
 fn a_wrong_configuration_is_refused_whole() {
     let dir = tempfile::tempdir().unwrap();
     let path = dir.path().join("farebox.toml");
-    std::fs::write(&path, "realm = \"\"\nsecrets = [\"short\"]\nstor = \"memory:\"\n").unwrap();
+    std::fs::write(
+        &path,
+        "realm = \"\"\nsecrets = [\"short\"]\nstor = \"memory:\"\n",
+    )
+    .unwrap();
     for args in [["check"].as_slice(), &["serve", "--config"]] {
         let output = farebox(args).arg(&path).output().unwrap();
         assert_eq!(output.status.code(), Some(2));
         assert_eq!(stdout(&output), "");
         let said = stderr(&output);
         for key in ["secrets[0]:", "store:", "realm:", "routes:", "stor:"] {
-            assert!(said.contains(&format!("\n  {key} ")), "{key} is not in {said}");
+            assert!(
+                said.contains(&format!("\n  {key} ")),
+                "{key} is not in {said}"
+            );
         }
     }
     assert_eq!(run(&["pay"]).status.code(), Some(2));
@@ -90,7 +121,9 @@ impl Running {
         let mut child = farebox(args).stdout(Stdio::piped()).spawn().unwrap();
         let lines = BufReader::new(child.stdout.take().unwrap()).lines();
         let running = Self(child);
-        let found = lines.map(|line| line.unwrap()).find_map(|line| wanted(&line));
+        let found = lines
+            .map(|line| line.unwrap())
+            .find_map(|line| wanted(&line));
         (running, found.expect("it said what was waited for"))
     }
 }
@@ -106,8 +139,9 @@ struct Market {
 
 impl Market {
     fn open() -> Self {
-        let (sandbox, printed) =
-            Running::start(&["sandbox", "--json"], |line| serde_json::from_str::<Value>(line).ok());
+        let (sandbox, printed) = Running::start(&["sandbox", "--json"], |line| {
+            serde_json::from_str::<Value>(line).ok()
+        });
         let dir = tempfile::tempdir().unwrap();
         let mut config = printed["config"].clone();
         // Any free port.
@@ -116,11 +150,23 @@ impl Market {
         std::fs::write(&path, toml::to_string(&config).unwrap()).unwrap();
         let wallet = dir.path().join("wallet.toml");
         std::fs::write(&wallet, toml::to_string(&printed["wallet"]).unwrap()).unwrap();
-        let (serve, base) = Running::start(&["serve", "--config", path.to_str().unwrap()], |line| {
-            Some(line.strip_prefix("listening on ")?.split(',').next()?.to_owned())
-        });
+        let (serve, base) =
+            Running::start(&["serve", "--config", path.to_str().unwrap()], |line| {
+                Some(
+                    line.strip_prefix("listening on ")?
+                        .split(',')
+                        .next()?
+                        .to_owned(),
+                )
+            });
         let wallet = wallet.to_str().unwrap().to_owned();
-        Self { _sandbox: sandbox, _serve: serve, wallet, url: format!("{base}/joke"), dir }
+        Self {
+            _sandbox: sandbox,
+            _serve: serve,
+            wallet,
+            url: format!("{base}/joke"),
+            dir,
+        }
     }
 
     fn pay(&self, more: &[&str]) -> Output {
@@ -137,14 +183,27 @@ fn pay_pays_within_limits_and_says_so() {
     let market = Market::open();
     for rail in ["tempo", "stripe", "lightning", "proof/charge"] {
         let output = market.pay(&["--rail", rail]);
-        assert_eq!(stdout(&output), "a joke worth its price\n", "{rail}: {}", stderr(&output));
+        assert_eq!(
+            stdout(&output),
+            "a joke worth its price\n",
+            "{rail}: {}",
+            stderr(&output)
+        );
         assert_eq!(stderr(&output), "");
         assert!(output.status.success());
     }
     let output = market.pay(&["--rail", "tempo", "--max", "0.01", "-i", "-v"]);
     assert!(output.status.success(), "{}", stderr(&output));
-    for said in ["HTTP/1.1 200 OK", "payment-receipt: ", "* counted as spent: 0.01 "] {
-        assert!(stderr(&output).contains(said), "{said} is not in {}", stderr(&output));
+    for said in [
+        "HTTP/1.1 200 OK",
+        "payment-receipt: ",
+        "* counted as spent: 0.01 ",
+    ] {
+        assert!(
+            stderr(&output).contains(said),
+            "{said} is not in {}",
+            stderr(&output)
+        );
     }
 
     // Not with the Tempo wallet, which would answer the free challenge instead.
@@ -160,8 +219,14 @@ fn pay_pays_within_limits_and_says_so() {
     assert_eq!(unread.status.code(), Some(2));
 
     let paid: Value = serde_json::from_str(&stdout(&market.pay(&["--json"]))).unwrap();
-    assert_eq!((&paid["status"], &paid["spent"][0]["amount"]), (&200.into(), &"10000".into()));
+    assert_eq!(
+        (&paid["status"], &paid["spent"][0]["amount"]),
+        (&200.into(), &"10000".into())
+    );
     let inspected: Value =
         serde_json::from_str(&stdout(&run(&["inspect", "--json", &market.url]))).unwrap();
-    assert_eq!(inspected["challenges"].as_array().unwrap().len(), RAILS.len());
+    assert_eq!(
+        inspected["challenges"].as_array().unwrap().len(),
+        RAILS.len()
+    );
 }

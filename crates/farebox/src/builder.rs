@@ -182,7 +182,11 @@ impl Draft {
             let mut found = Vec::new();
             match stand_in::build(plugin, &config, &mut found) {
                 Built::Whole(method) => {
-                    if self.methods.insert(plugin.name.to_owned(), method).is_some() {
+                    if self
+                        .methods
+                        .insert(plugin.name.to_owned(), method)
+                        .is_some()
+                    {
                         let twice = "is configured twice; drop one of the two";
                         self.issues.push(Issue::new(&at, twice));
                     }
@@ -287,7 +291,9 @@ fn open(choice: StoreChoice, issues: &mut Vec<Issue>) -> Option<Arc<dyn Store>> 
                 "`{scheme}:` needs a store that is not in this binary; `memory:` is, and forgets \
                  payments with the process"
             ),
-            _ => "is no store's URL; give `memory:`, which forgets payments with the process".into(),
+            _ => {
+                "is no store's URL; give `memory:`, which forgets payments with the process".into()
+            }
         },
         StoreChoice::Missing => {
             "is missing; give a store's URL, such as `memory:`, which forgets payments with the \

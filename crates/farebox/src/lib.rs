@@ -66,8 +66,8 @@ pub mod prelude {
     pub use crate::{Amount, Budget, ChargeTerms, Limit, OfferSpec, Receipt, Server};
     #[cfg(feature = "client")]
     pub use farebox_client::{ClientError, Purse};
-    #[cfg(feature = "client")]
-    pub use farebox_http::{PayExt, ReceiptExt};
     #[cfg(feature = "tower")]
     pub use farebox_http::PaymentLayer;
+    #[cfg(feature = "client")]
+    pub use farebox_http::{PayExt, ReceiptExt};
 }

@@ -21,6 +21,8 @@ pub static BUILTIN: &[&Plugin] = &[
 pub fn registry() -> Result<Registry, RegistryError> {
     let builtin = BUILTIN
         .iter()
-        .try_fold(Registry::default(), |registry, plugin| registry.with(plugin));
+        .try_fold(Registry::default(), |registry, plugin| {
+            registry.with(plugin)
+        });
     builtin?.with_linked()
 }

@@ -29,7 +29,12 @@ pub(crate) fn build(plugin: &Plugin, config: &Value, issues: &mut Vec<Issue>) ->
         };
         let mut found = BTreeSet::new();
         for issue in invalid.into_issues() {
-            let key = issue.key.split(['.', '[']).next().unwrap_or_default().to_owned();
+            let key = issue
+                .key
+                .split(['.', '['])
+                .next()
+                .unwrap_or_default()
+                .to_owned();
             if !seen.contains(&key) {
                 found.insert(key);
                 issues.push(issue);

@@ -39,7 +39,11 @@ offers = [{ rail = "tempo/charge", amount = "0.02", description = "a file" }]
 
 fn problems(text: &str) -> Vec<(String, String)> {
     let invalid = Config::gateway(text).expect_err("it is wrong");
-    invalid.into_issues().into_iter().map(|issue| (issue.key, issue.problem)).collect()
+    invalid
+        .into_issues()
+        .into_iter()
+        .map(|issue| (issue.key, issue.problem))
+        .collect()
 }
 
 fn keys(text: &str) -> Vec<String> {
@@ -62,8 +66,9 @@ fn a_good_configuration_is_read() {
 #[test]
 fn every_problem_is_reported_at_once() {
     let amounts = ["0x10", "1e3", "+1", "", "0.0000001"];
-    let offers: Vec<String> =
-        amounts.map(|a| format!("{{ rail = \"tempo/charge\", amount = \"{a}\" }}")).to_vec();
+    let offers: Vec<String> = amounts
+        .map(|a| format!("{{ rail = \"tempo/charge\", amount = \"{a}\" }}"))
+        .to_vec();
     let text = format!(
         r#"
 realm = "api.example.com"
@@ -121,15 +126,33 @@ fn unknown_keys_name_the_nearest_known_one() {
     for (from, to, key, meant) in [
         ("realm", "relm", "relm", "realm"),
         ("recipient", "recipent", "rails.tempo.recipent", "recipient"),
-        ("network_id", "netwrk_id", "rails.stripe.netwrk_id", "network_id"),
+        (
+            "network_id",
+            "netwrk_id",
+            "rails.stripe.netwrk_id",
+            "network_id",
+        ),
         ("respond", "respnd", "routes[0].respnd", "respond"),
-        ("description", "descripton", "routes[1].offers[0].descripton", "description"),
-        ("amount = \"0.02\"", "amout = \"0.02\"", "routes[1].offers[0].amout", "amount"),
+        (
+            "description",
+            "descripton",
+            "routes[1].offers[0].descripton",
+            "description",
+        ),
+        (
+            "amount = \"0.02\"",
+            "amout = \"0.02\"",
+            "routes[1].offers[0].amout",
+            "amount",
+        ),
     ] {
         let found = problems(&GOOD.replacen(from, to, 1));
         let problem = found.iter().find(|(k, _)| k == key);
         let (_, problem) = problem.unwrap_or_else(|| panic!("{key} is not in {found:?}"));
-        assert!(problem.contains(&format!("did you mean `{meant}`?")), "{problem}");
+        assert!(
+            problem.contains(&format!("did you mean `{meant}`?")),
+            "{problem}"
+        );
     }
 }
 
@@ -148,10 +171,22 @@ fn routes_that_cannot_be_served_are_refused() {
         ("path = \"/joke\"", "path = \"joke\"", "routes[0].path"),
         ("path = \"/joke\"", "path = \"/:joke\"", "routes[0].path"),
         ("path = \"/joke\"", "path = \"/{joke\"", "routes[0].path"),
-        ("path = \"/joke\"", "path = \"/files/{*other}\"", "routes[1].path"),
-        ("path = \"/joke\"\n", "path = \"/joke\"\nmethod = \"get\"\n", "routes[0].method"),
+        (
+            "path = \"/joke\"",
+            "path = \"/files/{*other}\"",
+            "routes[1].path",
+        ),
+        (
+            "path = \"/joke\"\n",
+            "path = \"/joke\"\nmethod = \"get\"\n",
+            "routes[0].method",
+        ),
         ("respond = \"a joke\"\n", "", "routes[0]"),
-        ("\"http://127.0.0.1:9000/api/\"", "\"127.0.0.1:9000\"", "routes[1].upstream"),
+        (
+            "\"http://127.0.0.1:9000/api/\"",
+            "\"127.0.0.1:9000\"",
+            "routes[1].upstream",
+        ),
         ("store = \"memory:\"", "store = \"sqlite://x.db\"", "store"),
         ("realm =", "listen = \"0.0.0.0:80\"\nrealm =", "listen"),
         ("realm =", "listen = \"80\"\nrealm =", "listen"),
@@ -160,7 +195,11 @@ fn routes_that_cannot_be_served_are_refused() {
     ] {
         let text = GOOD.replacen(from, to, 1);
         assert_ne!(text, GOOD, "{from}");
-        assert!(keys(&text).iter().any(|found| found == key), "{to}: {:?}", problems(&text));
+        assert!(
+            keys(&text).iter().any(|found| found == key),
+            "{to}: {:?}",
+            problems(&text)
+        );
     }
 }
 
@@ -173,7 +212,10 @@ fn a_public_address_needs_a_trusted_proxy() {
         1,
     );
     assert_eq!(Config::gateway(&text).unwrap().trusted_proxies.len(), 1);
-    assert_eq!(keys(&text.replace("10.0.0.0/8", "10.0.0.0/33")), ["trusted_proxies[0]", "listen"]);
+    assert_eq!(
+        keys(&text.replace("10.0.0.0/8", "10.0.0.0/33")),
+        ["trusted_proxies[0]", "listen"]
+    );
 }
 
 /// Protects: linked is not offered, and code speaks of rails as files do.
@@ -192,11 +234,18 @@ fn a_server_offers_what_it_was_told_to() {
         )
         .build()
         .unwrap();
-    assert_eq!(server.methods().map(|(name, _)| name).collect::<Vec<_>>(), ["proof/charge"]);
+    assert_eq!(
+        server.methods().map(|(name, _)| name).collect::<Vec<_>>(),
+        ["proof/charge"]
+    );
     assert!(server.gate("GET /who", [("proof/charge", "0")]).is_ok());
     let wrong = server.gate("GET /who", [("tempo/charge", "0"), ("prof/charge", "0")]);
     let wrong = wrong.unwrap_err();
-    let keys: Vec<_> = wrong.issues().iter().map(|issue| issue.key.as_str()).collect();
+    let keys: Vec<_> = wrong
+        .issues()
+        .iter()
+        .map(|issue| issue.key.as_str())
+        .collect();
     assert_eq!(keys, ["offers[0].rail", "offers[1].rail"]);
     assert!(wrong.to_string().contains("did you mean `proof/charge`?"));
 }

@@ -170,7 +170,11 @@ fn read(value: &Value, gateway: bool) -> Result<Config, Invalid> {
     }
     let mut draft = builder.draft();
     // What was left out for being wrong is not missing.
-    let said = |key: &str| issues.iter().any(|issue: &Issue| issue.key.starts_with(key));
+    let said = |key: &str| {
+        issues
+            .iter()
+            .any(|issue: &Issue| issue.key.starts_with(key))
+    };
     draft.issues.retain(|issue| !said(&issue.key));
     issues.append(&mut draft.issues);
     let routes = routes::read(routes, &draft, gateway, &mut issues);
@@ -251,7 +255,11 @@ mod tests {
             ("::/0", "::1", true),
         ] {
             let network = Network::parse(network).unwrap();
-            assert_eq!(network.contains(address.parse().unwrap()), held, "{network:?} {address}");
+            assert_eq!(
+                network.contains(address.parse().unwrap()),
+                held,
+                "{network:?} {address}"
+            );
         }
         for bad in ["", "10.0.0.0/33", "::/129", "10.0.0.0/-1", "example.com"] {
             assert_eq!(Network::parse(bad), None, "{bad}");

@@ -15,7 +15,14 @@ use crate::{
 };
 
 const ROUTE: &[&str] = &["path", "method", "upstream", "respond", "offers"];
-const OFFER: &[&str] = &["rail", "amount", "currency", "recipient", "description", "external_id"];
+const OFFER: &[&str] = &[
+    "rail",
+    "amount",
+    "currency",
+    "recipient",
+    "description",
+    "external_id",
+];
 const METHODS: &[&str] = &["GET", "POST", "PUT", "PATCH", "DELETE"];
 const PATH: &str = "give a path such as \"/joke\" or \"/files/{name}\"";
 const OFFERS: &str = "give a list such as [{ rail = \"tempo/charge\", amount = \"0.01\" }]";
@@ -54,7 +61,10 @@ pub(super) fn read(
     issues: &mut Vec<Issue>,
 ) -> Vec<Route> {
     if routes.is_empty() && gateway {
-        issues.push(Issue::new("routes", "is missing; give at least one table `[[routes]]`"));
+        issues.push(Issue::new(
+            "routes",
+            "is missing; give at least one table `[[routes]]`",
+        ));
     }
     let mut paths = matchit::Router::new();
     let (mut scopes, mut known_paths) = (BTreeSet::new(), BTreeSet::new());
@@ -84,7 +94,12 @@ pub(super) fn read(
             continue;
         };
         match gate(engine, scope, offers) {
-            Ok(gate) => read.push(Route { method, path, answer, gate: Arc::new(gate) }),
+            Ok(gate) => read.push(Route {
+                method,
+                path,
+                answer,
+                gate: Arc::new(gate),
+            }),
             Err(invalid) => issues.extend(invalid.under(&at).into_issues()),
         }
     }
@@ -93,7 +108,9 @@ pub(super) fn read(
 
 fn method(table: &mut Section, issues: &mut Vec<Issue>) -> String {
     let shape = "give an HTTP method such as \"GET\"";
-    let Some(text) = table.text("method", shape, issues) else { return "GET".to_owned() };
+    let Some(text) = table.text("method", shape, issues) else {
+        return "GET".to_owned();
+    };
     if !METHODS.contains(&text.as_str()) {
         let hint = did_you_mean(&text.to_ascii_uppercase(), METHODS);
         let problem = format!("`{text}` is no method that can be paid for{hint}");
@@ -107,13 +124,21 @@ fn path(table: &mut Section, issues: &mut Vec<Issue>) -> Option<String> {
     let before = issues.len();
     let Some(path) = table.text("path", PATH, issues) else {
         if issues.len() == before {
-            issues.push(Issue::new(table.path("path"), format!("is missing; {PATH}")));
+            issues.push(Issue::new(
+                table.path("path"),
+                format!("is missing; {PATH}"),
+            ));
         }
         return None;
     };
-    let old_style = path.split('/').any(|segment| segment.starts_with([':', '*']));
+    let old_style = path
+        .split('/')
+        .any(|segment| segment.starts_with([':', '*']));
     if !path.starts_with('/') || old_style || path.contains(['?', '#']) {
-        issues.push(Issue::new(table.path("path"), format!("`{path}` is no path; {PATH}")));
+        issues.push(Issue::new(
+            table.path("path"),
+            format!("`{path}` is no path; {PATH}"),
+        ));
         return None;
     }
     Some(path)
@@ -131,12 +156,17 @@ fn answer(table: &mut Section, gateway: bool, issues: &mut Vec<Issue>) -> Option
             None
         }
         (Some(url), None) => {
-            let rest = url.strip_prefix("http://").or_else(|| url.strip_prefix("https://"));
+            let rest = url
+                .strip_prefix("http://")
+                .or_else(|| url.strip_prefix("https://"));
             let host = rest.map(|rest| rest.split('/').next().unwrap_or_default());
             let good = host.is_some_and(|h| !h.is_empty() && !h.contains('@'));
             if !good || url.contains(['?', '#', ' ']) {
                 // Not the URL: it may hold a password.
-                issues.push(Issue::new(table.path("upstream"), format!("is no such URL; {shape}")));
+                issues.push(Issue::new(
+                    table.path("upstream"),
+                    format!("is no such URL; {shape}"),
+                ));
                 return None;
             }
             Some(Answer::Upstream(url.trim_end_matches('/').to_owned()))
@@ -152,11 +182,7 @@ fn answer(table: &mut Section, gateway: bool, issues: &mut Vec<Issue>) -> Option
     }
 }
 
-fn offers(
-    table: &mut Section,
-    draft: &Draft,
-    issues: &mut Vec<Issue>,
-) -> Option<Vec<Offer>> {
+fn offers(table: &mut Section, draft: &Draft, issues: &mut Vec<Issue>) -> Option<Vec<Offer>> {
     let before = issues.len();
     let list = table.list("offers", OFFERS, issues).unwrap_or_default();
     if list.is_empty() && issues.len() == before {
@@ -183,20 +209,29 @@ fn spec(value: Value, at: &str, issues: &mut Vec<Issue>) -> Option<OfferSpec> {
     let shape = "give a rail and an intent, such as \"tempo/charge\"";
     let rail = table.text("rail", shape, issues);
     if rail.is_none() && issues.len() == before {
-        issues.push(Issue::new(table.path("rail"), format!("is missing; {shape}")));
+        issues.push(Issue::new(
+            table.path("rail"),
+            format!("is missing; {shape}"),
+        ));
     }
     let amount = table.take("amount");
     match (rail, amount) {
         (Some(rail), None) => {
             let terms = table.rest();
-            let unknown = terms.keys().map(|key| Issue::unknown_key(key, OFFER).under(at));
+            let unknown = terms
+                .keys()
+                .map(|key| Issue::unknown_key(key, OFFER).under(at));
             // The rail will say that there is no amount; only here it is known what was meant.
             issues.extend(unknown.filter(|i| i.problem.contains("mean `amount`")));
             Some(OfferSpec { rail, terms })
         }
-        (Some(rail), Some(Value::String(amount))) => {
-            Some(OfferSpec { rail, terms: table.rest() }.with("amount", amount))
-        }
+        (Some(rail), Some(Value::String(amount))) => Some(
+            OfferSpec {
+                rail,
+                terms: table.rest(),
+            }
+            .with("amount", amount),
+        ),
         // A float cannot hold money, and TOML writes 0.1 as one.
         (_, Some(amount)) if !amount.is_string() => {
             issues.push(Issue::new(table.path("amount"), wrong(&amount, AMOUNT)));
@@ -210,12 +245,7 @@ fn spec(value: Value, at: &str, issues: &mut Vec<Issue>) -> Option<OfferSpec> {
     }
 }
 
-fn offer(
-    spec: OfferSpec,
-    at: &str,
-    draft: &Draft,
-    issues: &mut Vec<Issue>,
-) -> Option<Offer> {
+fn offer(spec: OfferSpec, at: &str, draft: &Draft, issues: &mut Vec<Issue>) -> Option<Offer> {
     if let Some(method) = draft.methods.get(&spec.rail) {
         return spec.on(method.clone(), at, issues);
     }

@@ -29,11 +29,16 @@ impl Wallets {
         let mut wallets = BTreeMap::new();
         for (rail, config) in tables {
             let at = format!("wallets.{rail}");
-            let plugins: Vec<&Plugin> =
-                registry.plugins().filter(|p| p.rail() == rail && p.wallet.is_some()).collect();
+            let plugins: Vec<&Plugin> = registry
+                .plugins()
+                .filter(|p| p.rail() == rail && p.wallet.is_some())
+                .collect();
             if plugins.is_empty() {
-                let mut known: Vec<_> =
-                    registry.plugins().filter(|p| p.wallet.is_some()).map(Plugin::rail).collect();
+                let mut known: Vec<_> = registry
+                    .plugins()
+                    .filter(|p| p.wallet.is_some())
+                    .map(Plugin::rail)
+                    .collect();
                 known.dedup();
                 let hint = did_you_mean(&rail, &known);
                 let problem = format!(
@@ -74,7 +79,8 @@ impl Wallets {
 
     /// Only those of `rail`: `tempo`, or `tempo/charge`.
     pub fn only(mut self, rail: &str) -> Self {
-        self.0.retain(|name, _| *name == rail || name.split('/').next() == Some(rail));
+        self.0
+            .retain(|name, _| *name == rail || name.split('/').next() == Some(rail));
         self
     }
 }
@@ -109,9 +115,15 @@ pub fn from_env(
     let mut tables = Map::new();
     let rails: Vec<&str> = registry.plugins().map(Plugin::rail).collect();
     for (name, text) in variables {
-        let Some(rest) = name.strip_prefix("FAREBOX_").map(str::to_ascii_lowercase) else { continue };
-        let found = rails.iter().find_map(|rail| Some((*rail, rest.strip_prefix(rail)?.strip_prefix('_')?)));
-        let Some((rail, key)) = found.filter(|(_, key)| !key.is_empty()) else { continue };
+        let Some(rest) = name.strip_prefix("FAREBOX_").map(str::to_ascii_lowercase) else {
+            continue;
+        };
+        let found = rails
+            .iter()
+            .find_map(|rail| Some((*rail, rest.strip_prefix(rail)?.strip_prefix('_')?)));
+        let Some((rail, key)) = found.filter(|(_, key)| !key.is_empty()) else {
+            continue;
+        };
         let (key, value) = match key.strip_suffix("_file") {
             Some(key) => (key, json!({ "file": text })),
             None => (key, scalar(text)),
