@@ -5,7 +5,7 @@ use std::borrow::Cow;
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
 use crate::auth_params::{Content, Element, SCHEME, elements, latin1, push_param};
-use crate::encoded::Wire;
+use crate::encoded::{Object, Wire};
 use crate::offer::{check_intent, check_method};
 use crate::{BodyDigest, Encoded, FormatError, OfferId, ParseError, Timestamp};
 
@@ -323,8 +323,7 @@ impl Serialize for Challenge {
 
 impl<'de> Deserialize<'de> for Challenge {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        ChallengeWire::deserialize(deserializer)?
-            .into_challenge()
-            .map_err(serde::de::Error::custom)
+        let Object(wire) = Object::<ChallengeWire<'_>>::deserialize(deserializer)?;
+        wire.into_challenge().map_err(serde::de::Error::custom)
     }
 }

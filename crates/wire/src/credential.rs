@@ -9,7 +9,7 @@ use serde_json::value::RawValue;
 use crate::auth_params::{Content, SCHEME, elements, latin1};
 use crate::canonical;
 use crate::challenge::ChallengeWire;
-use crate::encoded::{decode_base64, encode_base64};
+use crate::encoded::{Object, decode_base64, encode_base64};
 use crate::error::redact;
 use crate::{Challenge, CredentialError, FormatError, PayloadError};
 
@@ -91,12 +91,12 @@ pub struct Credential {
     pub source: Option<String>,
 }
 
-/// The three members, read in two steps so that a failure in the challenge can
-/// be explained and one in the payload cannot leak.
+/// The three members before their rules are applied, so that a failure in the
+/// challenge can be explained. The payload is not looked into, so it cannot leak.
 #[derive(Deserialize)]
 struct CredentialWire<'a> {
     #[serde(borrow)]
-    challenge: &'a RawValue,
+    challenge: Object<ChallengeWire<'a>>,
     payload: Box<RawValue>,
     source: Option<String>,
 }
@@ -176,8 +176,9 @@ impl Credential {
             return Err(CredentialError::Malformed("not a JSON object".to_owned()));
         }
         let wire: CredentialWire<'_> = serde_json::from_str(json).map_err(unreadable)?;
-        let challenge = serde_json::from_str::<ChallengeWire<'_>>(wire.challenge.get())
-            .map_err(unreadable)?
+        let challenge = wire
+            .challenge
+            .0
             .into_challenge()
             .map_err(|error| CredentialError::Malformed(format!("challenge: {error}")))?;
         Ok(Self {

@@ -2,6 +2,8 @@
 
 use std::borrow::Cow;
 use std::fmt;
+use std::hash::{Hash, Hasher};
+use std::marker::PhantomData;
 
 use base64::Engine as _;
 use base64::alphabet;
@@ -46,8 +48,12 @@ pub(crate) fn encode_base64(bytes: &[u8]) -> String {
 /// The text is kept as received, since a client echoes it and the server's
 /// binding covers it byte for byte (draft-httpauth-payment §Challenge Binding).
 /// Equality is equality of that text.
-#[derive(Clone, PartialEq, Eq, Hash)]
-pub struct Encoded(String);
+#[derive(Clone)]
+pub struct Encoded {
+    text: String,
+    /// What is inside, decoded once; empty for a foreign `opaque` that is not text.
+    json: String,
+}
 
 impl Encoded {
     /// Encodes a value as base64url of its canonical JSON (RFC 8785).
@@ -70,7 +76,7 @@ impl Encoded {
                 limit: MAX_ENCODED_BYTES,
             });
         }
-        Ok(Self(text))
+        Ok(Self { text, json })
     }
 
     /// Takes received text over: base64url or standard alphabet, padded or not.
@@ -94,19 +100,22 @@ impl Encoded {
                 "does not decode to a JSON object",
             ));
         }
-        Ok(Self(text.to_owned()))
+        let text = text.to_owned();
+        Ok(Self { text, json })
     }
 
     /// A received `opaque`: any base64 text. Only its issuer may look inside, and a
     /// client has to return it unchanged (draft-httpauth-payment §Optional Parameters).
     pub(crate) fn parse_opaque(text: &str) -> Result<Self, ParseError> {
-        decode_field("opaque", text).map(|_| Self(text.to_owned()))
+        let json = String::from_utf8(decode_field("opaque", text)?).unwrap_or_default();
+        let text = text.to_owned();
+        Ok(Self { text, json })
     }
 
     /// The text as received or encoded.
     #[must_use]
     pub fn as_str(&self) -> &str {
-        &self.0
+        &self.text
     }
 
     /// The object as a type of the caller's.
@@ -114,13 +123,13 @@ impl Encoded {
     /// # Errors
     /// If the object does not have the form of `T`.
     pub fn decode<T: DeserializeOwned>(&self) -> Result<T, serde_json::Error> {
-        serde_json::from_slice(&self.bytes())
+        serde_json::from_str(&self.json)
     }
 
     /// The JSON text inside, as its author wrote it.
     #[must_use]
     pub fn json(&self) -> String {
-        String::from_utf8(self.bytes()).unwrap_or_default()
+        self.json.clone()
     }
 
     /// The object as a JSON value; `Null` for a foreign `opaque` that is not JSON.
@@ -128,9 +137,19 @@ impl Encoded {
     pub fn value(&self) -> serde_json::Value {
         self.decode().unwrap_or_default()
     }
+}
 
-    fn bytes(&self) -> Vec<u8> {
-        decode_base64(&self.0).unwrap_or_default()
+impl PartialEq for Encoded {
+    fn eq(&self, other: &Self) -> bool {
+        self.text == other.text
+    }
+}
+
+impl Eq for Encoded {}
+
+impl Hash for Encoded {
+    fn hash<H: Hasher>(&self, state: &mut H) {
+        self.text.hash(state);
     }
 }
 
@@ -149,13 +168,13 @@ fn decode_field(field: &'static str, text: &str) -> Result<Vec<u8>, ParseError> 
 
 impl fmt::Debug for Encoded {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_tuple("Encoded").field(&self.0).finish()
+        f.debug_tuple("Encoded").field(&self.text).finish()
     }
 }
 
 impl Serialize for Encoded {
     fn serialize<S: serde::Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        serializer.serialize_str(&self.0)
+        serializer.serialize_str(&self.text)
     }
 }
 
@@ -217,6 +236,26 @@ impl<'de: 'a, 'a> Deserialize<'de> for Wire<'a> {
             }
         }
         deserializer.deserialize_any(WireVisitor)
+    }
+}
+
+/// A struct that is read from an object only: serde would also take its members
+/// from an array, by position.
+pub(crate) struct Object<T>(pub(crate) T);
+
+impl<'de, T: Deserialize<'de>> Deserialize<'de> for Object<T> {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        struct ObjectVisitor<T>(PhantomData<T>);
+        impl<'de, T: Deserialize<'de>> Visitor<'de> for ObjectVisitor<T> {
+            type Value = Object<T>;
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str("a JSON object")
+            }
+            fn visit_map<A: MapAccess<'de>>(self, map: A) -> Result<Self::Value, A::Error> {
+                T::deserialize(de::value::MapAccessDeserializer::new(map)).map(Object)
+            }
+        }
+        deserializer.deserialize_map(ObjectVisitor(PhantomData))
     }
 }
 

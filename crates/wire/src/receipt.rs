@@ -137,18 +137,25 @@ impl Serialize for Receipt {
         let extra = self
             .extra
             .iter()
-            .filter(|(key, _)| !OWN.contains(&key.as_str()));
+            .map(|(key, value)| (key.as_str(), Member::Extra(value)));
         let own = [
             ("status", "success"),
             ("method", &self.method),
             ("timestamp", self.timestamp.as_str()),
             ("reference", &self.reference),
         ];
-        let own = own.map(|(key, value)| (key.to_owned(), Value::from(value)));
-        let mut members: Map<String, Value> = extra.map(|(k, v)| (k.clone(), v.clone())).collect();
-        members.extend(own);
-        members.serialize(serializer)
+        let mut members: Vec<_> = extra.filter(|(key, _)| !OWN.contains(key)).collect();
+        members.extend(own.map(|(key, value)| (key, Member::Own(value))));
+        members.sort_unstable_by_key(|(key, _)| *key);
+        serializer.collect_map(members)
     }
+}
+
+#[derive(Serialize)]
+#[serde(untagged)]
+enum Member<'a> {
+    Own(&'a str),
+    Extra(&'a Value),
 }
 
 impl<'de> Deserialize<'de> for Receipt {

@@ -110,6 +110,20 @@ fn an_object_is_the_same_to_every_reader() {
     assert_eq!(Encoded::encode(&text).unwrap().value(), text);
 }
 
+/// serde would also read a struct from an array, by position.
+#[test]
+fn members_are_read_by_name_only() {
+    let array = r#"["i","r","m","c","e30",null,null,null,null,null]"#;
+    assert!(serde_json::from_str::<Challenge>(array).is_err());
+    for json in [
+        format!(r#"{{"challenge":{array},"payload":{{}}}}"#),
+        r#"[{"id":"i","realm":"r","method":"m","intent":"c","request":"e30"},{}]"#.to_owned(),
+    ] {
+        let header = format!("Payment {}", BASE64.encode(json));
+        assert!(Credential::parse(header.as_bytes()).is_err());
+    }
+}
+
 #[test]
 fn an_encoded_object_can_be_looked_into() {
     let encoded = Encoded::parse("eyAiYSIgOiAiMSIgfQ==").unwrap();

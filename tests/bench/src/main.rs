@@ -2,7 +2,8 @@
 //!
 //! Rounds alternate between the two, so that whatever else the machine does falls on both; the
 //! ratio is that of the medians. Run it with `cargo run --release`, optionally with the number of
-//! rounds and a part of the names of the comparisons to run.
+//! rounds and a part of the names of the comparisons to run; with `ours` or `theirs` behind them
+//! it runs that side alone, for a profiler.
 
 mod codec;
 mod served;
@@ -29,6 +30,7 @@ fn main() {
     let rounds = args.next().map_or(Ok(301), |text| text.parse());
     let rounds: usize = rounds.expect("the number of rounds");
     let part = args.next().unwrap_or_default();
+    let alone = args.next().map(|side| usize::from(side == "theirs"));
     println!(
         "{:<26}{:>14}{:>14}{:>9}{:>9}",
         "", "farebox", "mpp", "ratio", "target"
@@ -42,6 +44,11 @@ fn main() {
             mut theirs,
             target,
         } = comparison;
+        if let Some(side) = alone {
+            let work = if side == 0 { &mut ours } else { &mut theirs };
+            println!("{name:<26}{:>11.0} ns", median_of_one(rounds, work));
+            continue;
+        }
         let [ours, theirs] = medians(rounds, &mut ours, &mut theirs);
         let ratio = theirs / ours;
         let wanted = target.map_or(String::new(), |target| format!("{target:.1}"));
@@ -56,20 +63,30 @@ fn main() {
 
 /// Nanoseconds a piece of work.
 fn medians(rounds: usize, ours: &mut Work, theirs: &mut Work) -> [f64; 2] {
-    let sides = [ours, theirs];
+    let counts = [calibrate(ours), calibrate(theirs)];
     let mut times = [Vec::new(), Vec::new()];
-    let counts = [calibrate(sides[0]), calibrate(sides[1])];
     for round in 0..rounds {
         // Whoever comes second finds warmer or cooler caches, so they take turns.
         for side in [round % 2, 1 - round % 2] {
-            let took = sides[side](counts[side]);
-            times[side].push(took.as_nanos() as f64 / counts[side] as f64);
+            let work = if side == 0 { &mut *ours } else { &mut *theirs };
+            times[side].push(once(work, counts[side]));
         }
     }
-    times.map(|mut times| {
-        times.sort_by(f64::total_cmp);
-        times[times.len() / 2]
-    })
+    times.map(median)
+}
+
+fn median_of_one(rounds: usize, work: &mut Work) -> f64 {
+    let count = calibrate(work);
+    median((0..rounds).map(|_| once(work, count)).collect())
+}
+
+fn once(work: &mut Work, count: usize) -> f64 {
+    work(count).as_nanos() as f64 / count as f64
+}
+
+fn median(mut times: Vec<f64>) -> f64 {
+    times.sort_by(f64::total_cmp);
+    times[times.len() / 2]
 }
 
 /// How often the work fits into a round.
