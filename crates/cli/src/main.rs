@@ -6,6 +6,7 @@
 mod args;
 mod check;
 mod demo;
+mod discovery;
 mod failure;
 mod inspect;
 mod pay;

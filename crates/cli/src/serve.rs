@@ -7,7 +7,7 @@ use axum::{
     extract::{ConnectInfo, Request, State},
     middleware::{self, Next},
     response::{IntoResponse as _, Response},
-    routing::{MethodFilter, MethodRouter, on},
+    routing::{MethodFilter, MethodRouter, get, on},
 };
 use farebox::{
     config::{Answer, Config, Network, Route},
@@ -16,7 +16,12 @@ use farebox::{
 use http::{Method, StatusCode};
 use tokio::net::TcpListener;
 
-use crate::{check, failure::Failure, proxy::Upstream};
+use crate::{
+    check,
+    discovery::{self, Discovery},
+    failure::Failure,
+    proxy::Upstream,
+};
 
 /// How often payments are looked after that a crash or a lost answer left open.
 const RECONCILE: Duration = Duration::from_secs(10);
@@ -51,6 +56,14 @@ fn app(config: &Config) -> Result<Router, Failure> {
     let mut app = Router::new();
     for route in &config.routes {
         app = app.route(&route.path, handler(route, &client)?);
+    }
+    if config
+        .routes
+        .iter()
+        .all(|route| route.path != discovery::PATH)
+    {
+        let discovery = Discovery::new(config.server.engine().realm(), &config.routes);
+        app = app.route(discovery::PATH, get(discovery::serve).with_state(discovery));
     }
     let trusted: Arc<[Network]> = config.trusted_proxies.clone().into();
     Ok(app.layer(middleware::from_fn_with_state(trusted, only_over_tls)))

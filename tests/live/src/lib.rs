@@ -25,7 +25,10 @@ pub const PAYER: &str = "0x70997970C51812dc3A010C7d01b50e0d17dc79C8";
 /// The payer's well-known development key.
 pub const PAYER_KEY: &str = "0x59c6995e998f97a5a0044966f0945389dc9e86dae88c7a8412f4603b6b78690d";
 /// The chain id that all peers know as a local network.
-pub const CHAIN_ID: u64 = 1337;
+pub const LOCALNET: u64 = 1337;
+/// Tempo's mainnet. Its id on a chain of our own makes mppx pay with the key it is given, where it
+/// would ask a public faucet for one on any other chain.
+pub const MAINNET: u64 = 4217;
 
 fn peers() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("peers")
@@ -73,18 +76,20 @@ pub struct Chain {
     _process: Running,
     /// Its JSON-RPC endpoint.
     pub url: String,
+    /// Its EIP-155 id.
+    pub id: u64,
     http: reqwest::Client,
     runtime: tokio::runtime::Runtime,
 }
 
 impl Chain {
     /// Starts one and waits until it answers.
-    pub fn start() -> Result<Self, Problem> {
+    pub fn start(id: u64) -> Result<Self, Problem> {
         let port = free_port()?;
         let now = SystemTime::now().duration_since(UNIX_EPOCH)?.as_secs();
         let child = Command::new(anvil_binary())
             .args(["--network", "tempo", "--hardfork", "T4", "--block-time", "1", "--quiet"])
-            .args(["--chain-id", &CHAIN_ID.to_string()])
+            .args(["--chain-id", &id.to_string()])
             .args(["--timestamp", &now.to_string()])
             .args(["--port", &port.to_string()])
             .stdout(Stdio::null())
@@ -93,10 +98,14 @@ impl Chain {
         let chain = Self {
             _process: Running { child },
             url: format!("http://127.0.0.1:{port}"),
+            id,
             http: reqwest::Client::new(),
             runtime,
         };
-        wait_for("the chain", || chain.call("eth_blockNumber", json!([])).ok())?;
+        // Calls at the genesis block run at its time of 1, where no validity window is open.
+        wait_for("the chain's first block", || {
+            chain.call("eth_blockNumber", json!([])).ok().filter(|number| number != "0x0")
+        })?;
         Ok(chain)
     }
 
@@ -177,7 +186,7 @@ store = "memory:"
 
 [rails.tempo]
 rpc_url = "{rpc}"
-chain_id = {CHAIN_ID}
+chain_id = {id}
 currency = "{PATH_USD}"
 recipient = "{SELLER}"
 
@@ -186,7 +195,8 @@ path = "/joke"
 respond = "a joke worth its price"
 offers = [{{ rail = "tempo/charge", amount = "{price}" }}]
 "#,
-            rpc = chain.url
+            rpc = chain.url,
+            id = chain.id,
         );
         let path = directory.path().join("farebox.toml");
         std::fs::write(&path, config)?;
@@ -232,6 +242,9 @@ impl Mppx {
             .args(args)
             .env("MPPX_PRIVATE_KEY", PAYER_KEY)
             .env("MPPX_RPC_URL", &chain.url);
+        if chain.id == MAINNET {
+            command.env("MPPX_CONFIG", peers().join("mppx.config.mjs"));
+        }
         output(command, Duration::from_secs(60))
     }
 }
