@@ -47,7 +47,7 @@ impl Timestamp {
                 number /= 10;
             }
         }
-        let text = text.map(char::from).iter().collect();
+        let text = String::from_utf8(text.to_vec()).unwrap_or_default();
         Self { millis, text }
     }
 
