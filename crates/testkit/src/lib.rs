@@ -4,17 +4,20 @@
 //!   own fixture;
 //! - [`store_conformance!`]: the same for stores;
 //! - [`Fuse`] and [`FusedStore`]: a process that dies before its n-th effect;
+//! - [`FaultyStore`]: writes that come late and replies that are lost;
 //! - [`Bank`] and [`TestRail`]: money that counts how often it moved.
 //!
 //! Everything here panics on failure, as test code does.
 
 mod bank;
+mod faulty;
 mod fixture;
 mod fuse;
 pub mod rail;
 pub mod store;
 
 pub use bank::{Bank, Teller, TestPayload, TestRail};
+pub use faulty::{FaultyStore, Write};
 pub use fixture::PluginFixture;
 pub use fuse::{Fuse, FusedStore};
 
