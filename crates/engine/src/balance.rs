@@ -13,7 +13,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::{
     engine::Shared,
-    record::{ChannelChange, channel_key},
+    record::{ChannelChange, Stored, channel_key},
     verdict::Refused,
 };
 
@@ -37,7 +37,15 @@ pub(crate) struct Account {
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 struct Closing {
     op: String,
+    /// Which of the payment's reservations.
+    claim: String,
     until: i64,
+}
+
+impl Closing {
+    fn is_of(&self, op: &str, claim: &str) -> bool {
+        self.op == op && self.claim == claim
+    }
 }
 
 /// A block of a channel's balance, held by a stream until Unix millisecond `until`.
@@ -99,6 +107,10 @@ impl BalanceError {
 }
 
 impl Account {
+    fn encode(&self) -> Result<String, Fault> {
+        serde_json::to_string(self).map_err(|e| Fault::new("serialising a channel").caused_by(e))
+    }
+
     /// What streams hold at `now`. A lease that lapsed is the payer's again.
     fn leased(&self, now: i64) -> u128 {
         let held = self.leases.values().filter(|block| block.until > now);
@@ -131,6 +143,12 @@ impl Account {
         }
     }
 
+    /// A freeze that lapsed is gone with the first change after it: its close was made for what the
+    /// channel was before.
+    pub(crate) fn end_lapsed_close(&mut self, now: i64) {
+        self.closing.take_if(|closing| closing.until <= now);
+    }
+
     pub(crate) fn forget_lost_leases(&mut self, now: i64) {
         self.leases
             .retain(|_, block| block.until.saturating_add(FORGOTTEN) > now);
@@ -155,6 +173,7 @@ impl Account {
                 account.clone()
             }
         };
+        next.end_lapsed_close(now);
         let state = &mut next.state;
         let deposit = state.deposit.checked_add(change.change.deposit);
         state.deposit = deposit.ok_or(BalanceError::Overflow)?;
@@ -231,6 +250,13 @@ impl Shared {
         Ok(Some((text, account)))
     }
 
+    async fn replace(&self, key: &str, text: &str, next: &Account) -> Result<bool, Fault> {
+        let next = next.encode()?;
+        self.store
+            .compare_and_swap(key, Some(text), Some(&next), None)
+            .await
+    }
+
     /// Changes an account under compare-and-swap, as often as it takes.
     pub(crate) async fn update<T, E: From<Fault>>(
         &self,
@@ -246,8 +272,7 @@ impl Shared {
             {
                 return Ok(answer);
             }
-            let text = serde_json::to_string(&next)
-                .map_err(|e| Fault::new("serialising a channel").caused_by(e))?;
+            let text = next.encode()?;
             let expected = current.as_ref().map(|(text, _)| text.as_str());
             if self
                 .store
@@ -290,6 +315,16 @@ pub(crate) async fn settle(shared: &Shared, op: &str, change: &ChannelChange) ->
         .await
 }
 
+/// Whether the payment `op` has changed its channel already.
+pub(crate) async fn is_applied(
+    shared: &Shared,
+    op: &str,
+    change: &ChannelChange,
+) -> Result<bool, Fault> {
+    let account = shared.account(&channel_key(&change.id)).await?;
+    Ok(account.is_some_and(|(_, account)| account.applied.contains_key(op)))
+}
+
 /// Whether a change could be applied now.
 pub(crate) async fn preview(
     shared: &Shared,
@@ -303,51 +338,65 @@ pub(crate) async fn preview(
     Ok(())
 }
 
-/// Stops all spending for a close whose order was made for `seen` spent. `false`: it is another
-/// amount by now, or a stream is still spending.
+/// Stops all spending for a close that was reserved as `stored` and whose order was made for `seen`
+/// spent. `false`: it is another amount by now, a stream is still spending, or the reservation was
+/// replaced.
 pub(crate) async fn freeze(
     shared: &Shared,
     op: &str,
+    stored: &Stored,
     change: &ChannelChange,
     seen: Amount,
-    until: i64,
 ) -> Result<bool, Refused> {
-    let now = shared.clock.millis();
-    shared
-        .update(&channel_key(&change.id), |account| {
-            let account = account.ok_or_else(|| BalanceError::NotFound.rejection())?;
-            account.open(Some(op), now).map_err(|e| e.rejection())?;
-            if account.leased(now) > 0 || account.state.spent != seen {
-                return Ok((account.clone(), false));
+    let (key, claim) = (channel_key(&change.id), &stored.record.claim);
+    loop {
+        let account = shared.account(&key).await?;
+        let (text, account) = account.ok_or_else(|| BalanceError::NotFound.rejection())?;
+        let now = shared.clock.millis();
+        account.open(Some(op), now).map_err(|e| e.rejection())?;
+        let mut next = account.clone();
+        let earlier = next
+            .closing
+            .take_if(|closing| closing.op == op && closing.claim != *claim);
+        if earlier.is_some() {
+            // Left by a crash; unless the later one holds it and the earlier one is us.
+            let current = shared.record(op).await?;
+            if current.is_none_or(|current| current.text != stored.text) {
+                return Ok(false);
             }
-            let closing = Some(Closing {
+        }
+        let unspent = account.leased(now) == 0 && account.state.spent == seen;
+        if unspent {
+            next.closing = Some(Closing {
                 op: op.to_owned(),
-                until,
+                claim: claim.clone(),
+                until: shared.after(shared.timing.reserve),
             });
-            Ok((
-                Account {
-                    closing,
-                    ..account.clone()
-                },
-                true,
-            ))
-        })
-        .await
+        }
+        if next == account || shared.replace(&key, &text, &next).await? {
+            return Ok(unspent);
+        }
+    }
 }
 
 /// Holds a frozen channel until its close is concluded, however long that takes.
 pub(crate) async fn refreeze(
     shared: &Shared,
     op: &str,
+    claim: &str,
     change: &ChannelChange,
 ) -> Result<(), Fault> {
+    let now = shared.clock.millis();
     shared
         .update(&channel_key(&change.id), |account| {
             let mut next = account
                 .cloned()
                 .ok_or_else(|| Fault::new("a frozen channel is gone"))?;
             match &mut next.closing {
-                Some(closing) if closing.op == op => closing.until = i64::MAX,
+                // One that lapsed may have been spent from, so its order is void.
+                Some(closing) if closing.is_of(op, claim) && closing.until > now => {
+                    closing.until = i64::MAX;
+                }
                 _ => return Err(Fault::unavailable("a close lost its channel")),
             }
             Ok((next, ()))
@@ -356,20 +405,19 @@ pub(crate) async fn refreeze(
 }
 
 /// The close came to nothing: the channel goes on.
-pub(crate) async fn thaw(shared: &Shared, op: &str, change: &ChannelChange) -> Result<(), Fault> {
+pub(crate) async fn thaw(
+    shared: &Shared,
+    op: &str,
+    claim: &str,
+    change: &ChannelChange,
+) -> Result<(), Fault> {
     if change.action != ChannelAction::Close {
         return Ok(());
     }
     shared
         .update(&channel_key(&change.id), |account| {
             let mut next = account.cloned().unwrap_or_default();
-            if next
-                .closing
-                .as_ref()
-                .is_some_and(|closing| closing.op == op)
-            {
-                next.closing = None;
-            }
+            next.closing.take_if(|closing| closing.is_of(op, claim));
             Ok((next, ()))
         })
         .await

@@ -21,7 +21,7 @@ pub(crate) async fn conclude(
     from: &Stored,
     outcome: Outcome,
 ) -> Result<Driven, Fault> {
-    let ours = from.text.clone();
+    // `None`: nothing was attempted, so the outcome stands on the reservation and its proofs alone.
     let todo = match &from.record.state {
         State::Attempted { todo, .. } => Some(todo.as_str()),
         _ => None,
@@ -31,14 +31,15 @@ pub(crate) async fn conclude(
         let record = current
             .as_ref()
             .map_or(&from.record, |stored| &stored.record);
+        let ours = current
+            .as_ref()
+            .is_some_and(|stored| stored.text == from.text);
         let (next, driven) = match (&outcome, &record.state) {
             (_, State::Paid { .. } | State::Serving { .. } | State::Delivered { .. }) => {
                 return Ok(Driven::Paid);
             }
             // A reservation that is not ours any more: its proof may be somebody else's by now.
-            (_, State::Reserved { .. }) if current.as_ref().is_none_or(|s| s.text != ours) => {
-                return Ok(Driven::Pending);
-            }
+            _ if todo.is_none() && !ours => return Ok(Driven::Pending),
             (
                 Outcome::Settled {
                     reference,
@@ -59,6 +60,9 @@ pub(crate) async fn conclude(
             }
             (Outcome::Declined(_) | Outcome::Unknown, State::Declined { rejection }) => {
                 return Ok(Driven::Declined(rejection.clone()));
+            }
+            (Outcome::Declined(_) | Outcome::Unknown, State::Reserved { .. }) if !ours => {
+                return Ok(Driven::Pending);
             }
             (Outcome::Declined(_) | Outcome::Unknown, _) if current.is_none() => {
                 return Ok(Driven::Pending);

@@ -3,12 +3,13 @@
 use std::{fmt, sync::Arc};
 
 use farebox_core::{
-    AnyPlan, ChannelAction, Fault, IdempotencyKey, Offers, Rejection,
+    AnyPlan, ChannelAction, Fault, IdempotencyKey, Offers, Outcome, Rejection,
     wire::{AcceptPayment, BodyDigest, Credential, CredentialHeader, Problem},
 };
 use tokio::time::timeout;
 
 use crate::{
+    balance,
     challenge::{Bound, terms_print},
     conclude::conclude,
     engine::Shared,
@@ -226,7 +227,10 @@ impl Gate {
         let mine = stored.record.fingerprint == payment.fingerprint();
         match &stored.record.state {
             State::Reserved { until } if *until <= now => {
-                return Ok(Standing::Open(Some(Box::new(stored))));
+                return match self.applied(payment.id(), &stored).await? {
+                    true => Ok(Standing::Moved),
+                    false => Ok(Standing::Open(Some(Box::new(stored)))),
+                };
             }
             State::Declined { rejection } if mine => return Err(rejection.clone().into()),
             State::Declined { .. } => {
@@ -256,6 +260,20 @@ impl Gate {
             State::Reserved { .. } | State::Attempted { .. } => {}
         }
         self.look_up(payment.id(), &stored).await
+    }
+
+    /// Records as paid what was applied to its channel before a crash. Its rail is not asked again:
+    /// what it would see by now (an open channel, a closed one) is this very payment's work.
+    async fn applied(&self, id: &str, stored: &Stored) -> Result<bool, Fault> {
+        let Some(change) = &stored.record.channel else {
+            return Ok(false);
+        };
+        if !balance::is_applied(&self.shared, id, change).await? {
+            return Ok(false);
+        }
+        let outcome = Outcome::settled(change.id.id());
+        let driven = conclude(&self.shared, id, stored, outcome).await?;
+        Ok(driven == Driven::Paid)
     }
 
     /// An attempt whose outcome nobody recorded: only the settler's lookup may decide.

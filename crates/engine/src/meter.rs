@@ -98,7 +98,7 @@ impl Meter {
             until: self.shared.after(LEASE),
         };
         // From before the write, so that a slow store shortens the lease and never stretches it.
-        let deadline = Instant::now() + LEASE - MARGIN;
+        let deadline = Deadline::of(&self.shared);
         self.update(|account| {
             let mut next = spendable(account, amount, now)?;
             next.forget_lost_leases(now);
@@ -163,7 +163,9 @@ fn spendable(account: Option<&Account>, amount: Amount, now: i64) -> Result<Acco
             deposit: account.state.deposit,
         });
     }
-    Ok(account.clone())
+    let mut next = account.clone();
+    next.end_lapsed_close(now);
+    Ok(next)
 }
 
 impl fmt::Debug for Meter {
@@ -171,6 +173,27 @@ impl fmt::Debug for Meter {
         f.debug_struct("Meter")
             .field("channel", &self.channel)
             .finish_non_exhaustive()
+    }
+}
+
+/// When a stream stops burning: by the monotonic clock, which nobody turns back, and by the clock
+/// that others read, which goes on while the machine is suspended.
+#[derive(Clone, Copy, Debug)]
+struct Deadline {
+    instant: Instant,
+    millis: i64,
+}
+
+impl Deadline {
+    fn of(shared: &Shared) -> Self {
+        Self {
+            instant: Instant::now() + LEASE - MARGIN,
+            millis: shared.after(LEASE - MARGIN),
+        }
+    }
+
+    fn passed(&self, shared: &Shared) -> bool {
+        Instant::now() >= self.instant || shared.clock.millis() >= self.millis
     }
 }
 
@@ -182,7 +205,7 @@ pub struct Lease {
     id: String,
     amount: Amount,
     left: Amount,
-    deadline: Instant,
+    deadline: Deadline,
     open: bool,
 }
 
@@ -191,7 +214,7 @@ impl Lease {
     /// lease ran out and must be [renewed](Self::renew) or taken anew.
     pub fn burn(&mut self, amount: Amount) -> bool {
         match self.left.checked_sub(amount) {
-            Some(left) if Instant::now() < self.deadline => {
+            Some(left) if !self.deadline.passed(&self.meter.shared) => {
                 self.left = left;
                 true
             }
@@ -206,7 +229,7 @@ impl Lease {
 
     /// Holds the block for another minute; for streams slower than their lease.
     pub async fn renew(&mut self) -> Result<(), MeterError> {
-        let deadline = Instant::now() + LEASE - MARGIN;
+        let deadline = Deadline::of(&self.meter.shared);
         let until = self.meter.shared.after(LEASE);
         let now = self.meter.shared.clock.millis();
         let id = &self.id;

@@ -16,9 +16,11 @@ use crate::{
     conclude::{conclude, receipt},
     engine::Shared,
     meter::ChannelView,
-    record::{ChannelChange, Record, State, Stored, pay_key, proof_key, quote_key, todo_key},
+    record::{ChannelChange, Record, State, Stored, quote_key, todo_key},
     verdict::Refused,
 };
+
+mod claim;
 
 /// A presented credential on its way to being paid.
 #[must_use]
@@ -155,6 +157,14 @@ impl Payment<Authentic> {
         let lapsed = self.stage.lapsed.take();
         let resumed = lapsed.as_ref().map(|stored| &stored.record);
         let resumed = resumed.filter(|record| record.fingerprint == self.facts.fingerprint);
+        if let Some(record) = resumed
+            && record.method != self.method.name()
+        {
+            // The offer has changed since, and another instance of the rail has its place.
+            let method = self.shared.method(&record.method);
+            self.method = method
+                .ok_or_else(|| Fault::unavailable("a payment's rail is not configured any more"))?;
+        }
         if resumed.is_none() {
             if self.facts.stale {
                 let detail = "the offer has changed since; pay a fresh challenge";
@@ -228,13 +238,20 @@ impl Payment<Verified> {
             change: plan.change.clone(),
         };
         balance::apply(&self.shared, self.id(), &change).await?;
-        let record = self.record(State::Reserved { until: 0 }, Vec::new(), None);
+        let state = State::Reserved { until: 0 };
+        let record = self.record(state, Vec::new(), String::new(), None);
         let reference = plan.channel.id().to_owned();
         let receipt = receipt(&self.shared, &record, reference, plan.receipt.clone());
         Ok((plan.channel.clone(), receipt))
     }
 
-    fn record(&self, state: State, proofs: Vec<String>, channel: Option<ChannelChange>) -> Record {
+    fn record(
+        &self,
+        state: State,
+        proofs: Vec<String>,
+        claim: String,
+        channel: Option<ChannelChange>,
+    ) -> Record {
         let challenge = &self.credential.challenge;
         let request = challenge.request.value();
         let text = |key: &str| request.get(key).and_then(Value::as_str).map(str::to_owned);
@@ -246,6 +263,7 @@ impl Payment<Verified> {
             expires: self.facts.expires,
             presented: self.stage.presented,
             proofs,
+            claim,
             private: self.stage.private.clone(),
             amount: text("amount"),
             currency: text("currency"),
@@ -293,131 +311,37 @@ impl Payment<Verified> {
             .iter()
             .map(|proof| proof.as_str().to_owned())
             .collect();
+        let closes = channel
+            .as_ref()
+            .is_some_and(|change| change.action == ChannelAction::Close);
+        let seen = self.stage.seen.filter(|_| closes);
+        if closes && seen.is_none() {
+            return Err(Fault::new("a close that did not look at its channel").into());
+        }
         let until = self.shared.after(self.shared.timing.reserve);
-        let record = self.record(State::Reserved { until }, keys, channel);
+        let state = State::Reserved { until };
+        let record = self.record(state, keys, Shared::nonce()?, channel);
         let lapsed = self.stage.lapsed.as_ref();
         let Some(stored) = self.shared.advance(self.id(), lapsed, record).await? else {
             return Ok(None);
         };
-        let keeps: Vec<_> = proofs.iter().map(farebox_core::ProofKey::keep).collect();
-        let seen = self.stage.seen;
+        let keeps = claim::keeps(proofs);
         let reserved = self.with(Reserved {
             step,
             receipt,
             stored,
         });
-        reserved.claim(&keeps).await?;
-        match &reserved.stage.stored.record.channel {
-            Some(change) if change.action == ChannelAction::Close => {
-                let seen =
-                    seen.ok_or_else(|| Fault::new("a close that did not look at its channel"))?;
-                let until = reserved.shared.after(reserved.shared.timing.reserve);
-                let frozen =
-                    balance::freeze(&reserved.shared, reserved.id(), change, seen, until).await;
-                match frozen {
-                    Ok(true) => Ok(Some(reserved)),
-                    Ok(false) => {
-                        // Spent from meanwhile: the order was made for another balance.
-                        reserved.release().await?;
-                        Ok(None)
-                    }
-                    Err(refused) => {
-                        reserved.release().await?;
-                        Err(refused)
-                    }
-                }
-            }
-            _ => Ok(Some(reserved)),
+        if !reserved.claim(&keeps).await? {
+            return Ok(None);
+        }
+        match seen {
+            Some(seen) => Ok(reserved.freeze(seen).await?.then_some(reserved)),
+            None => Ok(Some(reserved)),
         }
     }
 }
 
 impl Payment<Reserved> {
-    async fn claim(&self, keeps: &[Option<std::time::Duration>]) -> Result<(), Refused> {
-        let left = self
-            .facts
-            .expires
-            .saturating_sub(self.shared.clock.millis())
-            .max(0);
-        let left = std::time::Duration::from_millis(left.unsigned_abs());
-        for (proof, keep) in self.stage.stored.record.proofs.iter().zip(keeps) {
-            // A proof outlives its challenge's record, or the record's end would free it.
-            let lapse = left.saturating_add(self.shared.timing.grace);
-            let keep = keep.map(|keep| keep.saturating_add(lapse));
-            let (key, store) = (proof_key(proof), &self.shared.store);
-            if store
-                .compare_and_swap(&key, None, Some(self.id()), keep)
-                .await?
-            {
-                continue;
-            }
-            let ours = match store.get(&key).await? {
-                // Claimed by this very payment before a crash: still ours.
-                Some(holder) if holder == self.id() => true,
-                Some(holder) => self.usurp(&key, &holder, keep).await?,
-                None => {
-                    store
-                        .compare_and_swap(&key, None, Some(self.id()), keep)
-                        .await?
-                }
-            };
-            if !ours {
-                self.release().await?;
-                let detail = "the proof has already paid for something else";
-                return Err(Rejection::spent(detail).into());
-            }
-        }
-        Ok(())
-    }
-
-    /// Takes a proof over from a payment that provably came to nothing. A holder without a record
-    /// proves nothing.
-    async fn usurp(
-        &self,
-        key: &str,
-        holder: &str,
-        keep: Option<std::time::Duration>,
-    ) -> Result<bool, Fault> {
-        let (shared, store) = (&self.shared, &self.shared.store);
-        let Some(stored) = shared.record(holder).await? else {
-            return Ok(false);
-        };
-        let free = match &stored.record.state {
-            State::Declined { .. } => true,
-            // Its straggler loses its swap, since the record is gone; a channel's change could
-            // have been applied by then, so those are left alone.
-            State::Reserved { until } if *until <= shared.clock.millis() => {
-                stored.record.channel.is_none()
-                    && store
-                        .compare_and_swap(&pay_key(holder), Some(&stored.text), None, None)
-                        .await?
-            }
-            _ => false,
-        };
-        Ok(free
-            && store
-                .compare_and_swap(key, Some(holder), Some(self.id()), keep)
-                .await?)
-    }
-
-    /// Nothing was attempted: frees the proofs and the challenge.
-    async fn release(&self) -> Result<(), Fault> {
-        let (shared, stored) = (&self.shared, &self.stage.stored);
-        // Only who still holds the reservation may free what it claimed.
-        let until = shared.after(shared.timing.reserve);
-        let renewed = stored.record.with(State::Reserved { until });
-        let Some(held) = shared.advance(self.id(), Some(stored), renewed).await? else {
-            return Ok(());
-        };
-        shared.free(self.id(), &held.record).await?;
-        let key = pay_key(self.id());
-        shared
-            .store
-            .compare_and_swap(&key, Some(&held.text), None, None)
-            .await?;
-        Ok(())
-    }
-
     /// Drives the money to a known state. Run it on a task of its own: dropping the future leaves
     /// the rest to the reconciler.
     pub async fn settle(self) -> Result<Driven, Fault> {
@@ -433,8 +357,10 @@ impl Payment<Reserved> {
             Step::Settle(order) => order,
         };
         if let Err(expired) = self.in_time() {
-            self.release().await?;
-            return Ok(Driven::Declined(expired));
+            return Ok(match self.release().await? {
+                true => Driven::Declined(expired),
+                false => Driven::Pending,
+            });
         }
         let Some(stored) = self.attempt(order).await? else {
             return Ok(Driven::Pending);
@@ -466,11 +392,6 @@ impl Payment<Reserved> {
     /// lacks an attempt. `None`: the reservation is not ours any more.
     async fn attempt(&self, order: &StoredOrder) -> Result<Option<Stored>, Fault> {
         let (shared, key) = (&self.shared, todo_key(self.id()));
-        if let Some(change) = &self.stage.stored.record.channel
-            && change.action == ChannelAction::Close
-        {
-            balance::refreeze(shared, self.id(), change).await?;
-        }
         let todo = Shared::nonce()?;
         // What an attempt before this one left on the list is replaced.
         let before = shared.store.get(&key).await?;
@@ -481,16 +402,29 @@ impl Payment<Reserved> {
         {
             return Ok(None);
         }
+        let record = &self.stage.stored.record;
+        let closes = record
+            .channel
+            .as_ref()
+            .filter(|change| change.action == ChannelAction::Close);
+        if let Some(change) = closes {
+            // On the list by now, or a crash would leave the channel frozen for ever.
+            balance::refreeze(shared, self.id(), &record.claim, change).await?;
+        }
         let timing = &shared.timing;
-        let attempted = self.stage.stored.record.with(State::Attempted {
+        let attempted = record.with(State::Attempted {
             // Longer than settling and looking up can take, with room for slow clocks and stores.
             until: shared.after(timing.settle_cap + timing.settle + timing.slack),
             todo,
             order: order.clone(),
             receipt: self.stage.receipt.clone(),
         });
-        shared
+        let stored = shared
             .advance(self.id(), Some(&self.stage.stored), attempted)
-            .await
+            .await?;
+        if let (None, Some(change)) = (&stored, closes) {
+            balance::thaw(shared, self.id(), &record.claim, change).await?;
+        }
+        Ok(stored)
     }
 }

@@ -9,11 +9,10 @@ use tokio::{
 };
 
 use crate::{
-    balance,
     conclude::conclude,
     engine::{Engine, Shared},
     payment::Driven,
-    record::{Record, State, TODO, pay_key, proof_key, todo_key},
+    record::{State, TODO, todo_key},
 };
 
 /// What a run of the reconciler found.
@@ -119,15 +118,9 @@ impl Shared {
             State::Reserved { .. } => {
                 // Freed before it is struck off, so that a straggler that would still attempt it
                 // loses its swap.
-                let text = Some(stored.text.as_str());
-                if !self
-                    .store
-                    .compare_and_swap(&pay_key(id), text, None, None)
-                    .await?
-                {
+                if !self.abandon(id, &stored).await? {
                     return Ok(Found::Busy);
                 }
-                self.free(id, &stored.record).await?;
                 self.strike(id, attempt).await?;
                 Ok(Found::Freed)
             }
@@ -143,10 +136,13 @@ impl Shared {
                     Err(_) => Ok(Found::Busy),
                 }
             }
-            State::Paid { .. }
-            | State::Serving { .. }
-            | State::Delivered { .. }
-            | State::Declined { .. } => {
+            State::Declined { .. } => {
+                // Whoever declined it may have died before it freed what the payment held.
+                self.free(id, &stored.record).await?;
+                self.strike(id, attempt).await?;
+                Ok(Found::Done)
+            }
+            State::Paid { .. } | State::Serving { .. } | State::Delivered { .. } => {
                 self.strike(id, attempt).await?;
                 Ok(Found::Done)
             }
@@ -159,18 +155,5 @@ impl Shared {
             .compare_and_swap(&todo_key(id), Some(attempt), None, None)
             .await?;
         Ok(())
-    }
-
-    /// Nothing moved and nothing will: frees a payment's proofs, and the channel it would close.
-    pub(crate) async fn free(&self, id: &str, record: &Record) -> Result<(), Fault> {
-        for proof in &record.proofs {
-            self.store
-                .compare_and_swap(&proof_key(proof), Some(id), None, None)
-                .await?;
-        }
-        match &record.channel {
-            Some(change) => balance::thaw(self, id, change).await,
-            None => Ok(()),
-        }
     }
 }

@@ -3,7 +3,7 @@
 //! | key | value |
 //! |---|---|
 //! | `pay:<payment id>` | a [`Record`] |
-//! | `proof:<proof key>` | the payment id that claimed it |
+//! | `proof:<proof key>` | the payment id that claimed it, and by which reservation |
 //! | `todo:<payment id>` | a payment that may need the reconciler; the value names the attempt |
 //! | `quote:<challenge id>` | what a rail keeps with its challenge |
 //! | `chan:<channel>` | a channel's balance |
@@ -28,6 +28,11 @@ pub(crate) fn pay_key(id: &str) -> String {
 
 pub(crate) fn proof_key(key: &str) -> String {
     format!("proof:{key}")
+}
+
+/// What a claimed proof holds. Neither part has spaces.
+pub(crate) fn holder(id: &str, claim: &str) -> String {
+    format!("{id} {claim}")
 }
 
 pub(crate) fn todo_key(id: &str) -> String {
@@ -61,6 +66,8 @@ pub(crate) struct Record {
     pub(crate) presented: i64,
     /// The proof keys it claims.
     pub(crate) proofs: Vec<String>,
+    /// Names the reservation: one that was replaced must free nothing of its successor's.
+    pub(crate) claim: String,
     /// What the rail kept with the challenge.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(crate) private: Option<Value>,

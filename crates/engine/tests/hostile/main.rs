@@ -1,0 +1,13 @@
+//! What hostile payers, crashes, slow stores and second replicas try. Each test's name says what
+//! is protected.
+
+#![allow(clippy::unwrap_used, reason = "a test may panic")]
+
+mod collect;
+mod common;
+mod crash_channel;
+mod dynamic_price;
+mod lost_replies;
+mod races;
+mod rails;
+mod sessions;
