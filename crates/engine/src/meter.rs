@@ -300,6 +300,10 @@ impl Drop for Lease {
     }
 }
 
+/// What a rail that saw two balances has seen: no channel has spent as much, so its order is not
+/// carried out and the rail is asked again.
+const NEVER: Amount = Amount::new(u128::MAX);
+
 /// The engine's channels, as a rail sees them, remembering what it saw.
 pub(crate) struct ChannelView {
     shared: Arc<Shared>,
@@ -332,7 +336,13 @@ impl Channels for ChannelView {
         let state = account.map(|(_, account)| account.view(now));
         if let Some(state) = &state {
             let mut seen = self.seen.lock().unwrap_or_else(PoisonError::into_inner);
-            seen.insert(channel.clone(), state.spent);
+            seen.entry(channel.clone())
+                .and_modify(|seen| {
+                    if *seen != state.spent {
+                        *seen = NEVER;
+                    }
+                })
+                .or_insert(state.spent);
         }
         Ok(state)
     }

@@ -2,11 +2,49 @@
 
 use std::sync::Arc;
 
-use farebox_core::{Offer, Typed, compose, prelude::*};
+use farebox_core::{Offer, Store, Typed, compose, prelude::*};
 use farebox_engine::{Engine, Gate, Inbound};
-use farebox_testkit::{Bank, Fuse, FusedStore, TestRail};
+use farebox_testkit::{Bank, Fuse, FusedStore, TestPayload, TestRail};
 
-use crate::common::{Act, Got, World, challenge, pay, present, presenting, scripted};
+use serde_json::{Map, Value, json};
+
+use crate::common::{Act, Got, T0, World, challenge, pay, present, presenting, request, scripted};
+
+/// A rail whose invoice lapses with its challenge, and whose node forgets what it was for.
+struct Invoices(NoSettler);
+
+impl Rail<Charge> for Invoices {
+    const METHOD: &'static str = "test";
+    type Details = Map<String, Value>;
+    type Payload = TestPayload;
+    type Settler = NoSettler;
+
+    async fn quote(&self, terms: &ChargeTerms) -> Result<Quote<Charge, Self::Details>, NoQuote> {
+        let private = json!({"lapses": T0 + 300_000});
+        Ok(Quote::new(request(terms)?, Map::new()).private(private))
+    }
+
+    async fn verify(
+        &self,
+        cx: &Presented<'_>,
+        _: &Ask<Charge, Self::Details>,
+        payload: TestPayload,
+    ) -> Result<Plan<Once, Never>, Refusal> {
+        let kept = cx.private.and_then(|kept| kept["lapses"].as_i64());
+        let lapses = kept.ok_or_else(|| Fault::new("nothing was kept"))?;
+        if cx.now.unix_millis() >= lapses {
+            return Err(Rejection::verification("the invoice has lapsed").into());
+        }
+        Ok(Plan::paid(
+            ProofKey::of("test", &payload.token),
+            payload.token,
+        ))
+    }
+
+    fn settler(&self) -> &NoSettler {
+        &self.0
+    }
+}
 
 fn prepaid() -> Arc<Typed<TestRail, Charge>> {
     Arc::new(Typed::new(TestRail::prepaid(
@@ -42,6 +80,26 @@ async fn a_prepaid_proof_survives_a_crash_and_a_lapsed_challenge() {
             "dead before write {n}: {first:?}, then {again:?}"
         );
     }
+}
+
+/// The rail is asked as of when the proof first came, and with what it kept.
+#[tokio::test]
+async fn a_stalled_proof_is_judged_as_of_when_it_came() {
+    let (world, fuse) = (World::new(), Fuse::new(2));
+    let method = || Arc::new(Typed::<_, Charge>::new(Invoices(NoSettler)));
+    let store = Arc::new(FusedStore::new(world.disk.clone(), fuse));
+    let (_, gate) = world.charge(store, method());
+    // The quote is the first write, the reservation the second.
+    let credential = pay(&challenge(&gate).await, "t");
+    assert!(matches!(present(&gate, &credential).await, Got::Fault(_)));
+    world.pass(3_600);
+    for (key, kept) in world.disk.scan("quote:").await.unwrap() {
+        let forgotten = world.disk.compare_and_swap(&key, Some(&kept), None, None);
+        assert!(forgotten.await.unwrap());
+    }
+    let (_, gate) = world.charge(world.store(), method());
+    assert_eq!(present(&gate, &credential).await, Got::Served);
+    assert_eq!(present(&gate, &credential).await, Got::Spent);
 }
 
 #[tokio::test]

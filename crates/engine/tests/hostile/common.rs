@@ -234,6 +234,17 @@ impl Settle for Script {
     }
 }
 
+pub(crate) fn request(terms: &ChargeTerms) -> Result<ChargeRequest, Fault> {
+    let amount = Amount::parse(&terms.amount).map_err(|e| Fault::new("amount").caused_by(e))?;
+    Ok(ChargeRequest {
+        amount,
+        currency: "usd".into(),
+        recipient: None,
+        description: None,
+        external_id: None,
+    })
+}
+
 /// `test/charge` by script. Its `verify` obeys the token.
 pub(crate) struct Scripted(pub(crate) Script);
 
@@ -248,15 +259,7 @@ impl Rail<Charge> for Scripted {
     type Settler = Script;
 
     async fn quote(&self, terms: &ChargeTerms) -> Result<Quote<Charge, Self::Details>, NoQuote> {
-        let amount = Amount::parse(&terms.amount).map_err(|e| Fault::new("amount").caused_by(e))?;
-        let request = ChargeRequest {
-            amount,
-            currency: "usd".into(),
-            recipient: None,
-            description: None,
-            external_id: None,
-        };
-        Ok(Quote::new(request, Map::new()))
+        Ok(Quote::new(request(terms)?, Map::new()))
     }
 
     async fn verify(

@@ -3,9 +3,12 @@
 //! captured is what was spent, and no crash leaves a channel that can be neither spent nor closed.
 //! Then the process that cleans up is killed before every single effect too.
 
-use std::sync::{Arc, Mutex};
+use std::sync::{
+    Arc, Mutex,
+    atomic::{AtomicI64, Ordering::SeqCst},
+};
 
-use farebox_core::{Typed, prelude::*};
+use farebox_core::{Store, Typed, prelude::*};
 use farebox_engine::{Engine, Gate, Meter, Reconciled};
 use farebox_testkit::{Fuse, FusedStore};
 use serde_json::json;
@@ -21,7 +24,11 @@ struct Process {
 }
 
 fn boot(world: &World, moved: &Moved, fuse: Fuse) -> Process {
-    let store = Arc::new(FusedStore::new(world.disk.clone(), fuse.clone()));
+    let store = FusedStore::new(world.disk.clone(), fuse.clone());
+    boot_on(world, Arc::new(store), moved, fuse)
+}
+
+fn boot_on(world: &World, store: Arc<dyn Store>, moved: &Moved, fuse: Fuse) -> Process {
     let engine = world.engine(store);
     let till = Arc::new(Typed::new(Till::new(moved.clone(), fuse, 1_000)));
     Process {
@@ -47,6 +54,8 @@ struct Case {
     n: i64,
     downtime: i64,
     m: i64,
+    /// Instead of dying, the first process does not hear of this write's success.
+    deaf: Option<i64>,
 }
 
 /// Answers whether the first and the second process survived.
@@ -57,6 +66,7 @@ async fn crash(case: Case) -> (bool, bool) {
         n,
         downtime,
         m,
+        deaf,
     } = case;
     let (world, moved) = (World::new(), Moved::default());
     let well = boot(&world, &moved, Fuse::endless());
@@ -70,11 +80,23 @@ async fn crash(case: Case) -> (bool, bool) {
     let ids = world.disk_ids().await;
 
     let fuse = Fuse::new(n);
-    let dying = boot(&world, &moved, fuse.clone());
+    let (dying, store) = (boot(&world, &moved, fuse.clone()), world.store());
+    let left = Arc::new(AtomicI64::new(deaf.unwrap_or(-1)));
+    let dying = match deaf {
+        None => dying,
+        Some(_) => boot_on(&world, store.clone(), &moved, Fuse::endless()),
+    };
+    if deaf.is_some() {
+        let left = left.clone();
+        store.lose_reply_of(move |_| left.fetch_sub(1, SeqCst) == 0);
+    }
     let payload = json!({"do": action, "n": 50, "proof": "p", "slow": slow});
     let credential = credential(&challenge(&dying.gate).await, &payload);
     let mut got = vec![present(&dying.gate, &credential).await];
-    let survived = !fuse.is_dead();
+    let survived = match deaf {
+        None => !fuse.is_dead(),
+        Some(_) => left.load(SeqCst) >= 0,
+    };
 
     // Another replica serves the channel meanwhile, except where its close may have moved.
     let attempted = world
@@ -185,6 +207,7 @@ async fn a_channels_books_balance_whenever_the_process_dies() {
                         n,
                         downtime,
                         m,
+                        deaf: None,
                     })
                     .await;
                     if survived.1 {
@@ -193,6 +216,28 @@ async fn a_channels_books_balance_whenever_the_process_dies() {
                 }
                 if survived.0 {
                     assert!(n >= least, "{action}: only {n} crash points");
+                    break;
+                }
+            }
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_channels_books_balance_whichever_reply_is_lost() {
+    for action in ["open", "topup", "close"] {
+        for order in [true, false] {
+            for deaf in 0.. {
+                let case = Case {
+                    action,
+                    order,
+                    n: i64::MAX,
+                    downtime: 120,
+                    m: i64::MAX,
+                    deaf: Some(deaf),
+                };
+                if crash(case).await.0 {
+                    assert!(deaf > 4, "{action}: only {deaf} writes");
                     break;
                 }
             }

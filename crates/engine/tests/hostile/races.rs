@@ -218,6 +218,34 @@ async fn a_proof_that_is_taken_over_pays_once() {
     }
 }
 
+/// A reservation stalls between its claim and its money. While it is live its proof is its own;
+/// once another challenge has taken the proof over, waking up serves nothing.
+#[tokio::test]
+async fn a_straggler_whose_proof_was_taken_over_serves_nothing() {
+    for (prepaid, state) in [(true, "\"paid\""), (false, "\"attempted\"")] {
+        let (world, bank) = (World::new(), Arc::new(Bank::default()));
+        let store = world.store();
+        let (_, slow) = world.charge(store.clone(), rail(&bank, prepaid));
+        let first = pay(&challenge(&slow).await, "t");
+        store.pause_before(move |write| write.puts("pay:", state));
+        let straggler = presenting(&slow, &first);
+        store.reached().await;
+        let (engine, gate) = world.charge(world.store(), rail(&bank, prepaid));
+        let early = pay(&challenge(&gate).await, "t");
+        assert_eq!(present(&gate, &early).await, Got::Spent, "it is claimed");
+        world.pass(61);
+        let second = pay(&challenge(&gate).await, "t");
+        assert_eq!(present(&gate, &second).await, Got::Served);
+        store.release();
+        let got = straggler.await.unwrap();
+        assert!(matches!(got, Got::Later | Got::Spent), "{got:?}");
+        assert_eq!(present(&gate, &first).await, Got::Spent);
+        assert_eq!(bank.moved(), usize::from(!prepaid));
+        engine.reconcile().await.unwrap();
+        assert_eq!(world.count("todo:").await, 0);
+    }
+}
+
 /// A payer that presents another proof with a challenge of which the first one stalled does not
 /// burn the first.
 #[tokio::test]
