@@ -99,10 +99,9 @@ fn unpaid(app: fn() -> Router) -> Work {
 /// Each request pays a challenge of its own with a token of its own.
 fn paid(app: fn() -> Router) -> Work {
     let runtime = runtime();
+    let app = app();
     let mut tokens = 0u64;
     Box::new(move |count| {
-        // A fresh server, so that no round finds a fuller store than another.
-        let app = app();
         let requests = (0..count).map(|_| request().body(Body::empty()).expect("a request"));
         let (_, answers) = serve(
             &runtime,
