@@ -8,7 +8,7 @@ pub fn base_units(text: &str, decimals: u8) -> Option<String> {
         Some(point) => (&text[..point], Some(&text[point + 1..])),
         None => (text, None),
     };
-    let digits = |s: &str| !s.is_empty() && s.chars().all(|c| ('0'..='9').contains(&c));
+    let digits = |s: &str| !s.is_empty() && s.bytes().all(|b| b.is_ascii_digit());
     if !digits(whole) || !fraction.is_none_or(digits) || (whole != "0" && whole.starts_with('0')) {
         return None;
     }
