@@ -358,12 +358,8 @@ pub(crate) async fn freeze(
         let earlier = next
             .closing
             .take_if(|closing| closing.op == op && closing.claim != *claim);
-        if earlier.is_some() {
-            // Left by a crash; unless the later one holds it and the earlier one is us.
-            let current = shared.record(op).await?;
-            if current.is_none_or(|current| current.text != stored.text) {
-                return Ok(false);
-            }
+        if earlier.is_some() && !shared.stands(op, stored).await? {
+            return Ok(false);
         }
         let unspent = account.leased(now) == 0 && account.state.spent == seen;
         if unspent {
@@ -404,21 +400,25 @@ pub(crate) async fn refreeze(
         .await
 }
 
-/// The close came to nothing: the channel goes on.
+/// The close that was recorded as `stored` came to nothing: the channel goes on.
 pub(crate) async fn thaw(
     shared: &Shared,
     op: &str,
-    claim: &str,
+    stored: &Stored,
     change: &ChannelChange,
 ) -> Result<(), Fault> {
-    if change.action != ChannelAction::Close {
-        return Ok(());
+    let key = channel_key(&change.id);
+    while let Some((text, account)) = shared.account(&key).await? {
+        let mut next = account;
+        let Some(closing) = next.closing.take_if(|closing| closing.op == op) else {
+            return Ok(());
+        };
+        if closing.claim != stored.record.claim && !shared.stands(op, stored).await? {
+            return Ok(());
+        }
+        if shared.replace(&key, &text, &next).await? {
+            return Ok(());
+        }
     }
-    shared
-        .update(&channel_key(&change.id), |account| {
-            let mut next = account.cloned().unwrap_or_default();
-            next.closing.take_if(|closing| closing.is_of(op, claim));
-            Ok((next, ()))
-        })
-        .await
+    Ok(())
 }

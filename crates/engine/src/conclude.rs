@@ -99,7 +99,7 @@ pub(crate) async fn conclude(
         let next = record.with(next);
         if let Some(stored) = shared.advance(id, current.as_ref(), next).await? {
             if matches!(driven, Driven::Declined(_)) {
-                shared.free(id, &stored.record).await?;
+                shared.free(id, &stored).await?;
             }
             if let (Some(todo), Driven::Paid | Driven::Declined(_)) = (todo, &driven) {
                 shared.strike(id, todo).await?;

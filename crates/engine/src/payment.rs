@@ -403,11 +403,9 @@ impl Payment<Reserved> {
             return Ok(None);
         }
         let record = &self.stage.stored.record;
-        let closes = record
-            .channel
-            .as_ref()
-            .filter(|change| change.action == ChannelAction::Close);
-        if let Some(change) = closes {
+        if let Some(change) = &record.channel
+            && change.action == ChannelAction::Close
+        {
             // On the list by now, or a crash would leave the channel frozen for ever.
             balance::refreeze(shared, self.id(), &record.claim, change).await?;
         }
@@ -419,12 +417,8 @@ impl Payment<Reserved> {
             order: order.clone(),
             receipt: self.stage.receipt.clone(),
         });
-        let stored = shared
+        shared
             .advance(self.id(), Some(&self.stage.stored), attempted)
-            .await?;
-        if let (None, Some(change)) = (&stored, closes) {
-            balance::thaw(shared, self.id(), &record.claim, change).await?;
-        }
-        Ok(stored)
+            .await
     }
 }

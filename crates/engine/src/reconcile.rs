@@ -138,7 +138,7 @@ impl Shared {
             }
             State::Declined { .. } => {
                 // Whoever declined it may have died before it freed what the payment held.
-                self.free(id, &stored.record).await?;
+                self.free(id, &stored).await?;
                 self.strike(id, attempt).await?;
                 Ok(Found::Done)
             }

@@ -176,6 +176,14 @@ impl Shared {
         }
     }
 
+    /// Whether a record still is what it was. Then whatever was seen before this look and names
+    /// another of the payment's reservations was left by an earlier one; otherwise the earlier one
+    /// may be us.
+    pub(crate) async fn stands(&self, id: &str, stored: &Stored) -> Result<bool, Fault> {
+        let current = self.record(id).await?;
+        Ok(current.is_some_and(|current| current.text == stored.text))
+    }
+
     /// Replaces a record, if it still is what it was. `None`: somebody else was faster.
     pub(crate) async fn advance(
         &self,

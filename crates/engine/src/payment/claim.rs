@@ -8,7 +8,7 @@ use super::{Payment, Reserved};
 use crate::{
     balance,
     engine::Shared,
-    record::{Record, State, Stored, holder, pay_key, proof_key},
+    record::{State, Stored, holder, pay_key, proof_key},
     verdict::Refused,
 };
 
@@ -64,11 +64,10 @@ impl Payment<Reserved> {
             }
             let (id, claim) = held.rsplit_once(' ').unwrap_or((held.as_str(), ""));
             let free = if id == self.id() {
-                // An earlier reservation's claim, from before a crash; unless the earlier one is us.
-                match shared.record(id).await? {
-                    Some(now) if now.text == stored.text => true,
-                    _ => return Ok(Taken::Replaced),
+                if !shared.stands(id, stored).await? {
+                    return Ok(Taken::Replaced);
                 }
+                true
             } else {
                 shared.came_to_nothing(id, claim).await?
             };
@@ -141,7 +140,7 @@ impl Shared {
         let Some(held) = self.advance(id, Some(stored), renewed).await? else {
             return Ok(false);
         };
-        self.free(id, &held.record).await?;
+        self.free(id, &held).await?;
         self.store
             .compare_and_swap(&pay_key(id), Some(&held.text), None, None)
             .await?;
@@ -149,15 +148,15 @@ impl Shared {
     }
 
     /// Nothing moved and nothing will: frees a payment's proofs, and the channel it would close.
-    pub(crate) async fn free(&self, id: &str, record: &Record) -> Result<(), Fault> {
-        let me = holder(id, &record.claim);
-        for proof in &record.proofs {
+    pub(crate) async fn free(&self, id: &str, stored: &Stored) -> Result<(), Fault> {
+        let me = holder(id, &stored.record.claim);
+        for proof in &stored.record.proofs {
             self.store
                 .compare_and_swap(&proof_key(proof), Some(&me), None, None)
                 .await?;
         }
-        match &record.channel {
-            Some(change) => balance::thaw(self, id, &record.claim, change).await,
+        match &stored.record.channel {
+            Some(change) => balance::thaw(self, id, stored, change).await,
             None => Ok(()),
         }
     }

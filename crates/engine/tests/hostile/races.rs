@@ -97,36 +97,34 @@ async fn a_late_no_does_not_undo_a_yes() {
 /// removes, a payment that may have moved stays on its list.
 #[tokio::test]
 async fn an_attempt_is_never_struck_off_by_an_earlier_run() {
-    let (world, bank) = (World::new(), Arc::new(Bank::default()));
-    // Dies behind the list and before the attempt: reserve, claim, list.
-    let fuse = Fuse::new(3);
-    let store = Arc::new(FusedStore::new(world.disk.clone(), fuse.clone()));
-    let (_, gate) = world.charge(store, rail(&bank, false));
-    let credential = pay(&challenge(&gate).await, "t");
-    assert!(matches!(present(&gate, &credential).await, Got::Fault(_)));
-    assert_eq!(
-        (
-            world.record().await["state"].as_str(),
-            world.count("todo:").await
-        ),
-        (Some("reserved"), 1)
-    );
-    world.pass(61);
+    for (slow_at, stall) in [("todo:", 0), ("pay:", 61)] {
+        let (world, bank) = (World::new(), Arc::new(Bank::default()));
+        // Dies behind the list and before the attempt: reserve, claim, list.
+        let fuse = Fuse::new(3);
+        let store = Arc::new(FusedStore::new(world.disk.clone(), fuse.clone()));
+        let (_, gate) = world.charge(store, rail(&bank, false));
+        let credential = pay(&challenge(&gate).await, "t");
+        assert!(matches!(present(&gate, &credential).await, Got::Fault(_)));
+        assert_eq!(world.record().await["state"], "reserved");
+        assert_eq!(world.count("todo:").await, 1);
+        world.pass(61);
 
-    let store = world.store();
-    let held = Arc::new(Typed::<_, Charge>::new(TestRail::held(bank.clone())));
-    let (engine, gate) = world.charge(store.clone(), held.clone());
-    store.pause_before(|write| write.removes("todo:"));
-    let reconciler = tokio::spawn(async move { engine.reconcile().await.unwrap() });
-    store.reached().await;
-    let settling = presenting(&gate, &credential);
-    held.rail().teller().started().await;
-    store.release();
-    reconciler.await.unwrap();
-    assert_eq!(world.record().await["state"], "attempted");
-    assert_eq!(world.count("todo:").await, 1, "a crash now must be found");
-    held.rail().teller().release();
-    assert_eq!((settling.await.unwrap(), bank.moved()), (Got::Served, 1));
+        let store = world.store();
+        let held = Arc::new(Typed::<_, Charge>::new(TestRail::held(bank.clone())));
+        let (engine, gate) = world.charge(store.clone(), held.clone());
+        store.pause_before(move |write| write.removes(slow_at));
+        let reconciler = tokio::spawn(async move { engine.reconcile().await.unwrap() });
+        store.reached().await;
+        world.pass(stall);
+        let settling = presenting(&gate, &credential);
+        held.rail().teller().started().await;
+        store.release();
+        reconciler.await.unwrap();
+        assert_eq!(world.record().await["state"], "attempted");
+        assert_eq!(world.count("todo:").await, 1, "a crash now must be found");
+        held.rail().teller().release();
+        assert_eq!((settling.await.unwrap(), bank.moved()), (Got::Served, 1));
+    }
 }
 
 /// A process that wakes up long after its reservation was resumed and delivered by another.
