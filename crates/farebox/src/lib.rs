@@ -71,3 +71,8 @@ pub mod prelude {
     #[cfg(feature = "client")]
     pub use farebox_http::{PayExt, ReceiptExt};
 }
+
+/// The README's code compiles.
+#[cfg(all(doctest, feature = "axum", feature = "client", feature = "tempo"))]
+#[doc = include_str!("../../../README.md")]
+pub struct Readme;

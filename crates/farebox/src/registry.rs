@@ -1,6 +1,6 @@
 //! Which rails this build contains.
 
-use farebox_core::{Plugin, Registry, RegistryError};
+use farebox_core::{Linked, Plugin, Registry, RegistryError};
 
 /// Every rail that a Cargo feature of this crate switched on, named so that no linker can lose it.
 pub static BUILTIN: &[&Plugin] = &[
@@ -14,15 +14,22 @@ pub static BUILTIN: &[&Plugin] = &[
     &farebox_tempo::CHARGE,
 ];
 
-/// [`BUILTIN`] and whatever else was linked in.
+/// Packages whose rails the features above decide on, and nothing else. The Tempo rail brings the
+/// proof crate along for its functions; whether its registration then survives is up to the linker.
+const BY_FEATURE: [&str; 4] = [
+    "farebox-lightning",
+    "farebox-proof",
+    "farebox-stripe",
+    "farebox-tempo",
+];
+
+/// [`BUILTIN`], and the rails of other packages that were linked in.
 ///
 /// # Errors
 /// If two packages claim one name.
 pub fn registry() -> Result<Registry, RegistryError> {
-    let builtin = BUILTIN
-        .iter()
-        .try_fold(Registry::default(), |registry, plugin| {
-            registry.with(plugin)
-        });
-    builtin?.with_linked()
+    let linked = inventory::iter::<Linked>.into_iter().map(|linked| linked.0);
+    let others = linked.filter(|plugin| !BY_FEATURE.contains(&plugin.package));
+    let mut plugins = BUILTIN.iter().copied().chain(others);
+    plugins.try_fold(Registry::default(), Registry::with)
 }

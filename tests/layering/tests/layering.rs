@@ -113,7 +113,12 @@ fn allowed(folder: &str, name: &str) -> Vec<&'static str> {
                 "farebox-engine",
                 "farebox-http",
             ],
-            &["farebox-lnd", "farebox-testkit", "farebox-wire"],
+            &[
+                "farebox-link-outside",
+                "farebox-lnd",
+                "farebox-testkit",
+                "farebox-wire",
+            ],
         ]
         .concat(),
         _ => panic!("{name} in {folder} has no place; give it one here"),

@@ -1,7 +1,10 @@
 //! Prints the rails of this binary, one per line: what the registry holds, by either door.
 //!
-//! It names no rail. Whatever is missing here is missing in every server that trusts the facade.
+//! It names no rail of the facade. Whatever is missing here is missing in every server that trusts
+//! the facade.
 #![allow(clippy::print_stdout)]
+
+use farebox_link_outside as _;
 
 fn main() {
     match farebox::registry() {

@@ -1,1 +1,13 @@
-//! How Farebox works and how to work with it. Documentation only.
+//! How Farebox works, and how to work with it. Documentation only.
+
+#[doc = include_str!("lifecycle.md")]
+pub mod lifecycle {}
+
+#[doc = include_str!("writing_a_rail.md")]
+pub mod writing_a_rail {}
+
+#[doc = include_str!("configuration.md")]
+pub mod configuration {}
+
+#[doc = include_str!("security.md")]
+pub mod security {}
