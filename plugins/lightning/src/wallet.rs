@@ -145,8 +145,9 @@ impl LightningWallet {
     /// Asks once more for a payment of which nobody knows how it ended.
     async fn resolve(&self, invoice: &Invoice, unknown: NodeError) -> Payment {
         match self.node.track(invoice.payment_hash, RESOLVE_WAIT).await {
-            // "Never sent" may only mean "not yet": the request can still be on its way.
-            None => Payment::Unknown(unknown),
+            // "Never sent" may only mean "not yet", and a failure may be an earlier attempt's: the
+            // request can still be on its way.
+            None | Some(Payment::Failed(_)) => Payment::Unknown(unknown),
             Some(found) => found,
         }
     }
