@@ -204,7 +204,7 @@ async fn a_channels_books_balance_whenever_the_process_dies() {
         ("topup", false, 6),
         ("close", false, 6),
     ] {
-        for (downtime, early) in [(120, false), (110, true), (400, false)] {
+        for (downtime, early) in [(120, false), (110, true), (400, false), (400, true)] {
             let points = every_point(action, order, downtime, early).await;
             assert!(points >= least, "{action}: only {points} crash points");
         }
