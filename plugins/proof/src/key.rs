@@ -1,14 +1,33 @@
-//! A key in this process's memory.
+//! A key in this process's memory, and signing with any key.
 
-use std::fmt;
+use std::{fmt, time::Duration};
 
 use alloy::{
     primitives::{Address, B256, ChainId, Signature, hex},
     signers::{Signer, k256::ecdsa::SigningKey},
 };
 use async_trait::async_trait;
-use farebox_core::{Issue, Secret};
+use farebox_core::{Fault, Issue, Secret};
 use zeroize::Zeroizing;
+
+/// How long a signer may take. A remote one may ask a person; one that never answers must not hold
+/// a request and its budget for good.
+const DEADLINE: Duration = Duration::from_secs(30);
+
+/// Signs `hash`, giving up on the signer after 30 seconds.
+///
+/// # Errors
+/// If the signer refuses or does not answer. The signature, if one comes to be, reaches nobody.
+pub async fn sign_hash(
+    signer: &(dyn Signer + Send + Sync),
+    hash: &B256,
+) -> Result<Signature, Fault> {
+    match tokio::time::timeout(DEADLINE, signer.sign_hash(hash)).await {
+        Ok(Ok(signature)) => Ok(signature),
+        Ok(Err(error)) => Err(Fault::new("signing a payment").caused_by(error)),
+        Err(_) => Err(Fault::unavailable("the signer does not answer")),
+    }
+}
 
 /// A secp256k1 private key, wiped on drop.
 ///

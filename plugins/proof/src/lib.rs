@@ -25,7 +25,7 @@ mod wallet;
 use farebox_core::prelude::*;
 
 pub use config::{Config, WalletConfig};
-pub use key::LocalKey;
+pub use key::{LocalKey, sign_hash};
 pub use source::{InvalidSource, Source};
 pub use verify::{Payload, proof_hash, proof_key, verify_proof};
 pub use wallet::{ProofWallet, Proven, Realms, sign_proof};

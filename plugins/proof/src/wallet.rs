@@ -7,7 +7,7 @@ use farebox_core::{Approved, Ask, Charge, Cost, Fault, Paid, PayError, Paying, W
 use farebox_wire::Challenge;
 use serde::Serialize;
 
-use crate::{Details, Source, proof_hash};
+use crate::{Details, Source, proof_hash, sign_hash};
 
 /// The payload of a proof.
 #[derive(Clone, Serialize)]
@@ -27,17 +27,14 @@ impl fmt::Debug for Proven {
 /// signed for is the caller's to check: see [`Realms`].
 ///
 /// # Errors
-/// If the signer does not sign.
+/// If the signer does not sign; see [`sign_hash`].
 pub async fn sign_proof(
     signer: &(dyn Signer + Send + Sync),
     chain_id: u64,
     challenge: &Challenge,
 ) -> Result<Paid<Proven>, Fault> {
     let address = signer.address();
-    let signature = signer
-        .sign_hash(&proof_hash(address, chain_id, challenge))
-        .await
-        .map_err(|e| Fault::new("signing a proof").caused_by(e))?;
+    let signature = sign_hash(signer, &proof_hash(address, chain_id, challenge)).await?;
     let signature = hex::encode_prefixed(signature.as_bytes());
     Ok(Paid::new(Proven {
         kind: "proof",

@@ -197,3 +197,39 @@ async fn the_wallet_refuses_what_it_should_not_sign() {
         ));
     }
 }
+
+/// A remote signer that never answers.
+#[derive(Debug)]
+struct Silent;
+
+#[async_trait::async_trait]
+impl alloy::signers::Signer for Silent {
+    async fn sign_hash(
+        &self,
+        _: &alloy::primitives::B256,
+    ) -> alloy::signers::Result<alloy::primitives::Signature> {
+        std::future::pending().await
+    }
+    fn address(&self) -> alloy::primitives::Address {
+        key().address()
+    }
+    fn chain_id(&self) -> Option<u64> {
+        None
+    }
+    fn set_chain_id(&mut self, _: Option<u64>) {}
+}
+
+/// Protects: a signer that hangs holds neither the request nor its budget for good.
+#[tokio::test(start_paused = true)]
+async fn a_signer_that_does_not_answer_is_given_up() {
+    let challenge = challenge();
+    let payer = TypedPayer::<_, Charge>::new(ProofWallet::with_signer(Silent));
+    let cx = Paying::new(&challenge, Some("api.example.com"));
+    let budget = Budget::new([Limit::per_request(TOKEN, Amount::ZERO)]);
+    let (approved, _reservation) = budget.approve(payer.price(&cx).unwrap()).unwrap();
+    let paid = tokio::time::timeout(std::time::Duration::from_secs(60), payer.pay(&cx, approved));
+    match paid.await.unwrap() {
+        Err(PayError::NotPaid(fault)) => assert!(fault.to_string().contains("signer"), "{fault}"),
+        other => panic!("{:?}", other.map(|_| ())),
+    }
+}
