@@ -24,6 +24,13 @@ impl Bank {
             .len()
     }
 
+    /// How many transfers were asked for; more than [`moved`](Self::moved) where one payment was
+    /// settled twice.
+    pub fn transfers(&self) -> usize {
+        let moved = self.moved.lock().unwrap_or_else(PoisonError::into_inner);
+        moved.values().sum()
+    }
+
     fn transfer(&self, key: &IdempotencyKey) {
         let mut moved = self.moved.lock().unwrap_or_else(PoisonError::into_inner);
         *moved.entry(key.as_str().to_owned()).or_default() += 1;

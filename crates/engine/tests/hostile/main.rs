@@ -11,3 +11,4 @@ mod lost_replies;
 mod races;
 mod rails;
 mod sessions;
+mod simulation;
