@@ -1,6 +1,6 @@
 //! The paying side: a token for each challenge.
 
-use std::{collections::BTreeMap, fmt, future::Future};
+use std::{collections::BTreeMap, fmt, future::Future, time::Duration};
 
 use farebox_core::{Approved, Ask, Charge, Cost, Fault, Invalid, Paid, PayError, Paying, Wallet};
 use farebox_wire::{Amount, Timestamp};
@@ -17,6 +17,8 @@ use crate::{
 const OUTLIVES: i64 = 600;
 /// The life of a token for a challenge that does not lapse, seconds.
 const DEFAULT_LIFE: i64 = 3600;
+/// How long minting may take, unless the wallet says otherwise.
+const MINT_TIMEOUT: Duration = Duration::from_secs(30);
 
 /// The token that a challenge needs.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -39,7 +41,8 @@ pub struct TokenRequest {
 /// Makes tokens: a call to the agent's own backend, a prompt, Stripe's API. Any
 /// `async fn(TokenRequest) -> Result<SharedPaymentToken, Fault>` is one.
 ///
-/// A token moves no money. So an error means that nothing was paid, also when the token may exist.
+/// A token moves no money. So an error means that nothing was paid, also when the token may exist;
+/// and so does a call that is dropped because it took too long.
 pub trait MintToken: Send + Sync + 'static {
     /// Makes a token with exactly these limits.
     fn mint(
@@ -163,6 +166,7 @@ impl MintToken for TestHelperTokens {
 /// The payer's side of `stripe/charge`: answers challenges with tokens that `M` makes.
 pub struct StripeWallet<M> {
     tokens: M,
+    timeout: Duration,
 }
 
 impl<M> fmt::Debug for StripeWallet<M> {
@@ -177,7 +181,10 @@ impl StripeWallet<TestHelperTokens> {
     /// # Errors
     /// Everything wrong with the configuration.
     pub fn new(config: WalletConfig) -> Result<Self, Invalid> {
-        TestHelperTokens::new(config).map(Self::with_tokens)
+        // Two calls at the most, each with its own limit.
+        let both = Duration::from_secs(config.timeout).saturating_mul(2);
+        let tokens = TestHelperTokens::new(config)?;
+        Ok(Self::with_tokens(tokens).mint_timeout(both))
     }
 }
 
@@ -197,7 +204,17 @@ impl<M: MintToken> StripeWallet<M> {
     /// });
     /// ```
     pub fn with_tokens(tokens: M) -> Self {
-        Self { tokens }
+        Self {
+            tokens,
+            timeout: MINT_TIMEOUT,
+        }
+    }
+
+    /// How long making a token may take before the payment is given up, unpaid. Default 30 s.
+    #[must_use]
+    pub fn mint_timeout(mut self, timeout: Duration) -> Self {
+        self.timeout = timeout;
+        self
     }
 }
 
@@ -265,7 +282,11 @@ impl<M: MintToken> Wallet<Charge> for StripeWallet<M> {
             }),
             metadata: ask.details.metadata.unwrap_or_default(),
         };
-        let spt = self.tokens.mint(request).await.map_err(PayError::NotPaid)?;
+        // Whatever becomes of the token, it was not handed over.
+        let spt = tokio::time::timeout(self.timeout, self.tokens.mint(request))
+            .await
+            .unwrap_or_else(|_| Err(Fault::unavailable("minting a token: no answer in time")))
+            .map_err(PayError::NotPaid)?;
         if !spt.is_well_formed() {
             let fault = Fault::new("minting a token: what was made is no Shared Payment Token");
             return Err(PayError::NotPaid(fault));

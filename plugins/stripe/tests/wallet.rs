@@ -1,7 +1,10 @@
 //! The paying side: what a wallet refuses, and what it asks a token for.
 #![allow(clippy::unwrap_used, reason = "helpers of tests, outside any #[test]")]
 
-use std::sync::{Arc, Mutex};
+use std::{
+    sync::{Arc, Mutex},
+    time::Duration,
+};
 
 use farebox_core::{
     Approved, Budget, Charge, Cost, Fault, Limit, PayError, Payer, Paying, Secret, SecretSource,
@@ -167,6 +170,25 @@ async fn failures_to_mint_are_not_payments() {
         }
         other => panic!("{other:?}"),
     }
+}
+
+/// Protects: a payer whose minter never answers; nothing was handed over, so nothing was paid.
+#[tokio::test(start_paused = true)]
+async fn a_minter_that_hangs_is_given_up() {
+    let challenge = challenge(request(), 300);
+    let cx = Paying::new(&challenge, None);
+    let hangs = wallet(
+        async |_: TokenRequest| -> Result<SharedPaymentToken, Fault> {
+            std::future::pending().await
+        },
+    );
+    let cost = hangs.price(&cx).unwrap();
+    let paying = hangs.pay(&cx, approved(cost));
+    let result = tokio::time::timeout(Duration::from_secs(3600), paying).await;
+    assert!(
+        matches!(result, Ok(Err(PayError::NotPaid(_)))),
+        "{result:?}"
+    );
 }
 
 #[tokio::test]
