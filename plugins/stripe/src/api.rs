@@ -13,7 +13,7 @@ use stripe_client_core::{RequestBuilder, StripeMethod};
 use stripe_shared::PaymentIntentStatus;
 use url::Url;
 
-use crate::config::is_loopback;
+use crate::{config::is_loopback, order::Order};
 
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
 
@@ -136,9 +136,29 @@ impl Api {
         })
     }
 
+    /// The `Stripe-Version` of every call but a charge's.
+    pub(crate) fn version(&self) -> &str {
+        &self.version
+    }
+
     /// Sends a request once. `key` is the `Idempotency-Key`.
     pub(crate) async fn send(
         &self,
+        request: RequestBuilder,
+        key: Option<&str>,
+    ) -> Result<Answer, NoAnswer> {
+        self.send_as(&self.version, request, key).await
+    }
+
+    /// Sends an order's charge once, in the order's version.
+    pub(crate) async fn charge(&self, order: &Order, key: &str) -> Result<Answer, NoAnswer> {
+        self.send_as(&order.api_version, order.request(), Some(key))
+            .await
+    }
+
+    async fn send_as(
+        &self,
+        version: &str,
         request: RequestBuilder,
         key: Option<&str>,
     ) -> Result<Answer, NoAnswer> {
@@ -156,7 +176,7 @@ impl Api {
             .http
             .request(method, url)
             .basic_auth(self.key.expose(), None::<&str>)
-            .header("stripe-version", &self.version);
+            .header("stripe-version", version);
         if let Some(key) = key {
             call = call.header("idempotency-key", key);
         }

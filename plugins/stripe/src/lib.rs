@@ -47,6 +47,7 @@ use stripe_core::payment_intent::ListPaymentIntent;
 mod api;
 mod config;
 mod currency;
+mod order;
 mod outcome;
 mod quote;
 mod settle;
@@ -55,8 +56,9 @@ mod verify;
 mod wallet;
 
 pub use config::{Config, WalletConfig};
+pub use order::Order;
 pub use quote::Details;
-pub use settle::{Order, StripeSettler};
+pub use settle::StripeSettler;
 pub use token::{SharedPaymentToken, TokenParameter};
 pub use verify::Payload;
 pub use wallet::{MintToken, StripeWallet, TestHelperTokens, TokenRequest};
@@ -155,7 +157,8 @@ impl Rail<Charge> for Stripe {
         ask: &Ask<Charge, Details>,
         payload: Payload,
     ) -> Result<Plan<Once, Order>, Refusal> {
-        verify::verify(self.token_parameter, cx, ask, payload)
+        let version = self.settler.api.version();
+        verify::verify(self.token_parameter, version, cx, ask, payload)
     }
 
     fn settler(&self) -> &StripeSettler {

@@ -7,7 +7,7 @@ use tracing::{error, warn};
 
 use crate::{
     api::{Answer, ApiError, Intent, NoAnswer},
-    settle::Order,
+    order::Order,
 };
 
 /// What an answer says about the money.
@@ -146,7 +146,7 @@ pub(crate) fn unexpected(what: &str, answer: &Answer) -> Verdict {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::settle::tests::order;
+    use crate::order::tests::order;
 
     fn intent(status: &str, challenge: &str) -> Intent {
         serde_json::from_value(serde_json::json!({

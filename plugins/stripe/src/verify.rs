@@ -9,8 +9,8 @@ use serde::{Deserialize, Serialize};
 
 use crate::{
     METHOD,
+    order::{Order, unix_now},
     quote::Details,
-    settle::Order,
     token::{SharedPaymentToken, TokenParameter},
 };
 
@@ -38,6 +38,7 @@ impl Payload {
 
 pub(crate) fn verify(
     token_parameter: TokenParameter,
+    api_version: &str,
     cx: &Presented<'_>,
     ask: &Ask<Charge, Details>,
     payload: Payload,
@@ -75,12 +76,14 @@ pub(crate) fn verify(
             .expires
             .as_ref()
             .map(|at| at.unix_millis().div_euclid(1000)),
-        created: cx.now.unix_millis().div_euclid(1000),
+        // Not the presentation's time: that can be long ago, if the engine was held up since.
+        created: unix_now(),
         amount,
         currency: ask.request.currency.clone(),
         metadata: metadata(cx, ask),
         token: spt,
         token_parameter,
+        api_version: api_version.to_owned(),
     };
     let plan = Plan::settle(proof, order);
     Ok(match own {

@@ -5,8 +5,9 @@ use std::time::Duration;
 use farebox_core::Outcome;
 use farebox_sandbox_stripe::{Fault, StripeConfig};
 use farebox_wire::{Challenge, Problem};
+use serde_json::Value;
 
-use crate::support::{Shop, declined, seconds_from_now, settled, usd};
+use crate::support::{Shop, declined, settled, usd};
 
 /// Protects: money that moved without an answer is found again, and not moved again.
 #[tokio::test]
@@ -68,24 +69,27 @@ async fn a_repeated_500_tells_nothing() {
 #[tokio::test]
 async fn a_lapsed_order_is_only_looked_up() {
     let shop = Shop::open().await;
-    let begun = seconds_from_now(-2 * 3600);
-    // The wallet would refuse a lapsed challenge; the token is minted for the same terms.
     let fresh = shop.challenge("c-1_A", usd("0.50"), 300).await;
-    let lapsed = |id: &str| Challenge {
+    let of = |id: &str| Challenge {
         id: id.to_owned(),
-        expires: Some(seconds_from_now(-2 * 3600 + 300)),
         ..fresh.clone()
+    };
+    let two_hours_later = |order: &mut Value| {
+        for time in ["created", "expires"] {
+            order[time] = (order[time].as_i64().unwrap() - 2 * 3600).into();
+        }
     };
 
     let payload = shop.pay(&fresh, "pm_card_visa").await;
-    let charged = shop.order_at(&lapsed("c-1_A"), &payload, &begun).await;
+    let charged = shop.order(&fresh, &payload).await;
     shop.sandbox.fault(Fault::ErrorAfterCommit);
     assert_eq!(charged.settle().await, Outcome::Unknown);
     let posts = charged.posts();
-    settled(charged.lookup().await);
+    settled(charged.changed(two_hours_later).lookup().await);
 
     let payload = shop.pay(&fresh, "pm_card_visa").await;
-    let died_before = shop.order_at(&lapsed("c-2"), &payload, &begun).await;
+    let died_before = shop.order(&of("c-2"), &payload).await;
+    let died_before = died_before.changed(two_hours_later);
     assert_eq!(
         declined(died_before.lookup().await).problem,
         Problem::PaymentExpired
@@ -99,19 +103,9 @@ async fn a_lapsed_order_is_only_looked_up() {
 
     // A consumed token without a PaymentIntent of this challenge is for people to look into.
     let elsewhere = shop.pay(&fresh, "pm_card_visa").await;
-    settled(
-        shop.order(
-            &Challenge {
-                id: "c-3".to_owned(),
-                ..fresh.clone()
-            },
-            &elsewhere,
-        )
-        .await
-        .settle()
-        .await,
-    );
-    let contested = shop.order_at(&lapsed("c-4"), &elsewhere, &begun).await;
+    settled(shop.order(&of("c-3"), &elsewhere).await.settle().await);
+    let contested = shop.order(&of("c-4"), &elsewhere).await;
+    let contested = contested.changed(two_hours_later);
     assert_eq!(contested.lookup().await, Outcome::Unknown);
 }
 

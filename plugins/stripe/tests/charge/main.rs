@@ -1,7 +1,9 @@
 //! `stripe/charge` against the sandbox: every way a charge can go, and how often money moved.
 #![allow(clippy::unwrap_used, reason = "helpers of tests, outside any #[test]")]
 
+mod evidence;
 mod lost;
+mod script;
 mod support;
 
 use std::time::Duration;

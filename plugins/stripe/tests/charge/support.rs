@@ -8,7 +8,8 @@ use farebox_core::{
 };
 use farebox_sandbox_stripe::{Stripe as Sandbox, StripeConfig};
 use farebox_stripe::{Config, Stripe, StripeWallet, WalletConfig};
-use farebox_wire::{Amount, Challenge, Payload, Timestamp};
+use farebox_wire::{Amount, Challenge, Encoded, Payload, Timestamp};
+use serde_json::Value;
 
 pub(crate) struct Shop {
     pub(crate) sandbox: Sandbox,
@@ -22,13 +23,13 @@ impl Shop {
 
     pub(crate) async fn with(sandbox: StripeConfig, change: impl FnOnce(&mut Config)) -> Self {
         let sandbox = Sandbox::start(sandbox).await.unwrap();
-        let mut config = Config::new(key(&sandbox), "internal").api_base(sandbox.url());
-        change(&mut config);
-        let rail = Typed::<_, Charge>::new(Stripe::new(config).unwrap());
-        Self {
-            sandbox,
-            rail: Arc::new(rail),
-        }
+        let rail = rail(key(&sandbox), &sandbox.url(), change);
+        Self { sandbox, rail }
+    }
+
+    /// The same account after a change of configuration.
+    pub(crate) fn reconfigured(&self, change: impl FnOnce(&mut Config)) -> Arc<dyn Method> {
+        rail(key(&self.sandbox), &self.sandbox.url(), change)
     }
 
     /// A challenge that lapses `lapses` seconds from now.
@@ -38,18 +39,7 @@ impl Shop {
             .quote(&serde_json::to_value(terms).unwrap())
             .await
             .unwrap();
-        Challenge {
-            id: id.to_owned(),
-            realm: "shop.example".to_owned(),
-            method: "stripe".to_owned(),
-            intent: "charge".to_owned(),
-            request: quote.request,
-            expires: Some(seconds_from_now(lapses)),
-            digest: None,
-            description: None,
-            opaque: None,
-            header: None,
-        }
+        challenge(id, quote.request, lapses)
     }
 
     pub(crate) fn wallet(&self, payment_method: &str) -> Arc<dyn Payer> {
@@ -87,31 +77,10 @@ impl Shop {
 
     /// The order of a challenge that was paid, as the engine stores it.
     pub(crate) async fn order(&self, challenge: &Challenge, payload: &Payload) -> Attempt<'_> {
-        self.order_at(challenge, payload, &Timestamp::now()).await
-    }
-
-    pub(crate) async fn order_at(
-        &self,
-        challenge: &Challenge,
-        payload: &Payload,
-        now: &Timestamp,
-    ) -> Attempt<'_> {
-        let plan = self
-            .rail
-            .verify(&Presented::new(challenge, now), payload)
-            .await
-            .unwrap();
-        let AnyPlan::Once(plan) = plan else {
-            panic!("a charge is single use")
-        };
-        assert_eq!(plan.proofs.len(), 1);
-        let Step::Settle(order) = plan.step else {
-            panic!("a token has to be charged")
-        };
         Attempt {
             shop: self,
             key: IdempotencyKey::for_challenge(&challenge.id),
-            order,
+            order: to_settle(self.verify(challenge, payload).await.unwrap()),
         }
     }
 
@@ -120,6 +89,41 @@ impl Shop {
         let challenge = self.challenge("c-1_A", usd("0.50"), 300).await;
         let payload = self.pay(&challenge, payment_method).await;
         self.order(&challenge, &payload).await
+    }
+}
+
+/// A rail at a scripted Stripe, with orders of half a dollar under the challenge `c-1_A`.
+pub(crate) struct Counter(Arc<dyn Method>);
+
+impl Counter {
+    pub(crate) fn at(url: &str) -> Self {
+        let key = SecretSource::Text(Secret::new("sk_test_1"));
+        Self(rail(key, url, |_| {}))
+    }
+
+    /// Of a challenge that lapses `lapses` seconds from now.
+    pub(crate) async fn order(&self, lapses: i64) -> StoredOrder {
+        self.order_at(lapses, &Timestamp::now()).await
+    }
+
+    /// The same, first presented at `presented`.
+    pub(crate) async fn order_at(&self, lapses: i64, presented: &Timestamp) -> StoredOrder {
+        let terms = serde_json::to_value(usd("0.50")).unwrap();
+        let request = self.0.quote(&terms).await.unwrap().request;
+        let challenge = challenge("c-1_A", request, lapses);
+        let payload = Payload::from_value(&serde_json::json!({ "spt": "spt_1" })).unwrap();
+        let cx = Presented::new(&challenge, presented);
+        to_settle(self.0.verify(&cx, &payload).await.unwrap())
+    }
+
+    pub(crate) async fn settle(&self, order: &StoredOrder) -> Outcome {
+        let key = IdempotencyKey::for_challenge("c-1_A");
+        self.0.settler().settle(&key, order).await
+    }
+
+    pub(crate) async fn lookup(&self, order: &StoredOrder) -> Outcome {
+        let key = IdempotencyKey::for_challenge("c-1_A");
+        self.0.settler().lookup(&key, order).await
     }
 }
 
@@ -139,11 +143,20 @@ impl Attempt<'_> {
     }
 
     pub(crate) async fn lookup(&self) -> Outcome {
-        self.shop
-            .rail
-            .settler()
-            .lookup(&self.key, &self.order)
-            .await
+        self.lookup_with(&self.shop.rail).await
+    }
+
+    pub(crate) async fn lookup_with(&self, rail: &Arc<dyn Method>) -> Outcome {
+        rail.settler().lookup(&self.key, &self.order).await
+    }
+
+    /// The same attempt with another order on record.
+    pub(crate) fn changed(&self, how: impl FnOnce(&mut Value)) -> Self {
+        Self {
+            shop: self.shop,
+            key: self.key.clone(),
+            order: change(&self.order, how),
+        }
     }
 
     pub(crate) fn posts(&self) -> usize {
@@ -152,6 +165,45 @@ impl Attempt<'_> {
         };
         self.shop.sandbox.requests().iter().filter(creates).count()
     }
+}
+
+fn rail(key: SecretSource, url: &str, change: impl FnOnce(&mut Config)) -> Arc<dyn Method> {
+    let mut config = Config::new(key, "internal").api_base(url);
+    change(&mut config);
+    Arc::new(Typed::<_, Charge>::new(Stripe::new(config).unwrap()))
+}
+
+fn challenge(id: &str, request: Encoded, lapses: i64) -> Challenge {
+    Challenge {
+        id: id.to_owned(),
+        realm: "shop.example".to_owned(),
+        method: "stripe".to_owned(),
+        intent: "charge".to_owned(),
+        request,
+        expires: Some(seconds_from_now(lapses)),
+        digest: None,
+        description: None,
+        opaque: None,
+        header: None,
+    }
+}
+
+fn to_settle(plan: AnyPlan) -> StoredOrder {
+    let AnyPlan::Once(plan) = plan else {
+        panic!("a charge is single use")
+    };
+    assert_eq!(plan.proofs.len(), 1);
+    let Step::Settle(order) = plan.step else {
+        panic!("a token has to be charged")
+    };
+    order
+}
+
+/// The order as it would be stored after `how`.
+pub(crate) fn change(order: &StoredOrder, how: impl FnOnce(&mut Value)) -> StoredOrder {
+    let mut value = serde_json::from_str(order.as_str()).unwrap();
+    how(&mut value);
+    StoredOrder::of(&value).unwrap()
 }
 
 pub(crate) fn key(sandbox: &Sandbox) -> SecretSource {
