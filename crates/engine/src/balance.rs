@@ -106,6 +106,16 @@ impl BalanceError {
     }
 }
 
+impl From<BalanceError> for Refused {
+    /// A close that is under way may come to nothing, so until then nobody is told to pay anew.
+    fn from(error: BalanceError) -> Self {
+        match error {
+            BalanceError::Closing => Self::pending(),
+            error => error.rejection().into(),
+        }
+    }
+}
+
 impl Account {
     fn encode(&self) -> Result<String, Fault> {
         serde_json::to_string(self).map_err(|e| Fault::new("serialising a channel").caused_by(e))
@@ -295,7 +305,7 @@ pub(crate) async fn apply(
     let now = shared.clock.millis();
     shared
         .update(&channel_key(&change.id), |account| {
-            let next = Account::after(account, op, change, now).map_err(|e| e.rejection())?;
+            let next = Account::after(account, op, change, now).map_err(Refused::from)?;
             Ok((next, ()))
         })
         .await
@@ -334,7 +344,7 @@ pub(crate) async fn preview(
     let account = shared.account(&channel_key(&change.id)).await?;
     let account = account.as_ref().map(|(_, account)| account);
     let now = shared.clock.millis();
-    Account::after(account, op, change, now).map_err(|e| e.rejection())?;
+    Account::after(account, op, change, now).map_err(Refused::from)?;
     Ok(())
 }
 
@@ -351,9 +361,9 @@ pub(crate) async fn freeze(
     let (key, claim) = (channel_key(&change.id), &stored.record.claim);
     loop {
         let account = shared.account(&key).await?;
-        let (text, account) = account.ok_or_else(|| BalanceError::NotFound.rejection())?;
+        let (text, account) = account.ok_or_else(|| Refused::from(BalanceError::NotFound))?;
         let now = shared.clock.millis();
-        account.open(Some(op), now).map_err(|e| e.rejection())?;
+        account.open(Some(op), now).map_err(Refused::from)?;
         let mut next = account.clone();
         let earlier = next
             .closing
