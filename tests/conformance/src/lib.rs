@@ -13,7 +13,9 @@ const PAYER_KEY: &str = "0x59c6995e998f97a5a0044966f0945389dc9e86dae88c7a8412f46
 
 /// `tempo/charge` on the sandbox chain.
 pub async fn tempo() -> PluginFixture {
-    let chain = Chain::start(ChainConfig::default()).await.expect("the sandbox chain starts");
+    let chain = Chain::start(ChainConfig::default())
+        .await
+        .expect("the sandbox chain starts");
     let config = json!({
         "rpc_url": chain.url(),
         "chain_id": chain.chain_id(),
@@ -46,7 +48,9 @@ pub async fn proof() -> PluginFixture {
 
 /// `stripe/charge` on the sandbox API.
 pub async fn stripe() -> PluginFixture {
-    let api = Stripe::start(StripeConfig::default()).await.expect("the sandbox API starts");
+    let api = Stripe::start(StripeConfig::default())
+        .await
+        .expect("the sandbox API starts");
     let config = json!({
         "secret_key": api.secret_key(),
         "network_id": "internal",
@@ -58,14 +62,19 @@ pub async fn stripe() -> PluginFixture {
         "api_base": api.url(),
         "payment_method": "pm_card_visa",
     });
-    let forged = [json!({"spt": "not a token"}), json!({"spt": "spt_nobody_has_issued_this"})];
+    let forged = [
+        json!({"spt": "not a token"}),
+        json!({"spt": "spt_nobody_has_issued_this"}),
+    ];
     let terms = json!({"amount": "0.50", "currency": "usd"});
     PluginFixture::new(&farebox_stripe::CHARGE, config, wallet, terms, forged, api)
 }
 
 /// `lightning/charge` between the sandbox's two nodes.
 pub async fn lightning() -> PluginFixture {
-    let nodes = Lightning::start(LightningConfig::default()).await.expect("the sandbox nodes start");
+    let nodes = Lightning::start(LightningConfig::default())
+        .await
+        .expect("the sandbox nodes start");
     let config = json!({
         "backend": "lnd",
         "endpoint": nodes.seller().endpoint(),
@@ -80,7 +89,17 @@ pub async fn lightning() -> PluginFixture {
         "macaroon": nodes.agent().admin_macaroon_hex(),
         "network": "regtest",
     });
-    let forged = [json!({"preimage": "00".repeat(32)}), json!({"preimage": "AB"})];
+    let forged = [
+        json!({"preimage": "00".repeat(32)}),
+        json!({"preimage": "AB"}),
+    ];
     let terms = json!({"amount": "21"});
-    PluginFixture::new(&farebox_lightning::CHARGE, config, wallet, terms, forged, nodes)
+    PluginFixture::new(
+        &farebox_lightning::CHARGE,
+        config,
+        wallet,
+        terms,
+        forged,
+        nodes,
+    )
 }

@@ -14,5 +14,13 @@ fn every_built_in_rail_is_tested() {
     let names: Vec<&str> = farebox::BUILTIN.iter().map(|plugin| plugin.name).collect();
     let mut sorted = names.clone();
     sorted.sort_unstable();
-    assert_eq!(sorted, ["lightning/charge", "proof/charge", "stripe/charge", "tempo/charge"]);
+    assert_eq!(
+        sorted,
+        [
+            "lightning/charge",
+            "proof/charge",
+            "stripe/charge",
+            "tempo/charge"
+        ]
+    );
 }

@@ -88,13 +88,23 @@ impl Chain {
         let port = free_port()?;
         let now = SystemTime::now().duration_since(UNIX_EPOCH)?.as_secs();
         let child = Command::new(anvil_binary())
-            .args(["--network", "tempo", "--hardfork", "T4", "--block-time", "1", "--quiet"])
+            .args([
+                "--network",
+                "tempo",
+                "--hardfork",
+                "T4",
+                "--block-time",
+                "1",
+                "--quiet",
+            ])
             .args(["--chain-id", &id.to_string()])
             .args(["--timestamp", &now.to_string()])
             .args(["--port", &port.to_string()])
             .stdout(Stdio::null())
             .spawn()?;
-        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+        let runtime = tokio::runtime::Builder::new_current_thread()
+            .enable_all()
+            .build()?;
         let chain = Self {
             _process: Running { child },
             url: format!("http://127.0.0.1:{port}"),
@@ -104,7 +114,10 @@ impl Chain {
         };
         // Calls at the genesis block run at its time of 1, where no validity window is open.
         wait_for("the chain's first block", || {
-            chain.call("eth_blockNumber", json!([])).ok().filter(|number| number != "0x0")
+            chain
+                .call("eth_blockNumber", json!([]))
+                .ok()
+                .filter(|number| number != "0x0")
         })?;
         Ok(chain)
     }
@@ -112,7 +125,13 @@ impl Chain {
     fn call(&self, method: &str, params: Value) -> Result<Value, Problem> {
         let body = json!({"jsonrpc": "2.0", "id": 1, "method": method, "params": params});
         let answer: Value = self.runtime.block_on(async {
-            self.http.post(&self.url).json(&body).send().await?.json().await
+            self.http
+                .post(&self.url)
+                .json(&body)
+                .send()
+                .await?
+                .json()
+                .await
         })?;
         match answer.get("result") {
             Some(result) => Ok(result.clone()),
@@ -127,7 +146,11 @@ impl Chain {
         let data = format!("0x70a08231{account:0>64}");
         let call = json!([{"to": PATH_USD, "data": data}, "latest"]);
         let result = self.call("eth_call", call)?;
-        let hex = result.as_str().unwrap_or_default().trim_start_matches("0x").to_owned();
+        let hex = result
+            .as_str()
+            .unwrap_or_default()
+            .trim_start_matches("0x")
+            .to_owned();
         Ok(u128::from_str_radix(hex.get(32..).unwrap_or_default(), 16)?)
     }
 }
@@ -152,7 +175,14 @@ pub fn farebox() -> Result<Command, Problem> {
     let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("../..");
     let output = Command::new(cargo)
         .current_dir(root)
-        .args(["build", "--quiet", "-p", "farebox-cli", "--message-format", "json"])
+        .args([
+            "build",
+            "--quiet",
+            "-p",
+            "farebox-cli",
+            "--message-format",
+            "json",
+        ])
         .stderr(Stdio::inherit())
         .output()?;
     let binary = String::from_utf8(output.stdout)?
@@ -200,11 +230,22 @@ offers = [{{ rail = "tempo/charge", amount = "{price}" }}]
         );
         let path = directory.path().join("farebox.toml");
         std::fs::write(&path, config)?;
-        let child = farebox()?.arg("serve").arg("--config").arg(&path).stdout(Stdio::null()).spawn()?;
+        let child = farebox()?
+            .arg("serve")
+            .arg("--config")
+            .arg(&path)
+            .stdout(Stdio::null())
+            .spawn()?;
         let process = Running { child };
-        wait_for("farebox serve", || std::net::TcpStream::connect(("127.0.0.1", port)).ok())?;
+        wait_for("farebox serve", || {
+            std::net::TcpStream::connect(("127.0.0.1", port)).ok()
+        })?;
         let url = format!("http://127.0.0.1:{port}/joke");
-        Ok(Self { _process: process, _config: directory, url })
+        Ok(Self {
+            _process: process,
+            _config: directory,
+            url,
+        })
     }
 }
 
@@ -230,7 +271,10 @@ impl Mppx {
         BufReader::new(stdout).read_line(&mut line)?;
         let ready: Value = serde_json::from_str(&line)?;
         let url = ready["url"].as_str().ok_or("no url")?.to_owned();
-        Ok(Self { _process: process, url })
+        Ok(Self {
+            _process: process,
+            url,
+        })
     }
 
     /// Runs mppx's command line with the payer's key, bounded in time.
@@ -251,8 +295,11 @@ impl Mppx {
 
 /// Runs a command to its end, killing it after `patience`.
 pub fn output(mut command: Command, patience: Duration) -> Result<Output, Problem> {
-    let mut child =
-        command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn()?;
+    let mut child = command
+        .stdin(Stdio::null())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()?;
     let mut out = child.stdout.take().ok_or("no standard output")?;
     let mut err = child.stderr.take().ok_or("no standard error")?;
     let mut process = Running { child };
@@ -277,5 +324,9 @@ pub fn output(mut command: Command, patience: Duration) -> Result<Output, Proble
     let join = |thread: std::thread::JoinHandle<std::io::Result<Vec<u8>>>| {
         thread.join().map_err(|_| "reading its output failed")
     };
-    Ok(Output { status, stdout: join(writer)??, stderr: join(reader)?? })
+    Ok(Output {
+        status,
+        stdout: join(writer)??,
+        stderr: join(reader)??,
+    })
 }

@@ -1,15 +1,21 @@
 //! Farebox and mppx pay each other on a real Tempo chain.
 
+#![allow(clippy::print_stderr, reason = "a skipped test is reported by name")]
+
 use std::time::Duration;
 
-use farebox_live_tests::{Chain, LOCALNET, MAINNET, Mppx, PAYER_KEY, Problem, SELLER, Server, farebox, missing, output};
+use farebox_live_tests::{
+    Chain, LOCALNET, MAINNET, Mppx, PAYER_KEY, Problem, SELLER, Server, farebox, missing, output,
+};
 use libtest_mimic::{Arguments, Failed, Trial};
 use serde_json::Value;
+
+type Test = fn() -> Result<(), Problem>;
 
 fn main() {
     let missing = missing();
     let required = std::env::var_os("FAREBOX_REQUIRE_LIVE").is_some();
-    let tests: [(&str, fn() -> Result<(), Problem>); 3] = [
+    let tests: [(&str, Test); 3] = [
         ("mppx_pays_farebox_exactly_the_price", mppx_pays_farebox),
         ("farebox_pays_mppx_exactly_the_price", farebox_pays_mppx),
         ("mppx_validates_farebox", mppx_validates_farebox),
@@ -27,7 +33,10 @@ fn main() {
         eprintln!("skipped: {}: {why}", tests.map(|(name, _)| name).join(", "));
     }
     // The chain and node are heavy, and the tests compare balances.
-    let arguments = Arguments { test_threads: Some(1), ..Arguments::from_args() };
+    let arguments = Arguments {
+        test_threads: Some(1),
+        ..Arguments::from_args()
+    };
     libtest_mimic::run(&arguments, trials.into()).exit();
 }
 
@@ -36,7 +45,11 @@ fn text(bytes: &[u8]) -> String {
 }
 
 fn ensure(condition: bool, message: impl FnOnce() -> String) -> Result<(), Problem> {
-    if condition { Ok(()) } else { Err(message().into()) }
+    if condition {
+        Ok(())
+    } else {
+        Err(message().into())
+    }
 }
 
 /// The deployed client pays our server: 200, a receipt, and the seller has exactly the price more.
@@ -48,11 +61,19 @@ fn mppx_pays_farebox() -> Result<(), Problem> {
     let said = format!("{}{}", text(&run.stdout), text(&run.stderr));
     ensure(run.status.success(), || said.clone())?;
     let said_lower = said.to_lowercase();
-    ensure(said_lower.contains("http/1.1 200"), || format!("no 200: {said}"))?;
-    ensure(said_lower.contains("payment-receipt:"), || format!("no receipt: {said}"))?;
-    ensure(said.contains("a joke worth its price"), || format!("no body: {said}"))?;
+    ensure(said_lower.contains("http/1.1 200"), || {
+        format!("no 200: {said}")
+    })?;
+    ensure(said_lower.contains("payment-receipt:"), || {
+        format!("no receipt: {said}")
+    })?;
+    ensure(said.contains("a joke worth its price"), || {
+        format!("no body: {said}")
+    })?;
     let moved = chain.balance(SELLER)? - before;
-    ensure(moved == 10_000, || format!("the seller got {moved} base units, not 10000"))
+    ensure(moved == 10_000, || {
+        format!("the seller got {moved} base units, not 10000")
+    })
 }
 
 /// Our client pays the deployed server: the body, exit code 0, and exactly the price.
@@ -69,9 +90,13 @@ fn farebox_pays_mppx() -> Result<(), Problem> {
     let run = output(command, Duration::from_secs(60))?;
     ensure(run.status.success(), || text(&run.stderr))?;
     let body = text(&run.stdout);
-    ensure(body.trim_end() == "a joke from the other side", || format!("the body was {body:?}"))?;
+    ensure(body.trim_end() == "a joke from the other side", || {
+        format!("the body was {body:?}")
+    })?;
     let moved = chain.balance(SELLER)? - before;
-    ensure(moved == 20_000, || format!("the seller got {moved} base units, not 20000"))
+    ensure(moved == 20_000, || {
+        format!("the seller got {moved} base units, not 20000")
+    })
 }
 
 /// An independent conformance check of our server finds nothing wrong.
@@ -81,7 +106,9 @@ fn mppx_validates_farebox() -> Result<(), Problem> {
     let base = server.url.trim_end_matches("/joke");
     let run = Mppx::run(&chain, &["validate", base, "-e", "GET:/joke", "-j", "-y"])?;
     let said = text(&run.stdout);
-    ensure(run.status.success(), || format!("{said}{}", text(&run.stderr)))?;
+    ensure(run.status.success(), || {
+        format!("{said}{}", text(&run.stderr))
+    })?;
     let start = said.find('{').ok_or_else(|| format!("no JSON: {said}"))?;
     let report: Value = serde_json::from_str(&said[start..])?;
     let summary = |key: &str| report["summary"][key].as_u64();
