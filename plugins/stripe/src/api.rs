@@ -105,10 +105,18 @@ impl Intent {
     }
 }
 
-/// A list or a search result.
+/// A search result.
 #[derive(Debug, Deserialize)]
 pub(crate) struct Page<T> {
     pub(crate) data: Vec<T>,
+    #[serde(default)]
+    pub(crate) has_more: bool,
+}
+
+/// What is believed of a search's hit.
+#[derive(Debug, Deserialize)]
+pub(crate) struct Hit {
+    pub(crate) id: String,
 }
 
 impl Api {

@@ -47,6 +47,7 @@ use stripe_core::payment_intent::ListPaymentIntent;
 mod api;
 mod config;
 mod currency;
+mod find;
 mod order;
 mod outcome;
 mod quote;

@@ -10,43 +10,59 @@ use crate::{
     order::Order,
 };
 
+/// Which call of an order an answer belongs to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Asked {
+    /// Nothing was asked for before it.
+    First,
+    /// There may have been one before. What Stripe holds against this one is not its fate.
+    Again,
+}
+
 /// What an answer says about the money.
 #[derive(Debug)]
 pub(crate) enum Verdict {
     Known(Outcome),
     /// The PaymentIntent is on its way; ask for it again.
     Pending(String),
-    /// The cardholder would have to act, whom nobody can reach here.
-    Action(String),
+    /// It waits for what nobody here will do: to be cancelled, and then declined like this.
+    Open(String, Rejection),
     Unclear,
 }
 
-pub(crate) fn judge(answer: &Answer, order: &Order) -> Verdict {
+pub(crate) fn judge(answer: &Answer, order: &Order, asked: Asked) -> Verdict {
+    const WHAT: &str = "charging a token";
     if answer.status.is_success() {
         return match answer.read::<Intent>() {
             Ok(intent) => judge_intent(&intent, order),
-            Err(_) => unexpected("reading an answer", answer),
+            Err(_) => unexpected(WHAT, answer),
         };
     }
     let error = answer.error();
-    let moving = |intent: &&Intent| {
-        use PaymentIntentStatus::{Processing, RequiresCapture, Succeeded};
-        matches!(intent.status(), Processing | RequiresCapture | Succeeded)
-    };
-    if let Some(intent) = error.payment_intent.as_ref().filter(moving) {
-        return judge_intent(intent, order);
-    }
-    let rejection = match (answer.status.as_u16(), error.kind.as_str()) {
-        // The order fixes the parameters, so it was another token that used this challenge's key.
-        (400, "idempotency_error") => {
-            Rejection::spent("this challenge was already presented with another token")
+    // A card error is the answer of a charge that was carried out, so it is the key's answer.
+    let (rejection, of_the_key) = match (answer.status.as_u16(), error.kind.as_str()) {
+        (402, "card_error") => (declined(&error), true),
+        (402, "invalid_request_error") => (declined(&error), false),
+        (400 | 404, "invalid_request_error") => (refused(&error, answer), false),
+        // Other parameters under this key, a key that lacks a right, a limit, a broken Stripe, or
+        // somebody in between. A call may still be under way: only a success is beyond doubt.
+        _ => {
+            let shown = error.payment_intent;
+            return match shown.map(|intent| judge_intent(&intent, order)) {
+                Some(settled @ Verdict::Known(Outcome::Settled { .. })) => settled,
+                _ => unexpected(WHAT, answer),
+            };
         }
-        (402, "card_error" | "invalid_request_error") => declined(&error),
-        (400 | 404, "invalid_request_error") => refused(&error, answer),
-        // A key that lacks a right, a limit, a broken Stripe, or somebody in between.
-        _ => return unexpected("charging a token", answer),
     };
-    Verdict::Known(Outcome::Declined(rejection))
+    match error.payment_intent {
+        // The error's words, if its PaymentIntent says that it failed.
+        Some(intent) => match judge_intent(&intent, order) {
+            Verdict::Known(Outcome::Declined(_)) => Verdict::Known(Outcome::Declined(rejection)),
+            told => told,
+        },
+        None if asked == Asked::First || of_the_key => Verdict::Known(Outcome::Declined(rejection)),
+        None => unexpected(WHAT, answer),
+    }
 }
 
 pub(crate) fn judge_intent(intent: &Intent, order: &Order) -> Verdict {
@@ -63,11 +79,14 @@ pub(crate) fn judge_intent(intent: &Intent, order: &Order) -> Verdict {
     }
     match intent.status() {
         PaymentIntentStatus::Succeeded => Verdict::Known(Outcome::settled(&intent.id)),
-        PaymentIntentStatus::RequiresAction => Verdict::Action(intent.id.clone()),
-        // Only we could confirm it again, and we do not.
+        // The cardholder would have to act, whom nobody can reach here.
+        PaymentIntentStatus::RequiresAction => Verdict::Open(intent.id.clone(), action_required()),
+        // Only we could confirm it, and we do not.
+        PaymentIntentStatus::RequiresConfirmation => {
+            Verdict::Open(intent.id.clone(), did_not_go_through())
+        }
         PaymentIntentStatus::Canceled | PaymentIntentStatus::RequiresPaymentMethod => {
-            let rejection = Rejection::verification("the payment did not go through");
-            Verdict::Known(Outcome::Declined(rejection))
+            Verdict::Known(Outcome::Declined(did_not_go_through()))
         }
         _ => Verdict::Pending(intent.id.clone()),
     }
@@ -98,7 +117,11 @@ fn declined(error: &ApiError) -> Rejection {
     Rejection::verification(format!("not charged: {advice}"))
 }
 
-pub(crate) fn action_required() -> Rejection {
+fn did_not_go_through() -> Rejection {
+    Rejection::verification("the payment did not go through")
+}
+
+fn action_required() -> Rejection {
     Rejection::new(
         Problem::PaymentActionRequired,
         "not charged: the issuer wants the cardholder to act; use a payment method that needs no \
@@ -171,13 +194,10 @@ mod tests {
             judge("requires_payment_method"),
             Verdict::Known(Outcome::Declined(_))
         ));
-        assert!(matches!(judge("requires_action"), Verdict::Action(_)));
-        for status in [
-            "processing",
-            "requires_capture",
-            "requires_confirmation",
-            "of_tomorrow",
-        ] {
+        for status in ["requires_action", "requires_confirmation"] {
+            assert!(matches!(judge(status), Verdict::Open(..)), "{status}");
+        }
+        for status in ["processing", "requires_capture", "of_tomorrow"] {
             assert!(matches!(judge(status), Verdict::Pending(_)), "{status}");
         }
     }

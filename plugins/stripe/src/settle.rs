@@ -3,20 +3,15 @@
 use std::{sync::Arc, time::Duration};
 
 use farebox_core::{IdempotencyKey, Outcome, Rejection, Settle};
-use farebox_wire::Problem;
 use reqwest::StatusCode;
-use serde::Deserialize;
-use stripe_client_core::{RequestBuilder, StripeMethod, StripeRequest as _};
-use stripe_core::payment_intent::{
-    CancelPaymentIntent, RetrievePaymentIntent, SearchPaymentIntent,
-};
+use stripe_client_core::StripeRequest as _;
+use stripe_core::payment_intent::CancelPaymentIntent;
 use stripe_shared::PaymentIntentStatus;
-use tracing::error;
 
 use crate::{
-    api::{Api, Intent, Page},
+    api::{Api, Intent},
     order::{Order, unix_now},
-    outcome::{Verdict, action_required, judge, judge_intent, unanswered, unexpected},
+    outcome::{Asked, Verdict, judge, judge_intent, unanswered},
 };
 
 /// Pauses before another call under the same key, after 409 and 429.
@@ -45,67 +40,73 @@ impl Settle for StripeSettler {
             // Found on record long after. Stripe may have forgotten the key by now.
             return self.lookup(key, order).await;
         }
-        match self.attempt(key, order).await {
-            Verdict::Known(outcome) => outcome,
-            Verdict::Action(id) => self.cancel(&id, order).await,
-            Verdict::Pending(_) | Verdict::Unclear => Outcome::Unknown,
-        }
+        let verdict = self.attempt(key, order, Asked::First).await;
+        self.resolve(verdict, order).await
     }
 
     /// Asks for the same PaymentIntent under the same key, and looks for it if that does not tell.
     ///
     /// This cannot charge twice. While Stripe remembers the key (a day at least; asked for less
-    /// long here) it repeats its first answer and refuses other parameters, which cannot differ
-    /// either, since the order fixes them. Were the key forgotten nevertheless, the token is
-    /// consumed by the first charge. And if the first call never arrived, this one is the first.
+    /// long here) it repeats its first answer and refuses other parameters. Were the key forgotten
+    /// nevertheless, the token is consumed by the first charge. And if the first call never arrived,
+    /// this one is the first.
     ///
-    /// Repeating does not always tell: Stripe also repeats a 500, and a `processing` of long ago.
-    /// Then the PaymentIntent itself is read, by its id or by the challenge in its metadata. It was
-    /// not made if it cannot be found, nobody may ask for it any more, the search index must have
-    /// caught up, and the token is not consumed.
+    /// Repeating does not always tell. Stripe also repeats a 500, and a `processing` of long ago; it
+    /// may refuse this call before it looks at the key, after an upgrade on either side; and it may
+    /// still be at work on the first call. Then the PaymentIntent itself is read, found by its id or
+    /// by the challenge in its metadata. Until no call can be under way any more, only its success is
+    /// believed. It was not made if by then it cannot be found and the token is not consumed.
     async fn lookup(&self, key: &IdempotencyKey, order: &Order) -> Outcome {
         let now = unix_now();
         if now < order.attempt_until() {
-            match self.attempt(key, order).await {
-                Verdict::Known(outcome) => return outcome,
-                Verdict::Action(id) => return self.cancel(&id, order).await,
-                Verdict::Pending(id) => return self.current(&id, order).await,
+            match self.attempt(key, order, Asked::Again).await {
                 Verdict::Unclear => {}
+                Verdict::Pending(id) => {
+                    let current = self.read(&id, order).await;
+                    return self.resolve(current, order).await;
+                }
+                told => return self.resolve(told, order).await,
             }
         }
-        match self.search(order).await {
-            Some(Verdict::Known(outcome)) => outcome,
-            Some(Verdict::Action(id)) => self.cancel(&id, order).await,
-            Some(Verdict::Pending(_) | Verdict::Unclear) => Outcome::Unknown,
-            None if now < order.conclusive_from() => Outcome::Unknown,
-            None => self.by_token(order).await,
-        }
+        self.find(order, now >= order.conclusive_from()).await
     }
 }
 
 impl StripeSettler {
-    async fn attempt(&self, key: &IdempotencyKey, order: &Order) -> Verdict {
+    async fn attempt(&self, key: &IdempotencyKey, order: &Order, mut asked: Asked) -> Verdict {
         let mut pauses = PAUSES.iter();
         loop {
-            let answer = match self.api.charge(order, key.as_str()).await {
+            let call = self.api.charge(order, key.as_str());
+            let answer = match call.await {
                 Ok(answer) => answer,
                 Err(lost) => return unanswered("charging a token", &lost),
             };
-            let busy = matches!(answer.status.as_u16(), 409 | 429);
+            let status = answer.status;
+            if status == StatusCode::CONFLICT {
+                // Whatever is under way may be a call with this key.
+                asked = Asked::Again;
+            }
+            let busy = matches!(status, StatusCode::CONFLICT | StatusCode::TOO_MANY_REQUESTS);
             match pauses.next().filter(|_| busy) {
                 Some(pause) => tokio::time::sleep(*pause).await,
-                None => return judge(&answer, order),
+                None => return judge(&answer, order, asked),
             }
         }
     }
 
+    /// What a verdict comes to. An open PaymentIntent is ended.
+    pub(crate) async fn resolve(&self, verdict: Verdict, order: &Order) -> Outcome {
+        match verdict {
+            Verdict::Known(outcome) => outcome,
+            Verdict::Open(id, rejection) => self.cancel(&id, rejection, order).await,
+            Verdict::Pending(_) | Verdict::Unclear => Outcome::Unknown,
+        }
+    }
+
     /// Nobody can complete it, so it is ended for good: an open PaymentIntent could still be paid.
-    async fn cancel(&self, id: &str, order: &Order) -> Outcome {
-        let answer = match self
-            .api
-            .send(CancelPaymentIntent::new(id).build(), None)
-            .await
-        {
+    async fn cancel(&self, id: &str, rejection: Rejection, order: &Order) -> Outcome {
+        let request = CancelPaymentIntent::new(id).build();
+        let answer = match self.api.send(request, None).await {
             Ok(answer) => answer,
             Err(lost) => {
                 unanswered("cancelling a PaymentIntent", &lost);
@@ -118,9 +119,9 @@ impl StripeSettler {
         } else {
             answer.error().payment_intent
         };
-        match intent {
+        match intent.filter(|intent| intent.id == id) {
             Some(intent) if intent.status() == PaymentIntentStatus::Canceled => {
-                Outcome::Declined(action_required())
+                Outcome::Declined(rejection)
             }
             Some(intent) => match judge_intent(&intent, order) {
                 Verdict::Known(outcome @ Outcome::Settled { .. }) => outcome,
@@ -128,97 +129,5 @@ impl StripeSettler {
             },
             None => Outcome::Unknown,
         }
-    }
-
-    /// How a PaymentIntent stands now.
-    async fn current(&self, id: &str, order: &Order) -> Outcome {
-        match self
-            .api
-            .send(RetrievePaymentIntent::new(id).build(), None)
-            .await
-        {
-            Ok(answer) if answer.status.is_success() => match judge(&answer, order) {
-                Verdict::Known(outcome) => outcome,
-                Verdict::Action(id) => self.cancel(&id, order).await,
-                Verdict::Pending(_) | Verdict::Unclear => Outcome::Unknown,
-            },
-            Ok(answer) => {
-                unexpected("reading a PaymentIntent", &answer);
-                Outcome::Unknown
-            }
-            Err(lost) => {
-                unanswered("reading a PaymentIntent", &lost);
-                Outcome::Unknown
-            }
-        }
-    }
-
-    /// What the PaymentIntent of this challenge says; `None` if there is none to be found.
-    async fn search(&self, order: &Order) -> Option<Verdict> {
-        let id = &order.challenge;
-        if !id
-            .bytes()
-            .all(|b| b.is_ascii_alphanumeric() || matches!(b, b'-' | b'_'))
-        {
-            // It would have to be quoted, and no engine makes such an id.
-            return Some(Verdict::Unclear);
-        }
-        let query = format!("metadata['mpp_challenge_id']:'{id}'");
-        let answer = match self
-            .api
-            .send(SearchPaymentIntent::new(query).build(), None)
-            .await
-        {
-            Ok(answer) if answer.status.is_success() => answer,
-            Ok(answer) => return Some(unexpected("searching for a PaymentIntent", &answer)),
-            Err(lost) => return Some(unanswered("searching for a PaymentIntent", &lost)),
-        };
-        let Ok(page) = answer.read::<Page<Intent>>() else {
-            return Some(unexpected("searching for a PaymentIntent", &answer));
-        };
-        let succeeded = page
-            .data
-            .iter()
-            .find(|intent| intent.status() == PaymentIntentStatus::Succeeded);
-        succeeded
-            .or(page.data.first())
-            .map(|intent| judge_intent(intent, order))
-    }
-
-    /// No PaymentIntent is to be found. A token that is not consumed proves that there is none.
-    async fn by_token(&self, order: &Order) -> Outcome {
-        #[derive(Deserialize)]
-        struct Token {
-            deactivated_reason: Option<String>,
-        }
-        let path = format!("/shared_payment/granted_tokens/{}", order.token.expose());
-        let answer = match self
-            .api
-            .send(RequestBuilder::new(StripeMethod::Get, path), None)
-            .await
-        {
-            Ok(answer) => answer,
-            Err(lost) => {
-                unanswered("reading a token", &lost);
-                return Outcome::Unknown;
-            }
-        };
-        let missing = answer.status == StatusCode::NOT_FOUND
-            && answer.error().code.as_deref() == Some("resource_missing");
-        let unused = answer.status.is_success()
-            && answer
-                .read::<Token>()
-                .is_ok_and(|token| token.deactivated_reason.as_deref() != Some("consumed"));
-        if missing || unused {
-            let detail = "the token was not charged before the challenge lapsed";
-            return Outcome::Declined(Rejection::new(Problem::PaymentExpired, detail));
-        }
-        error!(
-            challenge = order.challenge,
-            request_id = answer.request_id,
-            "a token is consumed or cannot be read, and no PaymentIntent of its challenge is found; \
-             see the account"
-        );
-        Outcome::Unknown
     }
 }

@@ -89,3 +89,15 @@ pub(crate) fn intent(id: &str, status: &str) -> Value {
 pub(crate) fn found(intents: &[Value]) -> (u16, Value) {
     (200, json!({ "data": intents, "has_more": false }))
 }
+
+pub(crate) fn error(status: u16, error: Value) -> (u16, Value) {
+    (status, json!({ "error": error }))
+}
+
+/// Another call with the key is under way.
+pub(crate) fn in_use() -> (u16, Value) {
+    error(
+        409,
+        json!({ "type": "idempotency_error", "code": "idempotency_key_in_use" }),
+    )
+}
