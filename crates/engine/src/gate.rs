@@ -3,7 +3,7 @@
 use std::{fmt, sync::Arc};
 
 use farebox_core::{
-    AnyPlan, ChannelAction, Fault, IdempotencyKey, Offers, Outcome, Rejection,
+    AnyPlan, ChannelAction, Fault, Offers, Outcome, Rejection,
     wire::{AcceptPayment, BodyDigest, Credential, CredentialHeader, Problem},
 };
 use tokio::time::timeout;
@@ -276,20 +276,15 @@ impl Gate {
         Ok(driven == Driven::Paid)
     }
 
-    /// An attempt whose outcome nobody recorded: only the settler's lookup may decide.
+    /// An attempt whose outcome nobody recorded: only the settler's lookup may decide. On a task of
+    /// its own, as the settlement was.
     async fn look_up(&self, id: &str, stored: &Stored) -> Result<Standing, Refused> {
-        let State::Attempted { order, .. } = &stored.record.state else {
-            return Ok(Standing::Moved);
+        let (shared, id, stored) = (self.shared.clone(), id.to_owned(), stored.clone());
+        let work = tokio::spawn(async move { shared.look_up(&id, &stored).await });
+        let Ok(driven) = work.await else {
+            return Err(Fault::new("a rail panicked while a payment was looked up").into());
         };
-        let Some(method) = self.shared.method(&stored.record.method) else {
-            return Err(Fault::unavailable("a payment's rail is not configured any more").into());
-        };
-        let key = IdempotencyKey::for_challenge(id);
-        let lookup = method.settler().lookup(&key, order);
-        let Ok(outcome) = timeout(self.shared.timing.settle, lookup).await else {
-            return Err(Refused::pending());
-        };
-        match conclude(&self.shared, id, stored, outcome).await? {
+        match driven? {
             Driven::Paid => Ok(Standing::Moved),
             Driven::Declined(rejection) => Err(rejection.into()),
             Driven::Pending => Err(Refused::pending()),

@@ -12,7 +12,7 @@ use crate::{
     conclude::conclude,
     engine::{Engine, Shared},
     payment::Driven,
-    record::{State, TODO, todo_key},
+    record::{State, Stored, TODO, todo_key},
 };
 
 /// What a run of the reconciler found.
@@ -125,17 +125,7 @@ impl Shared {
                 Ok(Found::Freed)
             }
             State::Attempted { until, .. } if *until > now => Ok(Found::Busy),
-            State::Attempted { order, .. } => {
-                let method = self.method(&stored.record.method);
-                let method = method
-                    .ok_or_else(|| Fault::new("a payment's rail is not configured any more"))?;
-                let key = IdempotencyKey::for_challenge(id);
-                let lookup = method.settler().lookup(&key, order);
-                match timeout(self.timing.settle, lookup).await {
-                    Ok(outcome) => Ok(Found::Driven(conclude(self, id, &stored, outcome).await?)),
-                    Err(_) => Ok(Found::Busy),
-                }
-            }
+            State::Attempted { .. } => Ok(Found::Driven(self.look_up(id, &stored).await?)),
             State::Declined { .. } => {
                 // Whoever declined it may have died before it freed what the payment held.
                 self.free(id, &stored).await?;
@@ -146,6 +136,22 @@ impl Shared {
                 self.strike(id, attempt).await?;
                 Ok(Found::Done)
             }
+        }
+    }
+
+    /// Asks the settler what became of an attempt, and records what it knows.
+    pub(crate) async fn look_up(&self, id: &str, stored: &Stored) -> Result<Driven, Fault> {
+        let State::Attempted { order, .. } = &stored.record.state else {
+            return Ok(Driven::Pending);
+        };
+        let method = self
+            .method(&stored.record.method)
+            .ok_or_else(|| Fault::unavailable("a payment's rail is not configured any more"))?;
+        let key = IdempotencyKey::for_challenge(id);
+        let lookup = method.settler().lookup(&key, order);
+        match timeout(self.timing.settle, lookup).await {
+            Ok(outcome) => conclude(self, id, stored, outcome).await,
+            Err(_) => Ok(Driven::Pending),
         }
     }
 

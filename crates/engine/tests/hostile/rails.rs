@@ -40,6 +40,11 @@ async fn a_rails_panic_reaches_neither_log_nor_payer_and_the_lookup_decides() {
     }
     assert_eq!(present(&gate, &credential).await, Got::Later);
     world.pass(101);
+    script.then_look_up(Act::Panic);
+    match present(&gate, &credential).await {
+        Got::Fault(text) => assert!(!text.contains("sk_secret"), "{text}"),
+        other => panic!("{other:?}"),
+    }
     script.then_look_up(Act::Say(Outcome::settled("ref")));
     assert_eq!(present(&gate, &credential).await, Got::Served);
     assert_eq!(script.settled.load(SeqCst), 1);
