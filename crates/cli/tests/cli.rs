@@ -5,6 +5,7 @@
     feature = "lightning",
     feature = "proof"
 ))]
+#![allow(clippy::unwrap_used, reason = "tests may panic")]
 
 use std::{
     io::{BufRead as _, BufReader},

@@ -1,4 +1,5 @@
 //! Everything wrong with a configuration is said at once, with the key and the remedy.
+#![allow(clippy::unwrap_used, reason = "tests may panic")]
 
 use farebox::{
     Server,

@@ -1,4 +1,5 @@
 //! The example as a process, against a shop on the offline stand-ins.
+#![allow(clippy::unwrap_used, reason = "tests may panic")]
 
 use std::process::Command;
 

@@ -1,4 +1,5 @@
 //! The rules of every rail, and the example as it runs.
+#![allow(clippy::unwrap_used, reason = "tests may panic")]
 
 use std::{
     process::Command,

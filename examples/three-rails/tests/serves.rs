@@ -1,4 +1,5 @@
 //! The example as a process, against the offline stand-ins.
+#![allow(clippy::unwrap_used, reason = "tests may panic")]
 
 use std::{
     io::{BufRead as _, BufReader},

@@ -1,5 +1,6 @@
 //! The arrows between the crates, from `cargo metadata`, and the other rules that hold for the
 //! whole tree. See "The house" in the guide.
+#![allow(clippy::unwrap_used, reason = "tests may panic")]
 
 use std::{
     collections::{BTreeMap, BTreeSet},

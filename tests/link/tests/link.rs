@@ -6,6 +6,7 @@
 //! made by one macro and named in one array, so a linker that keeps one keeps all. There, one rail
 //! stands for that door and a crate that no list names for the other, `inventory`, with the profile
 //! as it is. `FAREBOX_LINK_FULL=1` builds all rails in all profiles, for a release.
+#![allow(clippy::unwrap_used, reason = "tests may panic")]
 
 use std::process::{Command, Stdio};
 
@@ -16,7 +17,13 @@ fn linked(profile: &str, features: &[&str]) -> Vec<String> {
     let features = features.join(",");
     let output = Command::new(env!("CARGO"))
         .current_dir(env!("CARGO_MANIFEST_DIR"))
-        .args(["build", "--quiet", "--locked", "--message-format", "json"])
+        .args([
+            "build",
+            "--quiet",
+            "--locked",
+            "--message-format",
+            "json-render-diagnostics",
+        ])
         .args(["--no-default-features", "--features", &features])
         .args(["--profile", profile])
         .stderr(Stdio::inherit())
