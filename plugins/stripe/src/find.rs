@@ -89,7 +89,8 @@ impl StripeSettler {
         }
     }
 
-    /// No PaymentIntent is to be found. A token that is not consumed proves that there is none.
+    /// No PaymentIntent is to be found. A token of which nothing was captured proves that there is
+    /// none that succeeded.
     async fn by_token(&self, order: &Order) -> Outcome {
         let path = format!("/shared_payment/granted_tokens/{}", order.token.expose());
         let request = RequestBuilder::new(StripeMethod::Get, path);
@@ -109,7 +110,7 @@ impl StripeSettler {
         error!(
             challenge = order.challenge,
             request_id = answer.request_id,
-            "a token is consumed or cannot be read, and no PaymentIntent of its challenge is found; \
+            "a token was used or does not tell, and no PaymentIntent of its challenge is found; \
              see the account"
         );
         Outcome::Unknown
@@ -117,7 +118,8 @@ impl StripeSettler {
 }
 
 /// Whether it is a token that says it is unused. One that does not say, or ended for a reason that is
-/// not known here, may have been used.
+/// not known here, may have been used; and one with a higher limit than the price is not `consumed`
+/// by its charge, so that only what was captured tells.
 fn says_unused(answer: &Answer) -> bool {
     if !answer.status.is_success() {
         return false;
@@ -131,5 +133,5 @@ fn says_unused(answer: &Answer) -> bool {
         _ => false,
     };
     let captured = token.pointer("/usage_details/amount_captured/value");
-    ended_unused && captured.is_none_or(|value| value.is_null() || value.as_u64() == Some(0))
+    ended_unused && captured.and_then(Value::as_u64) == Some(0)
 }

@@ -48,14 +48,14 @@ impl Settle for StripeSettler {
     ///
     /// This cannot charge twice. While Stripe remembers the key (a day at least; asked for less
     /// long here) it repeats its first answer and refuses other parameters. Were the key forgotten
-    /// nevertheless, the token is consumed by the first charge. And if the first call never arrived,
-    /// this one is the first.
+    /// nevertheless, a token for the price alone is consumed by the first charge. And if the first
+    /// call never arrived, this one is the first.
     ///
     /// Repeating does not always tell. Stripe also repeats a 500, and a `processing` of long ago; it
     /// may refuse this call before it looks at the key, after an upgrade on either side; and it may
     /// still be at work on the first call. Then the PaymentIntent itself is read, found by its id or
     /// by the challenge in its metadata. Until no call can be under way any more, only its success is
-    /// believed. It was not made if by then it cannot be found and the token is not consumed.
+    /// believed. It was not made if by then it cannot be found and the token is unused.
     async fn lookup(&self, key: &IdempotencyKey, order: &Order) -> Outcome {
         let now = unix_now();
         if now < order.attempt_until() {

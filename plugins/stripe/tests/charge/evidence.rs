@@ -123,9 +123,7 @@ async fn refusals_of_a_repeated_call_are_not_declines() {
                     found(&[intent("pi_1", "processing")])
                 }
                 (_, path) if path.contains("/search") => found(&[]),
-                (_, path) if path.contains("granted_tokens") => {
-                    (200, json!({ "id": "spt_1", "deactivated_reason": null }))
-                }
+                (_, path) if path.contains("granted_tokens") => (200, token(&Value::Null, 0)),
                 _ => (200, intent("pi_1", "succeeded")),
             })
             .await;
@@ -173,7 +171,7 @@ async fn the_keys_life_begins_with_the_attempt() {
     let script = Script::start(|method, path| match (method, path) {
         ("POST", _) => (503, Value::Null),
         (_, path) if path.contains("/search") => found(&[]),
-        _ => (200, json!({ "id": "spt_1", "deactivated_reason": null })),
+        _ => (200, token(&Value::Null, 0)),
     })
     .await;
     let counter = Counter::at(&script.url);
@@ -267,19 +265,16 @@ async fn an_outage_declines_nothing() {
 #[tokio::test]
 async fn only_a_token_that_says_so_is_unused() {
     for (token, unused) in [
-        (json!({ "deactivated_reason": null }), true),
-        (json!({ "deactivated_reason": "expired" }), true),
-        (json!({ "deactivated_reason": "revoked" }), true),
-        (json!({ "deactivated_reason": "consumed" }), false),
-        (json!({ "deactivated_reason": "of_tomorrow" }), false),
+        (token(&Value::Null, 0), true),
+        (token(&"expired".into(), 0), true),
+        (token(&"revoked".into(), 0), true),
+        (token(&"consumed".into(), 0), false),
+        (token(&"of_tomorrow".into(), 0), false),
+        // Its limit was higher than the price, so that the charge did not consume it.
+        (token(&Value::Null, 50), false),
+        (token(&"expired".into(), 50), false),
+        (json!({ "deactivated_reason": null }), false),
         (json!({}), false),
-        (
-            json!({
-                "deactivated_reason": "expired",
-                "usage_details": { "amount_captured": { "currency": "usd", "value": 50 } },
-            }),
-            false,
-        ),
     ] {
         let text = token.to_string();
         let script = Script::start(move |_, path| match path {
@@ -293,6 +288,14 @@ async fn only_a_token_that_says_so_is_unused() {
             .await;
         assert_eq!(matches!(outcome, Outcome::Declined(_)), unused, "{text}");
     }
+}
+
+fn token(deactivated_reason: &Value, captured: u64) -> Value {
+    json!({
+        "id": "spt_1",
+        "deactivated_reason": deactivated_reason,
+        "usage_details": { "amount_captured": { "currency": "usd", "value": captured } },
+    })
 }
 
 /// The order as it is read so many seconds later.
