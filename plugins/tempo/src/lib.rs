@@ -5,6 +5,9 @@
 //! broadcast. The memo is bound to the challenge ([`memo`]), so one transaction pays for one
 //! challenge. An offer of amount `"0"` takes a proof instead (see `farebox-proof`).
 //!
+//! Accepted are transactions with an expiring nonce that the account's own key has signed. Whether
+//! another nonce is the account's next, or an access key its own, takes further reads of the chain.
+//!
 //! Of alloy and the Tempo crates only types, ABI and signing are used. A charge costs two RPC calls:
 //! a simulation and `eth_sendRawTransactionSync`.
 //!

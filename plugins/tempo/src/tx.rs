@@ -10,7 +10,10 @@ use farebox_core::Rejection;
 use farebox_wire::{Challenge, Problem};
 use serde_json::{Value, json};
 use tempo_contracts::precompiles::ITIP20;
-use tempo_primitives::{AASigned, TempoTransaction, transaction::TEMPO_TX_TYPE_ID};
+use tempo_primitives::{
+    AASigned, TempoTransaction,
+    transaction::{TEMPO_EXPIRING_NONCE_KEY, TEMPO_TX_TYPE_ID},
+};
 
 use crate::{chain::Transfer, memo};
 
@@ -68,6 +71,14 @@ impl SignedTx {
         if !rest.is_empty() {
             return Err(shape());
         }
+        // An access key's signature only claims an account, and recovering it returns the claim.
+        // Which keys an account has is on the chain; until that is read, anybody could sign for
+        // anybody.
+        if signed.signature().is_keychain() || signed.tx().key_authorization.is_some() {
+            return Err(no(
+                "access keys are not accepted here; sign with the account's own key",
+            ));
+        }
         let sender = signed
             .recover_signer()
             .map_err(|_| no("no account can have made the transaction's signature"))?;
@@ -108,12 +119,34 @@ impl SignedTx {
                 "a transaction with an authorization list is not accepted",
             ));
         }
+        self.nonce()?;
+        if tx.max_priority_fee_per_gas > tx.max_fee_per_gas {
+            return Err(no(
+                "the transaction's max_priority_fee_per_gas is higher than its max_fee_per_gas",
+            ));
+        }
         let transfer = self.transfer(expected)?;
         memo::check(&transfer.memo, expected.challenge)?;
         if self.sender == expected.recipient {
             return Err(no("the payer and the recipient are the same account"));
         }
         Ok((transfer, self.window(expected)?))
+    }
+
+    /// Expiring nonces only, which is what mppx and mpp sign unless told otherwise. A simulation
+    /// does not say whether another nonce is the account's next, and a transaction that waits for
+    /// the ones before it would hold up its settlement until its window closes, for nothing.
+    fn nonce(&self) -> Result<(), Rejection> {
+        let tx = self.tx();
+        if tx.nonce_key != TEMPO_EXPIRING_NONCE_KEY {
+            return Err(no(
+                "the transaction needs an expiring nonce (nonce_key 2^256 - 1)",
+            ));
+        }
+        if tx.nonce != 0 {
+            return Err(no("an expiring transaction has the nonce 0"));
+        }
+        Ok(())
     }
 
     /// The one call there may be. Several calls could be undone by each other's effects, so what

@@ -16,7 +16,6 @@ pub(crate) async fn all(net: &Net) {
     a_second_payment_from_an_emptied_account_is_declined(net).await;
     an_account_without_money_is_told_what_to_fund(net).await;
     a_recipient_without_an_account_can_be_paid(net).await;
-    sequence_nonces_work(net).await;
     a_free_offer_takes_a_proof(net).await;
 }
 
@@ -48,10 +47,8 @@ async fn an_order_settles_once_however_often_it_is_sent(net: &Net) {
 async fn a_crash_before_sending_is_mended(net: &Net) {
     let before = net.balance(RECIPIENT).await;
     let order = net.order("0.01").await;
-    assert_eq!(
-        reference(net.lookup(&order).await),
-        hash(&order).to_string()
-    );
+    let outcome = in_the_end(net, &order).await;
+    assert_eq!(reference(outcome), hash(&order).to_string());
     assert_eq!(net.balance(RECIPIENT).await, before + U256::from(10_000));
 }
 
@@ -117,30 +114,6 @@ async fn a_recipient_without_an_account_can_be_paid(net: &Net) {
     assert_eq!(net.balance(stranger).await, U256::from(10_000));
 }
 
-/// Protects: clients that use an account's own nonce instead of an expiring one.
-async fn sequence_nonces_work(net: &Net) {
-    let address = key(RICH).address();
-    let count = net
-        .rpc(
-            "eth_getTransactionCount",
-            serde_json::json!([address, "latest"]),
-        )
-        .await;
-    let nonce: alloy::primitives::U64 = count.as_str().unwrap().parse().unwrap();
-    let challenge = net.challenge("0.01").await;
-    let mut tx = paying(&challenge, 10_000);
-    tx.nonce_key = U256::ZERO;
-    tx.nonce = nonce.to();
-    let payload = transaction(&sign(tx, RICH).await);
-    let credential = Credential {
-        payload,
-        source: None,
-        challenge,
-    };
-    let order = net.verify(&credential).await.unwrap();
-    reference(net.settle(&order).await);
-}
-
 async fn a_free_offer_takes_a_proof(net: &Net) {
     let credential = net.pay(net.challenge("0").await, RICH).await.unwrap();
     let now = Timestamp::now();
@@ -176,16 +149,7 @@ pub(crate) async fn an_order_that_was_never_included_is_declined_in_the_end(
     net: &Net,
     order: &farebox_core::StoredOrder,
 ) {
-    let deadline = std::time::Instant::now() + std::time::Duration::from_secs(10);
-    let outcome = loop {
-        // Until a block with the new time is there, nothing is certain.
-        match net.lookup(order).await {
-            Outcome::Unknown if std::time::Instant::now() < deadline => {
-                tokio::time::sleep(std::time::Duration::from_millis(50)).await;
-            }
-            outcome => break outcome,
-        }
-    };
+    let outcome = in_the_end(net, order).await;
     let Outcome::Declined(rejection) = outcome else {
         panic!("{outcome:?}")
     };
@@ -194,4 +158,17 @@ pub(crate) async fn an_order_that_was_never_included_is_declined_in_the_end(
         "{}",
         rejection.detail
     );
+}
+
+/// Looks an order up until something is known of it: a block has to come first.
+async fn in_the_end(net: &Net, order: &farebox_core::StoredOrder) -> Outcome {
+    let deadline = std::time::Instant::now() + std::time::Duration::from_secs(10);
+    loop {
+        match net.lookup(order).await {
+            Outcome::Unknown if std::time::Instant::now() < deadline => {
+                tokio::time::sleep(std::time::Duration::from_millis(50)).await;
+            }
+            outcome => return outcome,
+        }
+    }
 }

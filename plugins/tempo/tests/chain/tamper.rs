@@ -5,16 +5,23 @@ use std::num::NonZeroU64;
 
 use alloy::{
     primitives::{Address, B256, Bytes, Signature, TxKind, U256},
+    signers::Signer as _,
     sol_types::SolCall,
 };
 use farebox_core::prelude::*;
 use farebox_wire::Payload;
 use serde_json::json;
 use tempo_contracts::precompiles::ITIP20;
-use tempo_primitives::TempoTransaction;
+use tempo_primitives::{
+    TempoTransaction,
+    transaction::{
+        KeyAuthorization, KeychainSignature, PrimitiveSignature, SignatureType, TempoSignature,
+    },
+};
 
 use crate::net::{
-    Credential, Net, RECIPIENT, RICH, TOKEN, call, detail, key, now, paying, sign, transaction,
+    Credential, Net, POOR, RECIPIENT, RICH, TOKEN, call, detail, key, now, paying, sign,
+    transaction,
 };
 
 type Spoil = Box<dyn Fn(&mut TempoTransaction, &Challenge)>;
@@ -159,6 +166,28 @@ async fn a_transaction_that_pays_for_something_else() {
             "sponsored",
             spoil(|tx, _| tx.fee_payer_signature = Some(Signature::test_signature())),
         ),
+        ("expiring nonce", spoil(|tx, _| tx.nonce_key = U256::ZERO)),
+        (
+            "expiring nonce",
+            spoil(|tx, _| {
+                (tx.nonce_key, tx.nonce) = (U256::from(7), 1000);
+            }),
+        ),
+        ("nonce 0", spoil(|tx, _| tx.nonce = 1)),
+        (
+            "max_priority_fee_per_gas is higher",
+            spoil(|tx, _| tx.max_priority_fee_per_gas = tx.max_fee_per_gas + 1),
+        ),
+        (
+            "access keys",
+            spoil(|tx, _| {
+                let key = Address::with_last_byte(9);
+                let grant = KeyAuthorization::unrestricted(1337, SignatureType::Secp256k1, key);
+                tx.key_authorization = Some(
+                    grant.into_signed(PrimitiveSignature::Secp256k1(Signature::test_signature())),
+                );
+            }),
+        ),
     ];
     let challenge = net().challenge("0.01").await;
     for (says, spoil) in cases {
@@ -166,6 +195,28 @@ async fn a_transaction_that_pays_for_something_else() {
         spoil(&mut tx, &challenge);
         let text = refuse(&challenge, transaction(&sign(tx, RICH).await), None).await;
         assert!(text.contains(says), "{says}: {text}");
+    }
+}
+
+/// Protects: an access key's signature names its account, and anybody can name anybody's.
+#[tokio::test]
+async fn a_stranger_cannot_sign_for_a_rich_account() {
+    let challenge = net().challenge("0.01").await;
+    let rich = key(RICH).address();
+    let tx = paying(&challenge, 10_000);
+    let hash = tx.signature_hash();
+    let by = async |hash| PrimitiveSignature::Secp256k1(key(POOR).sign_hash(&hash).await.unwrap());
+    let own = by(KeychainSignature::signing_hash(hash, rich)).await;
+    for signature in [
+        KeychainSignature::new(rich, own),
+        KeychainSignature::new_v1(rich, by(hash).await),
+    ] {
+        let mut raw = Vec::new();
+        let signed = tx.clone().into_signed(TempoSignature::Keychain(signature));
+        signed.eip2718_encode(&mut raw);
+        let source = format!("did:pkh:eip155:1337:{rich}");
+        let text = refuse(&challenge, transaction(&raw), Some(&source)).await;
+        assert!(text.contains("access keys are not accepted"), "{text}");
     }
 }
 
