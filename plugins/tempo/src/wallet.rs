@@ -12,7 +12,7 @@ use alloy::{
     signers::Signer,
 };
 use farebox_core::{Approved, Ask, Charge, Cost, Fault, Paid, PayError, Paying, Wallet};
-use farebox_proof::{Proven, Realms, Source, sign_proof, terms};
+use farebox_proof::{Proven, Realms, Source, sign_hash, sign_proof, terms};
 use serde::Serialize;
 use tempo_primitives::{
     TempoTransaction,
@@ -230,15 +230,21 @@ impl Wallet<Charge> for TempoWallet {
 
     fn price(&self, cx: &Paying<'_>, ask: &Ask<Charge, Details>) -> Result<Cost, PayError> {
         self.check_chain(&ask.details)?;
-        if ask.request.amount.is_zero() {
+        let amount = ask.request.amount;
+        if amount.is_zero() {
             self.realms.check(&cx.challenge.realm, cx.host)?;
-        } else {
-            self.transfer(cx, ask)?;
+            return Ok(Cost {
+                amount,
+                currency: ask.request.currency.to_ascii_lowercase(),
+                recipient: ask.request.recipient.clone(),
+            });
         }
+        // Written anew: an address has several spellings, and limits go by the text.
+        let transfer = self.transfer(cx, ask)?;
         Ok(Cost {
-            amount: ask.request.amount,
-            currency: ask.request.currency.to_ascii_lowercase(),
-            recipient: ask.request.recipient.clone(),
+            amount,
+            currency: format!("{:#x}", transfer.token),
+            recipient: Some(transfer.to.to_string()),
         })
     }
 
@@ -273,13 +279,9 @@ impl Wallet<Charge> for TempoWallet {
             });
         }
         let tx = self.prepare(cx, &self.transfer(cx, &ask)?).await?;
-        let signature = self
-            .signer
-            .sign_hash(&tx.signature_hash())
+        let signature = sign_hash(self.signer.as_ref(), &tx.signature_hash())
             .await
-            .map_err(|e| {
-                PayError::NotPaid(Fault::new("signing a tempo transaction").caused_by(e))
-            })?;
+            .map_err(PayError::NotPaid)?;
         let mut raw = Vec::new();
         tx.into_signed(TempoSignature::from(signature))
             .eip2718_encode(&mut raw);

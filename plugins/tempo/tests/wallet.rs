@@ -58,6 +58,29 @@ fn the_price_is_what_the_request_says() {
     assert!(price(payer(&json!({})).as_ref(), open).is_ok());
 }
 
+/// Protects: a budget per payee or currency, which a seller could multiply by spelling addresses in
+/// several ways.
+#[test]
+fn one_payee_has_one_spelling() {
+    let wallet = payer(&json!({}));
+    for recipient in [
+        RECIPIENT,
+        &RECIPIENT[2..],
+        &RECIPIENT.to_ascii_lowercase(),
+        &RECIPIENT[2..].to_ascii_uppercase(),
+    ] {
+        for currency in [TOKEN, &TOKEN[2..], &TOKEN[2..].to_ascii_uppercase()] {
+            let cost = price(wallet.as_ref(), |r| {
+                r["recipient"] = json!(recipient);
+                r["currency"] = json!(currency);
+            });
+            let cost = cost.unwrap();
+            assert_eq!(cost.recipient.as_deref(), Some(RECIPIENT), "{recipient}");
+            assert_eq!(cost.currency, TOKEN, "{currency}");
+        }
+    }
+}
+
 /// Protects: another wallet may pay these; this one says why it does not.
 #[test]
 fn challenges_for_other_wallets() {

@@ -2,12 +2,18 @@
 
 use std::time::Duration;
 
-use alloy::primitives::U256;
-use farebox_core::{Outcome, PayError, Refusal};
+use alloy::{
+    primitives::{Address, B256, Signature, U256},
+    signers::Signer,
+};
+use farebox_core::{
+    Budget, Limit, Outcome, PayError, Payer, Paying, Refusal, SecretSource, TypedPayer, prelude::*,
+};
 use farebox_sandbox_tempo::{Chain, ChainConfig, Fault};
+use farebox_tempo::{TempoWallet, WalletConfig};
 
 use crate::{
-    net::{Net, RECIPIENT, RICH, config, hash, reference},
+    net::{Net, RECIPIENT, RICH, config, hash, key, reference},
     suite,
 };
 
@@ -196,6 +202,48 @@ async fn a_wallet_does_not_pay_any_fee() {
     let net = Net::at(&chain.url());
     match net.pay(net.challenge("0.01").await, RICH).await {
         Err(PayError::NotPaid(fault)) => assert!(fault.to_string().contains("fee is too high")),
+        other => panic!("{:?}", other.map(|_| ())),
+    }
+}
+
+/// A remote signer that never answers. Time stands still until then, so that it can be let pass.
+#[derive(Debug)]
+struct Silent;
+
+#[async_trait::async_trait]
+impl Signer for Silent {
+    async fn sign_hash(&self, _: &B256) -> alloy::signers::Result<Signature> {
+        tokio::time::pause();
+        std::future::pending().await
+    }
+    fn address(&self) -> Address {
+        key(RICH).address()
+    }
+    fn chain_id(&self) -> Option<u64> {
+        None
+    }
+    fn set_chain_id(&mut self, _: Option<u64>) {}
+}
+
+/// Protects: a signer that hangs holds neither the request nor its budget for good.
+#[tokio::test]
+async fn a_signer_that_does_not_answer_is_given_up() {
+    let (chain, net) = start().await;
+    let wallet = TempoWallet::new(WalletConfig {
+        private_key: Some(SecretSource::Text(Secret::new(RICH))),
+        rpc_url: Some(chain.url().as_str().into()),
+        chain_id: Some(1337),
+        ..WalletConfig::default()
+    });
+    let payer = TypedPayer::<_, Charge>::new(wallet.unwrap().with_signer(Silent));
+    let challenge = net.challenge("0.01").await;
+    let cx = Paying::new(&challenge, None);
+    let price = payer.price(&cx).unwrap();
+    let limit = Limit::per_request(price.currency.clone(), price.amount);
+    let (approved, _reservation) = Budget::new([limit]).approve(price).unwrap();
+    let paid = tokio::time::timeout(Duration::from_secs(60), payer.pay(&cx, approved));
+    match paid.await.unwrap() {
+        Err(PayError::NotPaid(fault)) => assert!(fault.to_string().contains("signer"), "{fault}"),
         other => panic!("{:?}", other.map(|_| ())),
     }
 }
