@@ -32,7 +32,6 @@ pub(crate) struct Chain {
 pub(crate) struct Receipt {
     pub(crate) transaction_hash: B256,
     status: U64,
-    #[serde(default)]
     logs: Vec<ReceiptLog>,
 }
 
@@ -186,14 +185,27 @@ impl Chain {
         tokio::time::timeout(within, poll).await.ok()
     }
 
-    /// The latest block's time, Unix seconds.
-    pub(crate) async fn time(&self) -> Result<u64, RpcError> {
+    /// The latest block's time, Unix seconds, and the receipt of a transaction if there is one. In
+    /// this order, and in one request where the endpoint takes that; even so, nothing promises that
+    /// the same node gives both answers.
+    pub(crate) async fn time_and_receipt(
+        &self,
+        hash: B256,
+    ) -> Result<(u64, Option<Receipt>), RpcError> {
         #[derive(Deserialize)]
         struct Block {
             timestamp: U64,
         }
-        let params = json!(["latest", false]);
-        let block: Block = self.rpc.call("eth_getBlockByNumber", params, READ).await?;
-        Ok(block.timestamp.to())
+        let time = ("eth_getBlockByNumber", json!(["latest", false]));
+        let receipt = ("eth_getTransactionReceipt", json!([hash]));
+        let both = self.rpc.pair(time.clone(), receipt, READ).await?;
+        let (block, receipt): (Block, _) = match both {
+            Some(both) => both,
+            None => (
+                self.rpc.call(time.0, time.1, READ).await?,
+                self.receipt(hash).await?,
+            ),
+        };
+        Ok((block.timestamp.to(), receipt))
     }
 }

@@ -7,7 +7,7 @@
 use std::{fmt, time::Duration};
 
 use reqwest::Url;
-use serde::{Deserialize, de::DeserializeOwned};
+use serde::{Deserialize, Deserializer, de::DeserializeOwned};
 use serde_json::{Value, json};
 
 /// A node's answer, or none.
@@ -41,9 +41,34 @@ pub(crate) struct Refused {
 
 #[derive(Deserialize)]
 struct Response {
-    error: Option<Refused>,
     #[serde(default)]
+    id: Value,
+    error: Option<Refused>,
+    /// `null` is an answer ("there is no such receipt"); a missing member is none.
+    #[serde(default, deserialize_with = "present")]
     result: Option<Value>,
+}
+
+fn present<'de, D: Deserializer<'de>>(from: D) -> Result<Option<Value>, D::Error> {
+    Value::deserialize(from).map(Some)
+}
+
+impl Response {
+    fn read<T: DeserializeOwned>(self, method: &'static str) -> Result<T, RpcError> {
+        let unreadable = || RpcError::Unreadable(method);
+        match (self.error, self.result) {
+            (Some(refused), _) => Err(RpcError::Refused(refused)),
+            (None, Some(result)) => serde_json::from_value(result).map_err(|_| unreadable()),
+            (None, None) => Err(unreadable()),
+        }
+    }
+}
+
+/// A method and its parameters.
+pub(crate) type Call = (&'static str, Value);
+
+fn request(id: u8, (method, params): Call) -> Value {
+    json!({ "jsonrpc": "2.0", "id": id, "method": method, "params": params })
 }
 
 /// One endpoint. Clones share its connections.
@@ -88,14 +113,50 @@ impl Rpc {
         params: Value,
         deadline: Duration,
     ) -> Result<T, RpcError> {
-        let request = json!({ "jsonrpc": "2.0", "id": 1, "method": method, "params": params });
+        let body = self.post(&request(1, (method, params)), deadline).await?;
+        let response: Response =
+            serde_json::from_slice(&body).map_err(|_| RpcError::Unreadable(method))?;
+        response.read(method)
+    }
+
+    /// Makes two calls in one request, which one node is likely to answer. `None` if the endpoint
+    /// takes one call at a time.
+    pub(crate) async fn pair<A: DeserializeOwned, B: DeserializeOwned>(
+        &self,
+        first: Call,
+        second: Call,
+        deadline: Duration,
+    ) -> Result<Option<(A, B)>, RpcError> {
+        let methods = (first.0, second.0);
+        let batch = json!([request(1, first), request(2, second)]);
+        let body = match self.post(&batch, deadline).await {
+            Err(RpcError::Status(400)) => return Ok(None),
+            body => body?,
+        };
+        let Ok(mut answers) = serde_json::from_slice::<Vec<Response>>(&body) else {
+            return match serde_json::from_slice::<Response>(&body) {
+                Ok(response) if response.error.is_some() => Ok(None),
+                _ => Err(RpcError::Unreadable(methods.0)),
+            };
+        };
+        // A batch may be answered in any order.
+        let mut take = |id: u8, method| {
+            let at = answers.iter().position(|answer| answer.id == json!(id));
+            let at = at.ok_or(RpcError::Unreadable(method))?;
+            Ok(answers.swap_remove(at))
+        };
+        let (first, second) = (take(1, methods.0)?, take(2, methods.1)?);
+        Ok(Some((first.read(methods.0)?, second.read(methods.1)?)))
+    }
+
+    async fn post(&self, body: &Value, deadline: Duration) -> Result<Vec<u8>, RpcError> {
         // The text of a reqwest error ends with the URL unless it is taken out.
         let transport = |e: reqwest::Error| RpcError::Transport(describe(&e.without_url()));
         let response = self
             .http
             .post(self.url.clone())
             .timeout(deadline)
-            .json(&request)
+            .json(body)
             .send()
             .await
             .map_err(transport)?;
@@ -103,13 +164,7 @@ impl Rpc {
         if !status.is_success() {
             return Err(RpcError::Status(status.as_u16()));
         }
-        let body = response.bytes().await.map_err(transport)?;
-        let unreadable = |_| RpcError::Unreadable(method);
-        let response: Response = serde_json::from_slice(&body).map_err(unreadable)?;
-        match response.error {
-            Some(refused) => Err(RpcError::Refused(refused)),
-            None => serde_json::from_value(response.result.unwrap_or_default()).map_err(unreadable),
-        }
+        Ok(response.bytes().await.map_err(transport)?.into())
     }
 }
 

@@ -51,7 +51,7 @@ async fn the_suite() {
 
     suite::all(&net).await;
     let order = net.order("0.01").await;
-    net.rpc("evm_increaseTime", json!([60])).await;
+    net.rpc("evm_increaseTime", json!([120])).await;
     net.rpc("evm_mine", json!([])).await;
     suite::an_order_that_was_never_included_is_declined_in_the_end(&net, &order).await;
 }

@@ -4,6 +4,7 @@
 #![allow(clippy::unwrap_used, reason = "test helpers")]
 
 mod anvil;
+mod doubt;
 mod net;
 mod sandbox;
 mod suite;

@@ -30,7 +30,7 @@ async fn the_suite() {
     let (chain, net) = start().await;
     suite::all(&net).await;
     let order = net.order("0.01").await;
-    chain.advance_clock(Duration::from_secs(60));
+    chain.advance_clock(Duration::from_secs(120));
     suite::an_order_that_was_never_included_is_declined_in_the_end(&net, &order).await;
 }
 
@@ -111,6 +111,17 @@ async fn an_unexplained_refusal_is_unknown() {
         Outcome::Declined(why) => assert!(why.detail.contains("stablecoin"), "{}", why.detail),
         other => panic!("{other:?}"),
     }
+}
+
+/// Protects: a transaction that no block takes holds up nobody who looks it up.
+#[tokio::test]
+async fn a_lookup_sends_without_waiting() {
+    let (chain, net) = start().await;
+    let order = net.order("0.01").await;
+    chain.pause_mining();
+    assert_eq!(net.lookup(&order).await, Outcome::Unknown);
+    assert_eq!(chain.calls(SYNC), 0);
+    assert_eq!(chain.calls("eth_sendRawTransaction"), 1);
 }
 
 /// Protects: nodes without EIP-7966.
