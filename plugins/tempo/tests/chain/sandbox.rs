@@ -102,14 +102,30 @@ async fn an_unexplained_refusal_is_unknown() {
     let order = net.order("0.01").await;
     chain.fail_next(SYNC, 1, Fault::error(-32603, "Internal error"));
     assert_eq!(net.settle(&order).await, Outcome::Unknown);
-    chain.fail_next(
-        SYNC,
-        1,
-        Fault::error(-32003, "insufficient fee token balance: have 1"),
-    );
+    chain.fail_next(SYNC, 1, Fault::error(-32003, "intrinsic gas too low"));
     match net.settle(&order).await {
-        Outcome::Declined(why) => assert!(why.detail.contains("stablecoin"), "{}", why.detail),
+        Outcome::Declined(why) => assert!(why.detail.contains("gas limit"), "{}", why.detail),
         other => panic!("{other:?}"),
+    }
+}
+
+/// Protects: a refusal that the same bytes can outgrow is not the end of them.
+#[tokio::test]
+async fn what_is_refused_now_may_be_included_later() {
+    let (chain, net) = start().await;
+    for text in [
+        "insufficient funds for gas * price + value",
+        "insufficient fee token balance: have 1",
+        "max fee per gas less than block base fee",
+        "valid_before (9) is more than 30 seconds from now",
+    ] {
+        let order = net.order("0.01").await;
+        chain.fail_next(SYNC, 1, Fault::error(-32003, text));
+        assert_eq!(net.settle(&order).await, Outcome::Unknown, "{text}");
+        assert_eq!(
+            reference(net.lookup(&order).await),
+            hash(&order).to_string()
+        );
     }
 }
 
@@ -149,6 +165,11 @@ async fn an_outage_is_a_fault_that_passes() {
         Fault::error(-32603, "Internal error"),
         Fault::error(-32005, "rate limit exceeded"),
         Fault::error(-32601, "Method not found"),
+        Fault::error(-32000, "API key expired"),
+        Fault::error(-32000, "missing signature in auth token"),
+        Fault::error(-32000, "daily gas for upstream fees exhausted"),
+        Fault::error(-32603, "database reverted to read-only mode"),
+        Fault::error(-32003, "upstream overloaded"),
     ] {
         chain.fail_next("eth_call", 1, outage.clone());
         match net.verify(&credential).await {
