@@ -3,10 +3,11 @@
 use std::time::Duration;
 
 use axum::{
-    body::Body,
+    body::{Body, to_bytes},
     extract::Request,
     response::{IntoResponse as _, Response},
 };
+use farebox::http::server::BODY_LIMIT;
 use http::{HeaderMap, HeaderName, HeaderValue, StatusCode, header};
 use reqwest::{Client, Url, redirect::Policy};
 
@@ -70,8 +71,13 @@ impl Upstream {
         headers.remove(header::HOST);
         headers.remove(header::CONTENT_LENGTH);
         let mut outgoing = self.client.request(parts.method, url).headers(headers);
-        if !http_body::Body::is_end_stream(&body) {
-            outgoing = outgoing.body(reqwest::Body::wrap_stream(body.into_data_stream()));
+        // Small and in memory already: the layer has read it to compare digests.
+        match to_bytes(body, BODY_LIMIT).await {
+            Ok(body) if body.is_empty() => {}
+            Ok(body) => outgoing = outgoing.body(body),
+            Err(_) => {
+                return (StatusCode::BAD_REQUEST, "the body could not be read\n").into_response();
+            }
         }
         match outgoing.send().await {
             Ok(response) => answer(response),

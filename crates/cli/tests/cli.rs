@@ -8,7 +8,7 @@
 #![allow(clippy::unwrap_used, reason = "tests may panic")]
 
 use std::{
-    io::{BufRead as _, BufReader},
+    io::{BufRead as _, BufReader, Read as _, Write as _},
     process::{Child, Command, Output, Stdio},
 };
 
@@ -129,6 +129,12 @@ impl Running {
     }
 }
 
+/// Where a server says that it listens.
+fn listening(line: &str) -> Option<String> {
+    let rest = line.strip_prefix("listening on ")?;
+    Some(rest.split(',').next()?.to_owned())
+}
+
 /// A seller on the sandboxes, and a payer's wallets.
 struct Market {
     _sandbox: Running,
@@ -152,14 +158,7 @@ impl Market {
         let wallet = dir.path().join("wallet.toml");
         std::fs::write(&wallet, toml::to_string(&printed["wallet"]).unwrap()).unwrap();
         let (serve, base) =
-            Running::start(&["serve", "--config", path.to_str().unwrap()], |line| {
-                Some(
-                    line.strip_prefix("listening on ")?
-                        .split(',')
-                        .next()?
-                        .to_owned(),
-                )
-            });
+            Running::start(&["serve", "--config", path.to_str().unwrap()], listening);
         let wallet = wallet.to_str().unwrap().to_owned();
         Self {
             _sandbox: sandbox,
@@ -230,4 +229,78 @@ fn pay_pays_within_limits_and_says_so() {
         inspected["challenges"].as_array().unwrap().len(),
         RAILS.len()
     );
+}
+
+/// A server behind, for one request: answers it with `answer` and hands over what it was asked.
+fn upstream(answer: &'static str) -> (u16, std::thread::JoinHandle<String>) {
+    let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let port = listener.local_addr().unwrap().port();
+    let thread = std::thread::spawn(move || {
+        let (mut stream, _) = listener.accept().unwrap();
+        let mut asked = Vec::new();
+        while !String::from_utf8_lossy(&asked).contains("the question") {
+            let mut some = [0; 1024];
+            let n = stream.read(&mut some).unwrap();
+            assert_ne!(n, 0, "the request broke off");
+            asked.extend_from_slice(&some[..n]);
+        }
+        stream.write_all(answer.as_bytes()).unwrap();
+        String::from_utf8(asked).unwrap()
+    });
+    (port, thread)
+}
+
+/// Protects: the upstream gets the request and never the credential; the payer gets the upstream's
+/// answer and this server's receipt.
+#[test]
+fn serve_gates_an_upstream() {
+    let (port, upstream) = upstream(
+        "HTTP/1.1 201 Created\r\ncontent-type: text/x-answer\r\npayment-receipt: forged\r\n\
+         connection: close\r\ncontent-length: 10\r\n\r\nthe answer",
+    );
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("farebox.toml");
+    let config = format!(
+        r#"
+listen = "127.0.0.1:0"
+realm = "127.0.0.1"
+secrets = ["a secret of 32 bytes, only for tests"]
+store = "memory:"
+[rails.proof]
+chain_id = 1337
+currency = "0x20c0000000000000000000000000000000000000"
+recipient = "0x3C44CdDdB6a900fa2b585dd299e03d12FA4293BC"
+[[routes]]
+path = "/ask/{{*rest}}"
+method = "POST"
+upstream = "http://127.0.0.1:{port}/api"
+offers = [{{ rail = "proof/charge", amount = "0" }}]
+"#
+    );
+    std::fs::write(&path, config).unwrap();
+    let (_serve, base) = Running::start(&["serve", "--config", path.to_str().unwrap()], listening);
+    let url = format!("{base}/ask/me/any?thing=1");
+    let key = "0x59c6995e998f97a5a0044966f0945389dc9e86dae88c7a8412f4603b6b78690d";
+    let output = farebox(&["pay", &url, "-d", "the question", "-H", "X-Mine: yes", "-i"])
+        .env("FAREBOX_PROOF_PRIVATE_KEY", key)
+        .output()
+        .unwrap();
+    assert!(output.status.success(), "{}", stderr(&output));
+    assert_eq!(stdout(&output), "the answer");
+    let headers = stderr(&output);
+    assert!(headers.contains("201 Created") && headers.contains("content-type: text/x-answer"));
+    assert_eq!(headers.matches("payment-receipt: ").count(), 1);
+    assert!(!headers.contains("forged"), "{headers}");
+    let asked = upstream.join().unwrap().to_lowercase();
+    assert!(
+        asked.starts_with("post /api/ask/me/any?thing=1 http/1.1\r\n"),
+        "{asked}"
+    );
+    assert!(
+        asked.contains("x-mine: yes") && asked.ends_with("the question"),
+        "{asked}"
+    );
+    for header in ["authorization:", "accept-payment:", "payment"] {
+        assert!(!asked.contains(header), "{asked}");
+    }
 }

@@ -13,7 +13,7 @@ use crate::builder::ServerBuilder;
 /// An engine, and rails that can be offered by name.
 ///
 /// Everything here can be had without it: [`Engine`] for the lifecycle, a rail's own constructor
-/// for the method, [`compose`] for the offers. What it adds is names, the same in code and in
+/// for the method, [`compose()`] for the offers. What it adds is names, the same in code and in
 /// configuration files, and all problems at once.
 #[derive(Clone)]
 pub struct Server {
