@@ -10,6 +10,7 @@ use farebox_core::Fault;
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 use tempo_contracts::precompiles::ITIP20;
+use tokio::time::Instant;
 
 use crate::rpc::{Rpc, RpcError};
 
@@ -172,17 +173,20 @@ impl Chain {
             .await
     }
 
-    /// Asks for the receipt until it is there or `within` has passed. Errors count as "not yet".
-    pub(crate) async fn await_receipt(&self, hash: B256, within: Duration) -> Option<Receipt> {
-        let poll = async {
-            loop {
-                if let Ok(Some(receipt)) = self.receipt(hash).await {
-                    return receipt;
-                }
-                tokio::time::sleep(Duration::from_millis(250)).await;
+    /// Asks for the receipt until it is there or `within` has passed. The last answer counts.
+    pub(crate) async fn await_receipt(
+        &self,
+        hash: B256,
+        within: Duration,
+    ) -> Result<Option<Receipt>, RpcError> {
+        let end = Instant::now() + within;
+        loop {
+            let answer = self.receipt(hash).await;
+            if matches!(answer, Ok(Some(_))) || Instant::now() >= end {
+                return answer;
             }
-        };
-        tokio::time::timeout(within, poll).await.ok()
+            tokio::time::sleep(Duration::from_millis(250)).await;
+        }
     }
 
     /// The latest block's time, Unix seconds, and the receipt of a transaction if there is one. In

@@ -65,7 +65,7 @@ impl TempoSettler {
             Err(RpcError::Refused(refused)) if refused.code == -32601 => {
                 // A node without EIP-7966: send, then ask until it is there.
                 self.chain.send(&order.raw).await?;
-                let found = self.chain.await_receipt(order.hash, INCLUSION).await;
+                let found = self.chain.await_receipt(order.hash, INCLUSION).await?;
                 found.ok_or_else(|| RpcError::Transport("not included in time".to_owned()))
             }
             answer => answer,
@@ -86,8 +86,13 @@ impl Settle for TempoSettler {
             }
         };
         // "Already known", "nonce too low": the transaction itself may be the reason.
-        if let Some(receipt) = self.chain.await_receipt(order.hash, SECOND_LOOK).await {
-            return judge(order, &receipt);
+        match self.chain.await_receipt(order.hash, SECOND_LOOK).await {
+            Ok(Some(receipt)) => return judge(order, &receipt),
+            Ok(None) => {}
+            Err(error) => {
+                tracing::warn!(hash = %order.hash, %error, "a refusal cannot be checked");
+                return Outcome::Unknown;
+            }
         }
         tracing::warn!(hash = %order.hash, code = refused.code, "a node refuses a transaction");
         match never_taken(&refused)

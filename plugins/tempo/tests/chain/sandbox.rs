@@ -129,6 +129,17 @@ async fn what_is_refused_now_may_be_included_later() {
     }
 }
 
+/// Protects: a transaction that is in a block is "expired" too, so no refusal is final unseen.
+#[tokio::test]
+async fn a_refusal_that_cannot_be_checked_is_not_final() {
+    let (chain, net) = start().await;
+    let order = net.order("0.01").await;
+    reference(net.settle(&order).await);
+    chain.fail_next(SYNC, 1, Fault::error(-32003, "transaction expired"));
+    chain.fail_next("eth_getTransactionReceipt", 100, Fault::Status(503));
+    assert_eq!(net.settle(&order).await, Outcome::Unknown);
+}
+
 /// Protects: a transaction that no block takes holds up nobody who looks it up.
 #[tokio::test]
 async fn a_lookup_sends_without_waiting() {
