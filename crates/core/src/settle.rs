@@ -20,7 +20,8 @@ impl IdempotencyKey {
         Self(format!("mpp_{id}"))
     }
 
-    /// The key as text: `mpp_` and the challenge id, 47 characters.
+    /// The key as text: `mpp_` and the payment id. 47 characters, or 91 where a challenge carries
+    /// several actions (a session).
     pub fn as_str(&self) -> &str {
         &self.0
     }

@@ -31,6 +31,12 @@ pub(crate) struct Bound {
     pub(crate) kept: Option<String>,
 }
 
+/// The member of a request that a challenge repeats.
+#[derive(Deserialize)]
+struct Described {
+    description: Option<String>,
+}
+
 impl Gate {
     /// The challenges of a 402: the offers that apply, in the payer's order of preference.
     ///
@@ -102,12 +108,8 @@ impl Gate {
             tracing::warn!(offer = %offer.id(), "the rail's quote has lapsed already");
             return Ok(None);
         }
-        let description = quote
-            .request
-            .value()
-            .get("description")
-            .and_then(|d| d.as_str())
-            .map(str::to_owned);
+        let described = quote.request.decode::<Described>();
+        let description = described.ok().and_then(|d| d.description);
         let mut challenge = Challenge {
             id: String::new(),
             realm: shared.realm.clone(),

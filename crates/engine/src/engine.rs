@@ -4,7 +4,7 @@ use std::{
     collections::HashMap,
     fmt,
     sync::{Arc, Mutex, PoisonError},
-    time::Duration,
+    time::{Duration, SystemTime, UNIX_EPOCH},
 };
 
 use farebox_core::{
@@ -22,7 +22,13 @@ pub struct Clock(Arc<dyn Fn() -> i64 + Send + Sync>);
 impl Clock {
     /// The system's clock.
     pub fn system() -> Self {
-        Self(Arc::new(|| Timestamp::now().unix_millis()))
+        Self(Arc::new(|| {
+            // Not `Timestamp::now`, which writes the date out.
+            let since = SystemTime::now().duration_since(UNIX_EPOCH);
+            since.map_or(0, |since| {
+                i64::try_from(since.as_millis()).unwrap_or(i64::MAX)
+            })
+        }))
     }
 
     /// A clock that answers Unix milliseconds.

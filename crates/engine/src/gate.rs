@@ -189,7 +189,7 @@ impl Gate {
                 return self.advance(verified).await;
             }
             // On a task of its own, so that a client that goes away cannot cut it short.
-            let work = tokio::spawn(verified.carry_out());
+            let work = tokio::spawn(Box::pin(verified.carry_out()));
             match timeout(self.shared.timing.settle, work).await {
                 Err(_) => return Err(Refused::pending()),
                 // A panic's own words could hold anything, so they are not passed on.

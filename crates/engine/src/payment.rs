@@ -219,6 +219,13 @@ impl Payment<Authentic> {
     }
 }
 
+/// What the books say of a payment, where its request has it.
+#[derive(Default, serde::Deserialize)]
+struct Books {
+    amount: Option<String>,
+    currency: Option<String>,
+}
+
 impl Payment<Verified> {
     pub(crate) fn plan(&self) -> &AnyPlan {
         &self.stage.plan
@@ -253,8 +260,7 @@ impl Payment<Verified> {
         channel: Option<ChannelChange>,
     ) -> Record {
         let challenge = &self.credential.challenge;
-        let request = challenge.request.value();
-        let text = |key: &str| request.get(key).and_then(Value::as_str).map(str::to_owned);
+        let books: Books = challenge.request.decode().unwrap_or_default();
         Record {
             method: self.method.name().to_owned(),
             offer: self.method.offer(),
@@ -265,8 +271,8 @@ impl Payment<Verified> {
             proofs,
             claim,
             private: self.stage.private.clone(),
-            amount: text("amount"),
-            currency: text("currency"),
+            amount: books.amount,
+            currency: books.currency,
             external_id: self.method.intent().external_id(&challenge.request),
             channel,
             state,

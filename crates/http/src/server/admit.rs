@@ -113,11 +113,11 @@ where
             let detail = "This resource is paid for. Pay one of the challenges and retry with \
                           the credential.";
             let details = ProblemDetails::new(&Problem::PaymentRequired, detail);
-            return Err(answer::challenge(gate, &inbound, details).await);
+            return Err(Box::pin(answer::challenge(gate, &inbound, details)).await);
         }
         Presented::Malformed(why) => {
             let details = ProblemDetails::new(&Problem::MalformedCredential, why);
-            return Err(answer::challenge(gate, &inbound, details).await);
+            return Err(Box::pin(answer::challenge(gate, &inbound, details)).await);
         }
         Presented::Several => {
             let detail = "The request carries more than one Payment credential; send one.";
@@ -125,9 +125,9 @@ where
         }
     };
     let source = credential.source.clone();
-    let admission = match gate.present(credential, &inbound).await {
+    let admission = match Box::pin(gate.present(credential, &inbound)).await {
         Ok(admission) => admission,
-        Err(refused) => return Err(answer::refused(gate, &inbound, refused).await),
+        Err(refused) => return Err(Box::pin(answer::refused(gate, &inbound, refused)).await),
     };
     let serving = admission.serving;
     parts.extensions.insert(Payment::new(&serving, source));
