@@ -234,7 +234,7 @@ fn credential(challenge: Challenge, payload: Value, source: Option<String>) -> C
 /// Runs every rule for rails. `$fixture` is an expression for a [`RailFixture`], evaluated once
 /// per test.
 ///
-/// ```ignore
+/// ```text
 /// farebox_testkit::rail_conformance!(giftcard, MyFixture::new().await);
 /// ```
 #[macro_export]
