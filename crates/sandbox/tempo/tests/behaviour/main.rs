@@ -27,12 +27,11 @@ macro_rules! behaviours {
             )*
         }
 
+        // Without anvil it is reported as ignored, by name, and never passes unseen.
         #[tokio::test(flavor = "multi_thread")]
+        #[ignore = "needs anvil: FAREBOX_ANVIL names the binary, ./tests/run installs it"]
         async fn anvil() {
-            let Ok(path) = std::env::var("FAREBOX_ANVIL") else {
-                println!("skipped: anvil (set FAREBOX_ANVIL)");
-                return;
-            };
+            let path = std::env::var("FAREBOX_ANVIL").expect("FAREBOX_ANVIL names anvil's binary");
             let peer = Peer::anvil(&path).await;
             $(
                 println!("anvil: {}", stringify!($name));
