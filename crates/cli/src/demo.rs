@@ -114,7 +114,7 @@ async fn serve(sandboxes: &Sandboxes) -> Result<u16, Failure> {
     let paid = server.paid("GET /joke", offers()).map_err(invalid)?;
     let app = Router::new().route(
         "/joke",
-        get(|| async { "a joke worth its price\n" }).layer(paid),
+        get(|| async { "a joke worth its price\n" }).route_layer(paid),
     );
     let listener = TcpListener::bind((HOST, 0)).await?;
     let port = listener.local_addr()?.port();

@@ -67,7 +67,10 @@ impl Discovery {
         let mut paths = Map::new();
         for route in &self.routes {
             let operation = operation(route).await?;
-            let path = paths.entry(route.path.clone()).or_insert_with(|| json!({}));
+            // OpenAPI has no word for the rest of a path.
+            let path = paths
+                .entry(route.path.replace("{*", "{"))
+                .or_insert_with(|| json!({}));
             path[route.method.to_ascii_lowercase()] = operation;
         }
         Ok(json!({

@@ -304,3 +304,72 @@ offers = [{{ rail = "proof/charge", amount = "0" }}]
         assert!(!asked.contains(header), "{asked}");
     }
 }
+
+/// A plain request and the whole answer.
+fn ask(base: &str, line: &str) -> String {
+    let address = base.strip_prefix("http://").unwrap();
+    let mut stream = std::net::TcpStream::connect(address).unwrap();
+    write!(
+        stream,
+        "{line} HTTP/1.1\r\nhost: x\r\nconnection: close\r\n\r\n"
+    )
+    .unwrap();
+    let mut answer = String::new();
+    stream.read_to_string(&mut answer).unwrap();
+    answer
+}
+
+/// Protects: the discovery document says what is sold, as the 402 does, and what is not sold asks
+/// for no money.
+#[test]
+fn serve_says_what_it_sells() {
+    let market = Market::open();
+    let base = market.url.strip_suffix("/joke").unwrap();
+    let answer = ask(base, "GET /openapi.json");
+    let (head, body) = answer.split_once("\r\n\r\n").unwrap();
+    let head = head.to_lowercase();
+    assert!(head.starts_with("http/1.1 200"), "{head}");
+    for header in [
+        "content-type: application/json",
+        "cache-control: public, max-age=300",
+        "access-control-allow-origin: *",
+    ] {
+        assert!(head.contains(header), "{header} is not in {head}");
+    }
+    let document: Value = serde_json::from_str(body).unwrap();
+    assert!(document["openapi"].as_str().unwrap().starts_with("3."));
+    assert!(document["info"]["title"].is_string() && document["info"]["version"].is_string());
+    let operation = &document["paths"]["/joke"]["get"];
+    assert!(operation["responses"]["402"].is_object());
+    let offers = operation["x-payment-info"]["offers"].as_array().unwrap();
+    let mut sold = Vec::new();
+    for offer in offers {
+        let amount = offer["amount"].as_str().unwrap();
+        assert!(
+            amount == "0"
+                || (!amount.starts_with('0') && amount.bytes().all(|b| b.is_ascii_digit()))
+        );
+        let known = ["intent", "method", "amount", "currency", "description"];
+        assert!(
+            offer
+                .as_object()
+                .unwrap()
+                .keys()
+                .all(|key| known.contains(&key.as_str()))
+        );
+        sold.push((
+            offer["method"].as_str().unwrap(),
+            offer["intent"].as_str().unwrap(),
+        ));
+    }
+    let challenged = ask(base, "GET /joke").to_lowercase();
+    assert_eq!(
+        challenged.matches("www-authenticate: payment ").count(),
+        sold.len()
+    );
+    for (method, intent) in sold {
+        assert!(challenged.contains(&format!("method=\"{method}\", intent=\"{intent}\"")));
+    }
+    assert!(ask(base, "GET /elsewhere").starts_with("HTTP/1.1 404"));
+    assert!(ask(base, "DELETE /joke").starts_with("HTTP/1.1 405"));
+}

@@ -42,7 +42,7 @@ async fn it_pays_in_sats_until_they_run_out() {
         OfferSpec::new("lightning/charge", "21"),
     ];
     let paid = server.paid("GET /joke", offers).unwrap();
-    let app = Router::new().route("/joke", get(|| async { "a joke" }).layer(paid));
+    let app = Router::new().route("/joke", get(|| async { "a joke" }).route_layer(paid));
     let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
     let url = format!("http://{}/joke", listener.local_addr().unwrap());
     tokio::spawn(async move { axum::serve(listener, app).await });

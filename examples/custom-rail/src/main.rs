@@ -49,7 +49,7 @@ async fn main() -> Result<(), Box<dyn Error>> {
         .rail("giftcard", json!({ "AAAA": 500, "BBBB": 500 }))
         .build()?;
     let paid = server.paid("GET /joke", [("giftcard/charge", "4.50")])?;
-    let app = Router::new().route("/joke", get(|| async { "a joke\n" }).layer(paid));
+    let app = Router::new().route("/joke", get(|| async { "a joke\n" }).route_layer(paid));
     let listener = TcpListener::bind("127.0.0.1:0").await?;
     let url = format!("http://{}/joke", listener.local_addr()?);
     tokio::spawn(async move { axum::serve(listener, app).await });

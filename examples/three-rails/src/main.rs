@@ -27,7 +27,7 @@ async fn serve(path: &str) -> Result<(), Box<dyn Error>> {
             OfferSpec::new("lightning/charge", "21"),
         ],
     )?;
-    let app = Router::new().route("/joke", get(joke).layer(paid));
+    let app = Router::new().route("/joke", get(joke).route_layer(paid));
     let listener = TcpListener::bind(config.listen).await?;
     println!("http://{}/joke", listener.local_addr()?);
     // Finishes what a crash or a lost answer left open.

@@ -19,8 +19,9 @@ use super::admit::{Admitted, Settings, Transport, admit, conclude, give_back};
 /// Puts a price on a service.
 ///
 /// The scope of a credential is the gate's route and not the layer's place, so a gate should stand
-/// before the handlers of that one route: `get(joke).layer(PaymentLayer::new(gate))`. Put the
-/// layers that authenticate, limit rates or log outside it, and nothing that retries inside it.
+/// before the handlers of that one route: `get(joke).route_layer(PaymentLayer::new(gate))`, which
+/// leaves a method that is not served its 405 where `layer` would ask for money. Put the layers that
+/// authenticate, limit rates or log outside it, and nothing that retries inside it.
 #[derive(Clone, Debug)]
 pub struct PaymentLayer {
     gate: Arc<Gate>,

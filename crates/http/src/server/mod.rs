@@ -9,7 +9,7 @@
 //!     format!("Paid with {}: why did the chicken cross the road?", payment.receipt.method)
 //! }
 //!
-//! Router::new().route("/joke", get(joke).layer(PaymentLayer::new(gate)))
+//! Router::new().route("/joke", get(joke).route_layer(PaymentLayer::new(gate)))
 //! # }
 //! ```
 //!
