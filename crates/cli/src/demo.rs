@@ -92,7 +92,6 @@ pub(crate) async fn run(as_json: bool) -> Result<(), Failure> {
     if !as_json {
         println!("{}", table(&lines));
     }
-    drop(sandboxes);
     if failed || lines.is_empty() {
         return Err(Failure::general(
             "not every rail was paid once and only once",

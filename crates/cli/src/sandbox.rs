@@ -43,6 +43,7 @@ impl Sandboxes {
 
     /// What a seller configures: the tables `[rails.<rail>]`.
     pub(crate) fn rails(&self) -> Map<String, Value> {
+        #[allow(unused_mut, reason = "a binary may have no rail")]
         let mut rails = Map::new();
         #[cfg(feature = "tempo")]
         rails.insert(
@@ -76,6 +77,7 @@ impl Sandboxes {
 
     /// What a payer configures: the tables `[wallets.<rail>]`.
     pub(crate) fn wallets(&self) -> Map<String, Value> {
+        #[allow(unused_mut, reason = "a binary may have no rail")]
         let mut wallets = Map::new();
         #[cfg(feature = "tempo")]
         wallets.insert(
@@ -171,7 +173,6 @@ pub(crate) async fn run(as_json: bool) -> Result<(), Failure> {
         println!("# Running until interrupted.");
     }
     crate::serve::interrupted().await;
-    drop(sandboxes);
     Ok(())
 }
 
