@@ -12,8 +12,8 @@ use serde::de::DeserializeOwned;
 use serde_json::{Value, json};
 
 fn vectors<T: DeserializeOwned>(name: &str) -> T {
-    let path = concat!(env!("CARGO_MANIFEST_DIR"), "/../../spec/vectors/");
-    let text = std::fs::read_to_string(format!("{path}{name}")).unwrap();
+    // Tests run in their package's folder.
+    let text = std::fs::read_to_string(format!("../../spec/vectors/{name}")).unwrap();
     serde_json::from_str(&text).unwrap()
 }
 

@@ -16,7 +16,6 @@ const RAILS: [&str; 4] = ["lightning", "proof", "stripe", "tempo"];
 fn linked(profile: &str, features: &[&str]) -> Vec<String> {
     let features = features.join(",");
     let output = Command::new(env!("CARGO"))
-        .current_dir(env!("CARGO_MANIFEST_DIR"))
         .args([
             "build",
             "--quiet",
