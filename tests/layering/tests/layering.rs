@@ -67,6 +67,11 @@ fn allowed(folder: &str, name: &str) -> Vec<&'static str> {
         "farebox-stripe",
         "farebox-tempo",
     ];
+    const STORES: [&str; 3] = [
+        "farebox-store-postgres",
+        "farebox-store-redis",
+        "farebox-store-sqlite",
+    ];
     const SANDBOXES: [&str; 3] = [
         "farebox-sandbox-lightning",
         "farebox-sandbox-stripe",
@@ -96,23 +101,30 @@ fn allowed(folder: &str, name: &str) -> Vec<&'static str> {
                 "farebox-core",
                 "farebox-engine",
                 "farebox-http",
+                "farebox-jsonrpc",
             ];
-            [&below[..], &RAILS, &["farebox-wire"]].concat()
+            [&below[..], &RAILS, &STORES, &["farebox-wire"]].concat()
         }
+        // It shows what users call: the facade's parts, and each rail's own functions.
+        "crates/conformance" => [&RAILS[..], &["farebox"]].concat(),
         "crates/cli" => [&["farebox"][..], &SANDBOXES].concat(),
         _ if folder.starts_with("examples/") => vec!["farebox"],
         // Tests are at the top.
         _ if folder.starts_with("tests/") => [
             &RAILS[..],
+            &STORES,
             &SANDBOXES,
             &[
                 "farebox",
+                "farebox-cli",
                 "farebox-client",
                 "farebox-core",
                 "farebox-engine",
                 "farebox-http",
+                "farebox-jsonrpc",
             ],
             &[
+                "farebox-test-services",
                 "farebox-link-outside",
                 "farebox-lnd",
                 "farebox-testkit",

@@ -1,0 +1,1 @@
+//! MPP over JSON-RPC: MCP and WebSocket.

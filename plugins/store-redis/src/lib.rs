@@ -1,0 +1,1 @@
+//! Farebox records in Redis or Valkey.

@@ -1,0 +1,1 @@
+//! Farebox records in one SQLite file.

@@ -1,0 +1,1 @@
+//! Servers killed at every effect, many at once, and stores that go away.

@@ -1,0 +1,1 @@
+//! Redis and PostgreSQL for tests: started on free ports, stopped on drop.
