@@ -1,6 +1,6 @@
 //! `farebox serve`: paid routes in front of servers that know nothing about payment.
 
-use std::{net::SocketAddr, path::Path, sync::Arc, time::Duration};
+use std::{net::SocketAddr, path::Path, sync::Arc};
 
 use axum::{
     Router,
@@ -23,9 +23,6 @@ use crate::{
     proxy::Upstream,
 };
 
-/// How often payments are looked after that a crash or a lost answer left open.
-const RECONCILE: Duration = Duration::from_secs(10);
-
 pub(crate) async fn run(path: &Path) -> Result<(), Failure> {
     let config = check::read(path)?;
     config.server.connect().await.map_err(Failure::general)?;
@@ -41,7 +38,7 @@ pub(crate) async fn run(path: &Path) -> Result<(), Failure> {
         "listening on http://{address}, realm {}",
         config.server.engine().realm()
     );
-    let reconciler = config.server.engine().spawn_reconciler(RECONCILE);
+    let reconciler = config.server.engine().spawn_reconciler(config.reconcile);
     let app = app.into_make_service_with_connect_info::<SocketAddr>();
     axum::serve(listener, app)
         .with_graceful_shutdown(interrupted())

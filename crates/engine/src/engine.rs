@@ -154,6 +154,27 @@ impl EngineBuilder {
         self
     }
 
+    /// How long a settlement may run on its own task before its outcome counts as unknown and is
+    /// looked up; 60 s unless said. Longer than the slowest rail takes to settle.
+    pub fn settle_at_most(mut self, limit: Duration) -> Self {
+        self.timing.settle_cap = limit;
+        self
+    }
+
+    /// How long a payment may stay reserved without an attempt before its proofs are free again;
+    /// 60 s unless said.
+    pub fn reservation(mut self, lease: Duration) -> Self {
+        self.timing.reserve = lease;
+        self
+    }
+
+    /// Room for clocks that differ, slow stores and machines that pause, added to how long nobody
+    /// else touches an attempt; 30 s unless said. A crash is felt for as long.
+    pub fn slack(mut self, slack: Duration) -> Self {
+        self.timing.slack = slack;
+        self
+    }
+
     /// Where the time comes from.
     pub fn clock(mut self, clock: Clock) -> Self {
         self.clock = clock;

@@ -22,6 +22,7 @@
 
 mod routes;
 mod section;
+mod timing;
 mod wallets;
 
 use std::{net::SocketAddr, str::FromStr as _};
@@ -30,10 +31,12 @@ use farebox_core::{Invalid, Issue, SecretSource};
 use serde_json::{Map, Value};
 
 pub use routes::{Answer, Route};
+pub use timing::DEFAULT_RECONCILE;
 pub use wallets::{Wallets, from_env, tables};
 
 use crate::{builder::unbuilt, server::Server};
 use section::{Section, wrong};
+use timing::Timing;
 
 const TOP: &[&str] = &[
     "listen",
@@ -41,6 +44,7 @@ const TOP: &[&str] = &[
     "secrets",
     "store",
     "trusted_proxies",
+    "timing",
     "rails",
     "routes",
 ];
@@ -57,6 +61,8 @@ pub struct Config {
     /// Peers that may forward what reached them over TLS: addresses, or networks as `10.0.0.0/8`.
     /// Empty where only this machine may ask.
     pub trusted_proxies: Vec<Network>,
+    /// How often payments are looked after that a crash or a lost answer left open.
+    pub reconcile: std::time::Duration,
     /// The engine and the rails.
     pub server: Server,
     /// The paid routes, in the file's order.
@@ -153,6 +159,9 @@ fn read(value: &Value, gateway: bool) -> Result<Config, Invalid> {
     if let Some(store) = top.text("store", STORE, &mut issues) {
         builder = builder.store(store);
     }
+    let timing = Timing::read(top.take("timing"), &mut issues);
+    let reconcile = timing.reconcile();
+    builder = builder.engine(|engine| timing.tune(engine));
     let routes = top.list("routes", ROUTES, &mut issues).unwrap_or_default();
     let rails = match top.take("rails") {
         None => Map::new(),
@@ -183,6 +192,7 @@ fn read(value: &Value, gateway: bool) -> Result<Config, Invalid> {
     Ok(Config {
         listen,
         trusted_proxies,
+        reconcile,
         server: draft.finish().map_err(unbuilt)?,
         routes,
     })
