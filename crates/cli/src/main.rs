@@ -1,73 +1,7 @@
-//! The `farebox` command.
+//! The `farebox` command; see the library.
 
-// A command's output is its purpose.
-#![allow(clippy::print_stdout, clippy::print_stderr)]
-
-mod args;
-mod check;
-mod demo;
-mod discovery;
-mod failure;
-mod inspect;
-mod pay;
-mod proxy;
-mod rails;
-mod request;
-mod sandbox;
-mod serve;
-
-use std::{io::IsTerminal as _, process::ExitCode};
-
-use clap::Parser as _;
-use tracing_subscriber::EnvFilter;
-
-use args::{Cli, Command};
-use failure::{Failure, printable};
+use std::process::ExitCode;
 
 fn main() -> ExitCode {
-    let cli = Cli::parse();
-    // Logs go where they do not mix with output. The demo and the client speak for themselves.
-    let default = match cli.command {
-        Command::Serve { .. } => "info",
-        _ => "error",
-    };
-    let filter = EnvFilter::try_from_env("FAREBOX_LOG").unwrap_or_else(|_| EnvFilter::new(default));
-    tracing_subscriber::fmt()
-        .with_env_filter(filter)
-        .with_ansi(std::io::stderr().is_terminal())
-        .with_writer(std::io::stderr)
-        .init();
-    let runtime = match tokio::runtime::Builder::new_multi_thread()
-        .enable_all()
-        .build()
-    {
-        Ok(runtime) => runtime,
-        Err(error) => return end(Err(Failure::general(error))),
-    };
-    let done = runtime.block_on(async {
-        match cli.command {
-            Command::Demo(json) => demo::run(json.json).await,
-            Command::Serve { config } => serve::run(&config).await,
-            Command::Check { config } => check::run(&config).await,
-            Command::Rails(json) => rails::run(json.json),
-            Command::Pay(pay) => pay::run(pay).await,
-            Command::Inspect(inspect) => inspect::run(inspect).await,
-            Command::Sandbox(json) => sandbox::run(json.json).await,
-        }
-    });
-    // What is still running (an idle connection, a sandbox) need not be waited for.
-    runtime.shutdown_background();
-    end(done)
-}
-
-fn end(done: Result<(), Failure>) -> ExitCode {
-    match done {
-        Ok(()) => ExitCode::SUCCESS,
-        Err(failure) => {
-            if !failure.message.is_empty() {
-                eprintln!("farebox: {}", printable(&failure.message));
-            }
-            ExitCode::from(failure.code)
-        }
-    }
+    farebox_cli::main()
 }
