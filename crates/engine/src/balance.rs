@@ -262,9 +262,10 @@ impl Shared {
 
     async fn replace(&self, key: &str, text: &str, next: &Account) -> Result<bool, Fault> {
         let next = next.encode()?;
-        self.store
-            .compare_and_swap(key, Some(text), Some(&next), None)
-            .await
+        let swap = self
+            .store
+            .compare_and_swap(key, Some(text), Some(&next), None);
+        effect!("channel.frozen", swap.await)
     }
 
     /// Changes an account under compare-and-swap, as often as it takes.
@@ -284,11 +285,10 @@ impl Shared {
             }
             let text = next.encode()?;
             let expected = current.as_ref().map(|(text, _)| text.as_str());
-            if self
+            let swap = self
                 .store
-                .compare_and_swap(key, expected, Some(&text), None)
-                .await?
-            {
+                .compare_and_swap(key, expected, Some(&text), None);
+            if effect!("channel.changed", swap.await)? {
                 self.balances.notify_waiters();
                 return Ok(answer);
             }

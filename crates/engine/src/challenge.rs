@@ -127,10 +127,10 @@ impl Gate {
             let keep = shared.timing.ttl.saturating_add(shared.timing.grace);
             let key = quote_key(&challenge.id);
             let text = private.to_string();
-            shared
+            let kept = shared
                 .store
-                .compare_and_swap(&key, None, Some(&text), Some(keep))
-                .await?;
+                .compare_and_swap(&key, None, Some(&text), Some(keep));
+            effect!("quote.kept", kept.await)?;
         }
         Ok(Some(challenge))
     }

@@ -14,6 +14,9 @@
 //! An [`Engine`] holds what a server has once (realm, secrets, store, clock); a [`Gate`] is one
 //! paid route. Neither knows a transport or a rail.
 
+#[macro_use]
+mod effect;
+
 mod balance;
 mod challenge;
 mod conclude;
@@ -28,6 +31,8 @@ mod serving;
 mod verdict;
 
 pub use balance::BalanceError;
+#[cfg(feature = "failpoints")]
+pub use effect::EFFECTS;
 pub use engine::{Clock, Engine, EngineBuilder, EngineError};
 pub use gate::{Gate, Inbound};
 pub use memory::MemoryStore;

@@ -384,10 +384,11 @@ impl Payment<Reserved> {
         }
         let key = IdempotencyKey::for_challenge(self.id());
         let settler = self.method.settler();
-        let outcome = match timeout(shared.timing.settle_cap, settler.settle(&key, order)).await {
+        let settling = timeout(shared.timing.settle_cap, settler.settle(&key, order));
+        let outcome = match effect!("settle", settling.await) {
             Ok(Outcome::Unknown) | Err(_) => {
-                let lookup = timeout(shared.timing.settle, settler.lookup(&key, order)).await;
-                lookup.unwrap_or(Outcome::Unknown)
+                let lookup = timeout(shared.timing.settle, settler.lookup(&key, order));
+                effect!("lookup", lookup.await).unwrap_or(Outcome::Unknown)
             }
             Ok(known) => known,
         };
@@ -401,11 +402,10 @@ impl Payment<Reserved> {
         let todo = Shared::nonce()?;
         // What an attempt before this one left on the list is replaced.
         let before = shared.store.get(&key).await?;
-        if !shared
+        let listed = shared
             .store
-            .compare_and_swap(&key, before.as_deref(), Some(&todo), None)
-            .await?
-        {
+            .compare_and_swap(&key, before.as_deref(), Some(&todo), None);
+        if !effect!("todo.listed", listed.await)? {
             return Ok(None);
         }
         let record = &self.stage.stored.record;

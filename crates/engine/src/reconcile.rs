@@ -148,8 +148,8 @@ impl Shared {
             .method(&stored.record.method)
             .ok_or_else(|| Fault::unavailable("a payment's rail is not configured any more"))?;
         let key = IdempotencyKey::for_challenge(id);
-        let lookup = method.settler().lookup(&key, order);
-        match timeout(self.timing.settle, lookup).await {
+        let lookup = timeout(self.timing.settle, method.settler().lookup(&key, order));
+        match effect!("lookup", lookup.await) {
             Ok(outcome) => conclude(self, id, stored, outcome).await,
             Err(_) => Ok(Driven::Pending),
         }
@@ -157,9 +157,9 @@ impl Shared {
 
     /// Takes an attempt off the list, unless the list speaks of a later one by now.
     pub(crate) async fn strike(&self, id: &str, attempt: &str) -> Result<(), Fault> {
-        self.store
-            .compare_and_swap(&todo_key(id), Some(attempt), None, None)
-            .await?;
+        let key = todo_key(id);
+        let struck = self.store.compare_and_swap(&key, Some(attempt), None, None);
+        effect!("todo.struck", struck.await)?;
         Ok(())
     }
 }

@@ -124,6 +124,21 @@ pub(crate) enum State {
     Declined { rejection: Rejection },
 }
 
+#[cfg(feature = "failpoints")]
+impl State {
+    /// What writing it is called: see `effect`.
+    fn effect(&self) -> &'static str {
+        match self {
+            Self::Reserved { .. } => "pay.reserved",
+            Self::Attempted { .. } => "pay.attempted",
+            Self::Paid { .. } => "pay.paid",
+            Self::Serving { .. } => "pay.serving",
+            Self::Delivered { .. } => "pay.delivered",
+            Self::Declined { .. } => "pay.declined",
+        }
+    }
+}
+
 impl Record {
     pub(crate) fn with(&self, state: State) -> Self {
         Self {
@@ -195,10 +210,10 @@ impl Shared {
         let expected = from.map(|stored| stored.text.as_str());
         let keep = to.keep(self);
         let key = pay_key(id);
-        let swapped = self
+        let swap = self
             .store
-            .compare_and_swap(&key, expected, Some(&text), keep)
-            .await?;
+            .compare_and_swap(&key, expected, Some(&text), keep);
+        let swapped = effect!(to.state.effect(), swap.await)?;
         Ok(swapped.then_some(Stored { text, record: to }))
     }
 }

@@ -53,7 +53,8 @@ impl Payment<Reserved> {
         let (shared, store, stored) = (&self.shared, &self.shared.store, &self.stage.stored);
         let me = holder(self.id(), &stored.record.claim);
         for _ in 0..ROUNDS {
-            if store.compare_and_swap(key, None, Some(&me), keep).await? {
+            let first = store.compare_and_swap(key, None, Some(&me), keep);
+            if effect!("proof.claimed", first.await)? {
                 return Ok(Taken::Ours);
             }
             let Some(held) = store.get(key).await? else {
@@ -75,10 +76,8 @@ impl Payment<Reserved> {
                 return Ok(Taken::Theirs);
             }
             // Of all who find it free, one gets it; the others look again.
-            if store
-                .compare_and_swap(key, Some(&held), Some(&me), keep)
-                .await?
-            {
+            let over = store.compare_and_swap(key, Some(&held), Some(&me), keep);
+            if effect!("proof.claimed", over.await)? {
                 return Ok(Taken::Ours);
             }
         }
@@ -141,9 +140,11 @@ impl Shared {
             return Ok(false);
         };
         self.free(id, &held).await?;
-        self.store
-            .compare_and_swap(&pay_key(id), Some(&held.text), None, None)
-            .await?;
+        let key = pay_key(id);
+        let gone = self
+            .store
+            .compare_and_swap(&key, Some(&held.text), None, None);
+        effect!("pay.freed", gone.await)?;
         Ok(true)
     }
 
@@ -151,9 +152,9 @@ impl Shared {
     pub(crate) async fn free(&self, id: &str, stored: &Stored) -> Result<(), Fault> {
         let me = holder(id, &stored.record.claim);
         for proof in &stored.record.proofs {
-            self.store
-                .compare_and_swap(&proof_key(proof), Some(&me), None, None)
-                .await?;
+            let key = proof_key(proof);
+            let gone = self.store.compare_and_swap(&key, Some(&me), None, None);
+            effect!("proof.freed", gone.await)?;
         }
         match &stored.record.channel {
             Some(change) => balance::thaw(self, id, stored, change).await,
