@@ -122,7 +122,7 @@ impl Account {
     }
 
     /// What streams hold at `now`. A lease that lapsed is the payer's again.
-    fn leased(&self, now: i64) -> u128 {
+    pub(crate) fn leased(&self, now: i64) -> u128 {
         let held = self.leases.values().filter(|block| block.until > now);
         held.fold(0u128, |sum, block| sum.saturating_add(block.amount.get()))
     }
@@ -140,6 +140,13 @@ impl Account {
             spent: Amount::new(spent),
             ..self.state.clone()
         }
+    }
+
+    /// Whether a close holds the channel at `now`.
+    pub(crate) fn is_closing(&self, now: i64) -> bool {
+        self.closing
+            .as_ref()
+            .is_some_and(|closing| closing.until > now)
     }
 
     /// Whether `op` may change the channel, and anybody spend it, at `now`.
@@ -255,9 +262,12 @@ impl Shared {
         let Some(text) = self.store.get(key).await? else {
             return Ok(None);
         };
-        let account = serde_json::from_str(&text)
-            .map_err(|_| Fault::new("reading a channel of another version"))?;
+        let account = Self::read_account(&text)?;
         Ok(Some((text, account)))
+    }
+
+    pub(crate) fn read_account(text: &str) -> Result<Account, Fault> {
+        serde_json::from_str(text).map_err(|_| Fault::new("reading a channel of another version"))
     }
 
     async fn replace(&self, key: &str, text: &str, next: &Account) -> Result<bool, Fault> {

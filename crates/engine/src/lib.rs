@@ -18,6 +18,7 @@
 mod effect;
 
 mod balance;
+mod books;
 mod challenge;
 mod conclude;
 mod engine;
@@ -31,6 +32,7 @@ mod serving;
 mod verdict;
 
 pub use balance::BalanceError;
+pub use books::{ChannelEntry, Entry, Standing};
 #[cfg(feature = "failpoints")]
 pub use effect::EFFECTS;
 pub use engine::{Clock, Engine, EngineBuilder, EngineError};

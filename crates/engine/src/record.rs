@@ -23,7 +23,7 @@ use serde_json::{Map, Value};
 use crate::engine::Shared;
 
 pub(crate) fn pay_key(id: &str) -> String {
-    format!("pay:{id}")
+    format!("{PAY}{id}")
 }
 
 pub(crate) fn proof_key(key: &str) -> String {
@@ -44,10 +44,12 @@ pub(crate) fn quote_key(id: &str) -> String {
 }
 
 pub(crate) fn channel_key(channel: &ChannelId) -> String {
-    format!("chan:{}", channel.as_str())
+    format!("{CHANNEL}{}", channel.as_str())
 }
 
+pub(crate) const PAY: &str = "pay:";
 pub(crate) const TODO: &str = "todo:";
+pub(crate) const CHANNEL: &str = "chan:";
 
 /// A payment: who may collect it, what it was, and where it stands.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]

@@ -3,6 +3,7 @@
 
 #![allow(clippy::unwrap_used, reason = "a test may panic")]
 
+mod books;
 mod collect;
 mod common;
 mod crash_channel;
