@@ -31,6 +31,15 @@ pub(crate) struct Bound {
     pub(crate) kept: Option<String>,
 }
 
+const PER_REQUEST: &str = "for:";
+
+impl Bound {
+    /// Whether the price was computed for another request than this one.
+    pub(crate) fn is_for_another(&self, inbound: &Inbound<'_>) -> bool {
+        self.terms.starts_with(PER_REQUEST) && self.terms != request_print(inbound)
+    }
+}
+
 /// The member of a request that a challenge repeats.
 #[derive(Deserialize)]
 struct Described {
@@ -163,10 +172,15 @@ pub(crate) fn terms_print(offer: &Offer, inbound: &Inbound<'_>) -> String {
     if let Some(print) = offer.fingerprint() {
         return print.to_owned();
     }
+    request_print(inbound)
+}
+
+/// What a price that was computed for this very request stands on. No hash of terms looks so.
+fn request_print(inbound: &Inbound<'_>) -> String {
     let digest = Sha256::new()
         .chain_update((inbound.target.len() as u64).to_be_bytes())
         .chain_update(inbound.target)
         .chain_update(inbound.body.unwrap_or_default())
         .finalize();
-    format!("for:{}", URL_SAFE_NO_PAD.encode(&digest[..12]))
+    format!("{PER_REQUEST}{}", URL_SAFE_NO_PAD.encode(&digest[..12]))
 }

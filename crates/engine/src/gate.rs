@@ -16,6 +16,7 @@ use crate::{
     meter::Meter,
     payment::{Authentic, Driven, Facts, Payment},
     record::{State, Stored, fingerprint},
+    reply::{Keyed, Repeats, Reply},
     serving::{Admission, Serving},
     verdict::Refused,
 };
@@ -23,6 +24,8 @@ use crate::{
 /// A request as far as payment is concerned, without transport types.
 #[derive(Clone, Copy, Default)]
 pub struct Inbound<'a> {
+    /// The request's method, which an `Idempotency-Key` is bound to.
+    pub method: &'a str,
     /// Path and query, for prices that depend on them.
     pub target: &'a str,
     /// The body, where it was read.
@@ -31,6 +34,8 @@ pub struct Inbound<'a> {
     pub digest: Option<&'a BodyDigest>,
     /// What the payer prefers.
     pub accept: Option<&'a AcceptPayment>,
+    /// The request's `Idempotency-Key`. Together with the credential it names one response.
+    pub idempotency_key: Option<&'a str>,
 }
 
 impl fmt::Debug for Inbound<'_> {
@@ -58,6 +63,8 @@ enum Standing {
     Open(Option<Box<Stored>>),
     /// Money is in: serve.
     Serve(Serving),
+    /// It was served, under the same key.
+    Replay(Reply),
     /// The record moved: look again.
     Moved,
 }
@@ -101,8 +108,17 @@ impl Gate {
         credential: Credential,
         inbound: &Inbound<'_>,
     ) -> Result<Payment<Authentic>, Refused> {
-        let invalid =
-            |detail: &str| Refused::from(Rejection::new(Problem::InvalidChallenge, detail));
+        let (payment, same_request) = self.recognise(credential, inbound)?;
+        same_request.map(|()| payment)
+    }
+
+    /// All of [`authenticate`](Self::authenticate) but whether the request is the one that was
+    /// quoted for, which is answered apart.
+    fn recognise(
+        &self,
+        credential: Credential,
+        inbound: &Inbound<'_>,
+    ) -> Result<(Payment<Authentic>, Result<(), Refused>), Refused> {
         let challenge = &credential.challenge;
         let id = challenge.offer();
         if !self.offers.offers(&id) {
@@ -130,15 +146,17 @@ impl Gate {
             .and_then(|index: usize| self.offers.get(index));
         let current =
             offer.filter(|offer| offer.id() == id && terms_print(offer, inbound) == bound.terms);
-        match (&challenge.digest, inbound.digest) {
-            (None, None) => {}
-            (Some(issued), Some(present)) if issued == present => {}
-            _ => {
-                return Err(invalid(
-                    "the request's body is not the one that was quoted for",
-                ));
+        let same_request = match challenge.digest.as_ref() == inbound.digest {
+            false => Err(invalid(
+                "the request's body is not the one that was quoted for",
+            )),
+            // What was paid for a cheap request must not collect a dear one, however often the
+            // cheap one's handler failed.
+            true if bound.is_for_another(inbound) => {
+                Err(invalid("the request is not the one that was quoted for"))
             }
-        }
+            true => Ok(()),
+        };
         // A changed offer is not paid any more, but what was paid before may still be collected.
         let (stale, offer) = match current {
             Some(offer) => (false, Some(offer)),
@@ -160,7 +178,8 @@ impl Gate {
             kept: bound.kept.is_some(),
             stale,
         };
-        Ok(Payment::new(self.shared.clone(), method, credential, facts))
+        let payment = Payment::new(self.shared.clone(), method, credential, facts);
+        Ok((payment, same_request))
     }
 
     /// The whole way: from a credential to permission to serve.
@@ -172,13 +191,22 @@ impl Gate {
         credential: Credential,
         inbound: &Inbound<'_>,
     ) -> Result<Admission, Refused> {
-        let payment = self.authenticate(credential, inbound)?;
+        let keyed = Keyed::of(inbound);
+        let (payment, same_request) = self.recognise(credential, inbound)?;
+        if let Err(refused) = same_request {
+            return Err(match &keyed {
+                // Asked to pay again, the payer would take its first request for lost.
+                Some(keyed) if self.answered(&payment, keyed).await? => conflict(),
+                _ => refused,
+            });
+        }
         for _ in 0..ROUNDS {
             let lapsed = match self.shared.record(payment.id()).await? {
                 None => None,
-                Some(stored) => match self.standing(&payment, stored).await? {
+                Some(stored) => match self.standing(&payment, stored, keyed.as_ref()).await? {
                     Standing::Open(lapsed) => lapsed.map(|stored| *stored),
-                    Standing::Serve(serving) => return Ok(Admission::new(serving)),
+                    Standing::Serve(serving) => return Ok(Admission::Serve(serving)),
+                    Standing::Replay(reply) => return Ok(Admission::Replay(reply)),
                     Standing::Moved => continue,
                 },
             };
@@ -211,17 +239,27 @@ impl Gate {
     ) -> Result<Admission, Refused> {
         let (channel, receipt) = verified.advance().await?;
         let meter = Meter::new(self.shared.clone(), channel);
-        Ok(Admission::new(Serving::unrecorded(
-            self.shared.clone(),
-            receipt,
-            meter,
-        )))
+        let serving = Serving::unrecorded(self.shared.clone(), receipt, meter);
+        Ok(Admission::Serve(serving))
+    }
+
+    /// Whether another request was answered under this key and this credential.
+    async fn answered(&self, payment: &Payment<Authentic>, keyed: &Keyed) -> Result<bool, Fault> {
+        let stored = self.shared.record(payment.id()).await?;
+        let stored = stored.filter(|s| s.record.fingerprint == payment.fingerprint());
+        Ok(stored.is_some_and(|stored| match &stored.record.state {
+            State::Delivered { reply, .. } => reply
+                .as_ref()
+                .is_some_and(|reply| !matches!(keyed.repeats(&reply.keyed), Repeats::Not)),
+            _ => false,
+        }))
     }
 
     async fn standing(
         &self,
         payment: &Payment<Authentic>,
         stored: Stored,
+        keyed: Option<&Keyed>,
     ) -> Result<Standing, Refused> {
         let now = self.shared.clock.millis();
         let mine = stored.record.fingerprint == payment.fingerprint();
@@ -241,7 +279,14 @@ impl Gate {
             _ if !mine => {
                 return Err(Rejection::spent("the challenge was used with another proof").into());
             }
-            State::Delivered { .. } => {
+            State::Delivered { receipt, reply, .. } => {
+                if let (Some(keyed), Some(reply)) = (keyed, reply) {
+                    match keyed.repeats(&reply.keyed) {
+                        Repeats::Same => return Ok(Standing::Replay(reply.reply(receipt)?)),
+                        Repeats::Other => return Err(conflict()),
+                        Repeats::Not => {}
+                    }
+                }
                 return Err(
                     Rejection::spent("the payment was already exchanged for a response").into(),
                 );
@@ -254,7 +299,8 @@ impl Gate {
                 return Err(Refused::pending());
             }
             State::Paid { .. } | State::Serving { .. } => {
-                let serving = Serving::lease(self.shared.clone(), payment.id(), &stored).await?;
+                let shared = self.shared.clone();
+                let serving = Serving::lease(shared, payment.id(), &stored, keyed.cloned()).await?;
                 return Ok(serving.map_or(Standing::Moved, Standing::Serve));
             }
             State::Reserved { .. } | State::Attempted { .. } => {}
@@ -290,6 +336,15 @@ impl Gate {
             Driven::Pending => Err(Refused::pending()),
         }
     }
+}
+
+fn invalid(detail: &str) -> Refused {
+    Rejection::new(Problem::InvalidChallenge, detail).into()
+}
+
+fn conflict() -> Refused {
+    let detail = "the Idempotency-Key was used for another request";
+    Rejection::new(Problem::IdempotencyMismatch, detail).into()
 }
 
 impl fmt::Debug for Gate {

@@ -28,6 +28,7 @@ mod meter;
 mod payment;
 mod reconcile;
 mod record;
+mod reply;
 mod serving;
 mod verdict;
 
@@ -41,5 +42,6 @@ pub use memory::MemoryStore;
 pub use meter::{Lease, Meter, MeterError};
 pub use payment::{Authentic, Driven, Payment, Reserved, Verified};
 pub use reconcile::{Reconciled, Reconciler};
+pub use reply::{Kept, Reply};
 pub use serving::{Admission, Serving};
 pub use verdict::Refused;

@@ -20,7 +20,7 @@ use farebox_core::{
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
-use crate::engine::Shared;
+use crate::{engine::Shared, reply::StoredReply};
 
 pub(crate) fn pay_key(id: &str) -> String {
     format!("{PAY}{id}")
@@ -121,7 +121,13 @@ pub(crate) enum State {
         until: i64,
     },
     /// `holder` was served.
-    Delivered { receipt: Receipt, holder: String },
+    Delivered {
+        receipt: Receipt,
+        holder: String,
+        /// The response, where its request came with a key.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        reply: Option<StoredReply>,
+    },
     /// The money did not move.
     Declined { rejection: Rejection },
 }

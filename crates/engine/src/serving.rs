@@ -9,18 +9,27 @@ use crate::{
     engine::Shared,
     meter::Meter,
     record::{State, Stored},
+    reply::{Kept, Keyed, Reply, StoredReply},
 };
 
-/// Permission to serve, and what to tell the payer.
+/// What a paid request gets.
 #[derive(Debug)]
-pub struct Admission {
-    /// The lease. Say how serving went.
-    pub serving: Serving,
+#[must_use]
+#[non_exhaustive]
+pub enum Admission {
+    /// The handler's response. Say how serving went.
+    Serve(Serving),
+    /// The response that was given before, under the same `Idempotency-Key`.
+    Replay(Reply),
 }
 
 impl Admission {
-    pub(crate) fn new(serving: Serving) -> Self {
-        Self { serving }
+    /// The lease, unless the request was answered before.
+    pub fn into_serving(self) -> Option<Serving> {
+        match self {
+            Self::Serve(serving) => Some(serving),
+            Self::Replay(_) => None,
+        }
     }
 }
 
@@ -38,6 +47,8 @@ pub struct Serving {
     /// The record as this lease last wrote it. `None` where there is nothing to give back.
     held: Arc<Mutex<Option<Stored>>>,
     heartbeat: Option<AbortHandle>,
+    /// The request's key, under which its response is kept.
+    keyed: Option<Keyed>,
 }
 
 impl Serving {
@@ -46,6 +57,7 @@ impl Serving {
         shared: Arc<Shared>,
         id: &str,
         stored: &Stored,
+        keyed: Option<Keyed>,
     ) -> Result<Option<Self>, Fault> {
         let (State::Paid { receipt } | State::Serving { receipt, .. }) = &stored.record.state
         else {
@@ -71,6 +83,7 @@ impl Serving {
             receipt,
             held,
             heartbeat: Some(heartbeat.abort_handle()),
+            keyed,
         }))
     }
 
@@ -84,6 +97,7 @@ impl Serving {
             meter: Some(meter),
             held,
             heartbeat: None,
+            keyed: None,
         }
     }
 
@@ -97,9 +111,25 @@ impl Serving {
         self.meter.as_ref()
     }
 
+    /// Whether the request came with an `Idempotency-Key`, so that its response should be given
+    /// to [`delivered`](Self::delivered).
+    ///
+    /// Never for a voucher: nothing is recorded of it, and it may come any number of times.
+    pub fn keyed(&self) -> bool {
+        self.keyed.is_some()
+    }
+
     /// The handler succeeded. Call it before the response leaves: on an error nothing may be
     /// sent, and the same credential may come again.
-    pub async fn delivered(self) -> Result<Receipt, Fault> {
+    ///
+    /// `reply` is kept for whoever repeats the request under its key, in the same write, as long
+    /// as the delivery is. Without one (it was too large, or streamed) a repeated request is
+    /// refused as used. It is ignored where the request had [no key](Self::keyed).
+    pub async fn delivered(mut self, reply: Option<Kept>) -> Result<Receipt, Fault> {
+        let reply = match (self.keyed.take(), reply) {
+            (Some(keyed), Some(kept)) => Some(StoredReply::new(keyed, &kept)),
+            _ => None,
+        };
         let mut held = self.held.lock().await;
         let Some(mut stored) = held.take() else {
             return Ok(self.receipt.clone());
@@ -108,7 +138,11 @@ impl Serving {
             return Ok(self.receipt.clone());
         };
         let (receipt, me) = (self.receipt.clone(), holder.clone());
-        let delivered = stored.record.with(State::Delivered { receipt, holder });
+        let delivered = stored.record.with(State::Delivered {
+            receipt,
+            holder,
+            reply,
+        });
         let mut trouble = None;
         for _ in 0..TRIES {
             match self

@@ -14,6 +14,8 @@ pub enum Refused {
     /// Already used, by someone else or up to delivery: 403. No challenge, since a fresh one would
     /// make an honest client pay again.
     Spent(Rejection),
+    /// An `Idempotency-Key` came back with another request: 422, no challenge.
+    Conflict(Rejection),
     /// Not decided yet, or being served this moment: 503 with `Retry-After`, no challenge. The
     /// same credential may come again.
     Pending {
@@ -40,6 +42,7 @@ impl From<Rejection> for Refused {
             _ if rejection.spent => Self::Spent(rejection),
             402 | 410 => Self::Payment(rejection),
             403 => Self::Spent(rejection),
+            422 => Self::Conflict(rejection),
             500.. => Self::Fault(Fault::new("a rail blamed the payer for a server's problem")),
             _ => Self::Request(rejection),
         }

@@ -114,11 +114,12 @@ impl Server {
             payload,
         };
         let admission = self.gate.present(credential, &Inbound::default()).await?;
+        let serving = admission.into_serving().unwrap();
         assert!(
-            admission.serving.meter().is_some(),
+            serving.meter().is_some(),
             "a channel's payment comes with its meter"
         );
-        admission.serving.delivered().await?;
+        serving.delivered(None).await?;
         Ok(())
     }
 

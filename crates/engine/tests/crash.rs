@@ -90,14 +90,14 @@ enum Got {
 /// What a client sees: served means that the response may leave.
 async fn present(gate: &Gate, credential: Credential) -> Got {
     match gate.present(credential, &Inbound::default()).await {
-        Ok(admission) => match admission.serving.delivered().await {
+        Ok(admission) => match admission.into_serving().unwrap().delivered(None).await {
             Ok(_) => Got::Served,
             Err(_) => Got::Fault,
         },
         Err(Refused::Payment(_)) => Got::Declined,
         Err(Refused::Spent(_)) => Got::Spent,
         Err(Refused::Pending { .. }) => Got::Later,
-        Err(Refused::Request(_) | Refused::Fault(_)) => Got::Fault,
+        Err(Refused::Request(_) | Refused::Conflict(_) | Refused::Fault(_)) => Got::Fault,
     }
 }
 
@@ -273,7 +273,7 @@ async fn a_failed_handler_leaves_the_payment_collectable() {
         Got::Later,
         "the lease is held"
     );
-    admission.serving.failed().await.unwrap();
+    admission.into_serving().unwrap().failed().await.unwrap();
 
     // Long after the challenge has lapsed the money is still there to be collected.
     world.pass(3_600);

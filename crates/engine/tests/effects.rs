@@ -40,7 +40,12 @@ async fn a_settled_payment_passes_its_effects_in_order() {
         payload: Payload::from_value(&TestPayload { token }).unwrap(),
     };
     let admission = gate.present(credential, &Inbound::default()).await.unwrap();
-    admission.serving.delivered().await.unwrap();
+    admission
+        .into_serving()
+        .unwrap()
+        .delivered(None)
+        .await
+        .unwrap();
 
     let expected = [
         "pay.reserved",

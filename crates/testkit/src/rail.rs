@@ -96,8 +96,9 @@ impl<F: RailFixture> Bench<F> {
         let admission = self.gate.present(credential.clone(), &inbound).await;
         let receipt = admission
             .expect("a good proof is accepted")
-            .serving
-            .delivered()
+            .into_serving()
+            .expect("nothing was answered before")
+            .delivered(None)
             .await;
         assert!(
             !receipt.expect("delivered").reference.is_empty(),
@@ -148,7 +149,12 @@ impl<F: RailFixture> Bench<F> {
             .present(first.clone(), &inbound)
             .await
             .expect("accepted");
-        admission.serving.delivered().await.expect("delivered");
+        admission
+            .into_serving()
+            .expect("not answered before")
+            .delivered(None)
+            .await
+            .expect("delivered");
         let stolen = Credential {
             challenge: self.challenge().await,
             ..first
@@ -168,7 +174,12 @@ impl<F: RailFixture> Bench<F> {
                 tokio::spawn(async move {
                     let admission = bench.gate.present(credential, &Inbound::default()).await;
                     match admission {
-                        Ok(admission) => admission.serving.delivered().await.is_ok(),
+                        Ok(admission) => admission
+                            .into_serving()
+                            .expect("not answered before")
+                            .delivered(None)
+                            .await
+                            .is_ok(),
                         Err(_) => false,
                     }
                 })

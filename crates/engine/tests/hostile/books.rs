@@ -33,7 +33,7 @@ async fn the_books_show_every_payment_as_it_stands() {
         let credential = pay(&challenge, &token);
         if n == 3 {
             let admission = gate.present(credential, &Default::default()).await.unwrap();
-            admission.serving.failed().await.unwrap();
+            admission.into_serving().unwrap().failed().await.unwrap();
         } else {
             present(&gate, &credential).await;
         }

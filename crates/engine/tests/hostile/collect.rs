@@ -179,7 +179,13 @@ async fn an_empty_reference_becomes_the_challenges() {
     script.then_settle(Act::Say(Outcome::settled("")));
     let credential = pay(&challenge(&gate).await, "t");
     let admission = gate.present(credential.clone(), &Inbound::default()).await;
-    let receipt = admission.unwrap().serving.delivered().await.unwrap();
+    let receipt = admission
+        .unwrap()
+        .into_serving()
+        .unwrap()
+        .delivered(None)
+        .await
+        .unwrap();
     assert_eq!(receipt.reference, credential.challenge.id);
 }
 

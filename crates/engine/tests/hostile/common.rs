@@ -113,6 +113,8 @@ pub(crate) enum Got {
     Later,
     /// 400.
     Wrong,
+    /// 422.
+    Conflict,
     /// 5xx.
     Fault(String),
 }
@@ -129,13 +131,14 @@ pub(crate) fn refused(refused: Refused) -> Got {
         Refused::Spent(_) => Got::Spent,
         Refused::Pending { .. } => Got::Later,
         Refused::Request(_) => Got::Wrong,
+        Refused::Conflict(_) => Got::Conflict,
         Refused::Fault(fault) => Got::Fault(fault.to_string()),
     }
 }
 
 pub(crate) async fn present(gate: &Gate, credential: &Credential) -> Got {
     match gate.present(credential.clone(), &Inbound::default()).await {
-        Ok(admission) => match admission.serving.delivered().await {
+        Ok(admission) => match admission.into_serving().unwrap().delivered(None).await {
             Ok(_) => Got::Served,
             Err(fault) => Got::Fault(fault.to_string()),
         },

@@ -45,8 +45,20 @@ async fn the_cheap_item_of_a_route_does_not_buy_the_dear_one() {
         assert_eq!(refused(refusal), Got::Pay("invalid-challenge".into()));
     }
     assert_eq!(bank.moved(), 0);
+    // The handler that fails for the cheap one, or whose client goes away, leaves it collectable.
     let admission = gate.present(pay(&cheap, "t"), &small).await.unwrap();
-    admission.serving.delivered().await.unwrap();
+    admission.into_serving().unwrap().failed().await.unwrap();
+    for dear in [at("/items/big"), long] {
+        let refusal = gate.present(pay(&cheap, "t"), &dear).await.unwrap_err();
+        assert_eq!(refused(refusal), Got::Pay("invalid-challenge".into()));
+    }
+    let admission = gate.present(pay(&cheap, "t"), &small).await.unwrap();
+    admission
+        .into_serving()
+        .unwrap()
+        .delivered(None)
+        .await
+        .unwrap();
     assert_eq!(bank.moved(), 1);
 }
 
@@ -63,7 +75,13 @@ async fn what_was_paid_before_a_price_change_is_collected_and_what_was_not_is_as
         pay(&challenge(&gate).await, "unpaid"),
     );
     let admission = gate.present(paid.clone(), &Inbound::default()).await;
-    admission.unwrap().serving.failed().await.unwrap();
+    admission
+        .unwrap()
+        .into_serving()
+        .unwrap()
+        .failed()
+        .await
+        .unwrap();
 
     let gate = charge_gate(&world.engine(world.store()), rail(), "101");
     assert_eq!(present(&gate, &paid).await, Got::Served);

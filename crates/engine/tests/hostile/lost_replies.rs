@@ -88,7 +88,13 @@ async fn a_heartbeat_whose_reply_is_lost_does_not_cost_the_lease() {
         let admission = gate.present(credential.clone(), &Inbound::default()).await;
         store.lose_reply_of(|write| write.puts("pay:", "\"serving\""));
         tokio::time::sleep(Duration::from_secs(seconds)).await;
-        admission.unwrap().serving.delivered().await.unwrap();
+        admission
+            .unwrap()
+            .into_serving()
+            .unwrap()
+            .delivered(None)
+            .await
+            .unwrap();
         assert_eq!(present(&gate, &credential).await, Got::Spent);
     }
 }

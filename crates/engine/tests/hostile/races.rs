@@ -380,7 +380,7 @@ async fn a_holder_that_slept_through_its_lease_serves_nothing() {
     let slept = gate.present(credential.clone(), &inbound).await.unwrap();
     world.pass(31);
     let other = gate.present(credential.clone(), &inbound).await.unwrap();
-    assert!(slept.serving.delivered().await.is_err());
+    assert!(slept.into_serving().unwrap().delivered(None).await.is_err());
     assert_eq!(
         refused(
             gate.present(credential.clone(), &inbound)
@@ -389,6 +389,6 @@ async fn a_holder_that_slept_through_its_lease_serves_nothing() {
         ),
         Got::Later
     );
-    other.serving.delivered().await.unwrap();
+    other.into_serving().unwrap().delivered(None).await.unwrap();
     assert_eq!(present(&gate, &credential).await, Got::Spent);
 }

@@ -1,8 +1,11 @@
 //! From a request to permission to serve, and from the handler's response to the one that leaves.
 
 use bytes::Bytes;
-use farebox_core::wire::{BodyDigest, Problem, ProblemDetails};
-use farebox_engine::{Gate, Inbound, Serving};
+use farebox_core::{
+    Fault,
+    wire::{BodyDigest, Problem, ProblemDetails},
+};
+use farebox_engine::{Admission, Gate, Inbound, Serving};
 use http::{HeaderValue, Request, Response, StatusCode, request::Parts};
 use http_body::Body;
 
@@ -99,6 +102,7 @@ where
     let digest = bytes.map(|bytes| BodyDigest::of(bytes));
     let accept = headers::accept(&parts.headers);
     let inbound = Inbound {
+        method: parts.method.as_str(),
         target: parts
             .uri
             .path_and_query()
@@ -106,6 +110,7 @@ where
         body: bytes.map(AsRef::as_ref),
         digest: digest.as_ref(),
         accept: accept.as_ref(),
+        idempotency_key: None,
     };
     let credential = match presented {
         Presented::One(credential) => *credential,
@@ -125,11 +130,15 @@ where
         }
     };
     let source = credential.source.clone();
-    let admission = match Box::pin(gate.present(credential, &inbound)).await {
-        Ok(admission) => admission,
+    let serving = match Box::pin(gate.present(credential, &inbound)).await {
+        Ok(Admission::Serve(serving)) => serving,
+        // No key is passed on, so nothing was kept.
+        Ok(_) => {
+            let fault = Fault::new("a response was kept that nobody asked for");
+            return Err(answer::fault(gate.route(), &fault));
+        }
         Err(refused) => return Err(Box::pin(answer::refused(gate, &inbound, refused)).await),
     };
-    let serving = admission.serving;
     parts.extensions.insert(Payment::new(&serving, source));
     let body = match buffered {
         Buffered::None(body) => body,
@@ -174,7 +183,7 @@ pub async fn conclude<R: From<Bytes>>(
         give_back(gate, serving).await;
         return response;
     }
-    let receipt = match serving.delivered().await {
+    let receipt = match serving.delivered(None).await {
         Ok(receipt) => receipt,
         Err(fault) => return answer::fault(gate.route(), &fault).map(R::from),
     };

@@ -31,6 +31,7 @@ pub(crate) async fn refused(
             challenge(gate, inbound, details).await
         }
         Refused::Request(rejection) => with_status(StatusCode::BAD_REQUEST, rejection),
+        Refused::Conflict(rejection) => with_status(StatusCode::UNPROCESSABLE_ENTITY, rejection),
         Refused::Spent(rejection) => with_status(StatusCode::FORBIDDEN, rejection),
         Refused::Pending { retry_after } => {
             let detail = "The payment is being processed. Retry with the same credential; do not \
