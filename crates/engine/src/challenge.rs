@@ -121,7 +121,7 @@ impl Gate {
         let description = described.ok().and_then(|d| d.description);
         let mut challenge = Challenge {
             id: String::new(),
-            realm: shared.realm.clone(),
+            realm: self.realm(inbound).to_owned(),
             method: offer.id().method.into_owned(),
             intent: offer.id().intent.into_owned(),
             request: quote.request,

@@ -36,6 +36,9 @@ pub struct Inbound<'a> {
     pub accept: Option<&'a AcceptPayment>,
     /// The request's `Idempotency-Key`. Together with the credential it names one response.
     pub idempotency_key: Option<&'a str>,
+    /// The realm this request is under, where the server has several; the engine's unless said. One
+    /// of a list that the operator wrote, never text from the request.
+    pub realm: Option<&'a str>,
 }
 
 impl fmt::Debug for Inbound<'_> {
@@ -90,6 +93,11 @@ impl Gate {
         self.header.unwrap_or(CredentialHeader::Authorization)
     }
 
+    /// What challenges to this request are for, and what its credential must be for.
+    pub(crate) fn realm<'a>(&'a self, inbound: &Inbound<'a>) -> &'a str {
+        inbound.realm.unwrap_or(&self.shared.realm)
+    }
+
     /// The route's scope.
     pub fn route(&self) -> &str {
         &self.route
@@ -131,7 +139,7 @@ impl Gate {
         if !self.shared.secrets.verify(challenge) {
             return Err(invalid("the challenge was not issued here, or was altered"));
         }
-        if challenge.realm != self.shared.realm {
+        if challenge.realm != self.realm(inbound) {
             return Err(invalid("the challenge is for another realm"));
         }
         let bound: Option<Bound> = challenge.opaque.as_ref().and_then(|o| o.decode().ok());

@@ -111,6 +111,7 @@ where
         digest: digest.as_ref(),
         accept: accept.as_ref(),
         idempotency_key: None,
+        realm: None,
     };
     let credential = match presented {
         Presented::One(credential) => *credential,
