@@ -13,7 +13,7 @@ use farebox_core::{
 };
 use tokio::sync::Notify;
 
-use crate::{gate::Gate, meter::Meter};
+use crate::{deadline::Punctual, gate::Gate, meter::Meter};
 
 /// Where the time comes from. Tests bring their own.
 #[derive(Clone)]
@@ -87,6 +87,8 @@ pub(crate) struct Timing {
     pub(crate) reserve: Duration,
     /// How long a serving lease holds without a heartbeat.
     pub(crate) serve: Duration,
+    /// How long one call to the store may take.
+    pub(crate) store: Duration,
     /// How long records outlive their challenge.
     pub(crate) grace: Duration,
     /// How long money that was taken and not served stays collectable.
@@ -103,6 +105,7 @@ impl Default for Timing {
             slack: Duration::from_secs(30),
             reserve: Duration::from_secs(60),
             serve: Duration::from_secs(30),
+            store: Duration::from_secs(2),
             grace: Duration::from_secs(600),
             collectable: Duration::from_secs(30 * 24 * 3600),
         }
@@ -175,6 +178,13 @@ impl EngineBuilder {
         self
     }
 
+    /// How long one call to the store may take; 2 s unless said. After that the request is
+    /// answered 503, and whether the call was carried out is found out by whoever asks next.
+    pub fn store_deadline(mut self, deadline: Duration) -> Self {
+        self.timing.store = deadline;
+        self
+    }
+
     /// Where the time comes from.
     pub fn clock(mut self, clock: Clock) -> Self {
         self.clock = clock;
@@ -186,7 +196,7 @@ impl EngineBuilder {
         if self.realm.is_empty() || self.realm.contains(['"', '|', '\r', '\n']) {
             return Err(EngineError::Realm(self.realm));
         }
-        let store = self.store.0;
+        let store: Arc<dyn Store> = Arc::new(Punctual::new(self.store.0, self.timing.store));
         let secrets = match store.durability() {
             Durability::Durable => self.secrets,
             Durability::Volatile => {
@@ -285,7 +295,7 @@ impl Engine {
         &self.shared.realm
     }
 
-    /// The store.
+    /// The store, as the engine uses it: each call ends within its deadline.
     pub fn store(&self) -> &Arc<dyn Store> {
         &self.shared.store
     }

@@ -21,6 +21,7 @@ mod balance;
 mod books;
 mod challenge;
 mod conclude;
+mod deadline;
 mod engine;
 mod gate;
 mod memory;
@@ -31,6 +32,7 @@ mod record;
 mod reply;
 mod serving;
 mod verdict;
+mod withdraw;
 
 pub use balance::BalanceError;
 pub use books::{ChannelEntry, Entry, Standing};

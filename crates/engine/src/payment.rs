@@ -402,9 +402,7 @@ impl Payment<Reserved> {
         let todo = Shared::nonce()?;
         // What an attempt before this one left on the list is replaced.
         let before = shared.store.get(&key).await?;
-        let listed = shared
-            .store
-            .compare_and_swap(&key, before.as_deref(), Some(&todo), None);
+        let listed = shared.swap_own(&key, before.as_deref(), &todo, None);
         if !effect!("todo.listed", listed.await)? {
             return Ok(None);
         }

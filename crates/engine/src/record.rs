@@ -218,9 +218,8 @@ impl Shared {
         let expected = from.map(|stored| stored.text.as_str());
         let keep = to.keep(self);
         let key = pay_key(id);
-        let swap = self
-            .store
-            .compare_and_swap(&key, expected, Some(&text), keep);
+        // A text names its reservation, its attempt or its holder, or means the same from anybody.
+        let swap = self.swap_own(&key, expected, &text, keep);
         let swapped = effect!(to.state.effect(), swap.await)?;
         Ok(swapped.then_some(Stored { text, record: to }))
     }

@@ -10,6 +10,7 @@ use crate::{
     meter::Meter,
     record::{State, Stored},
     reply::{Kept, Keyed, Reply, StoredReply},
+    withdraw::withdraw,
 };
 
 /// What a paid request gets.
@@ -168,6 +169,8 @@ impl Serving {
                 Err(fault) => trouble = Some(fault),
             }
         }
+        // Nothing is sent, so nothing may stay recorded, whenever the store is back.
+        tokio::spawn(withdraw(self.shared.clone(), self.id.clone(), me));
         Err(trouble.unwrap_or_else(|| Fault::unavailable("the serving lease was lost")))
     }
 

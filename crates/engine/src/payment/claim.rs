@@ -50,14 +50,14 @@ impl Payment<Reserved> {
     }
 
     async fn take(&self, key: &str, keep: Option<Duration>) -> Result<Taken, Fault> {
-        let (shared, store, stored) = (&self.shared, &self.shared.store, &self.stage.stored);
+        let (shared, stored) = (&self.shared, &self.stage.stored);
         let me = holder(self.id(), &stored.record.claim);
         for _ in 0..ROUNDS {
-            let first = store.compare_and_swap(key, None, Some(&me), keep);
+            let first = shared.swap_own(key, None, &me, keep);
             if effect!("proof.claimed", first.await)? {
                 return Ok(Taken::Ours);
             }
-            let Some(held) = store.get(key).await? else {
+            let Some(held) = shared.store.get(key).await? else {
                 continue;
             };
             if held == me {
@@ -76,7 +76,7 @@ impl Payment<Reserved> {
                 return Ok(Taken::Theirs);
             }
             // Of all who find it free, one gets it; the others look again.
-            let over = store.compare_and_swap(key, Some(&held), Some(&me), keep);
+            let over = shared.swap_own(key, Some(&held), &me, keep);
             if effect!("proof.claimed", over.await)? {
                 return Ok(Taken::Ours);
             }

@@ -7,6 +7,7 @@ mod books;
 mod collect;
 mod common;
 mod crash_channel;
+mod deadline;
 mod dynamic_price;
 mod idempotency;
 mod lost_replies;

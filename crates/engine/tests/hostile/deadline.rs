@@ -1,0 +1,165 @@
+//! A store that hangs costs a request its answer's content and never its answer.
+
+use std::{
+    sync::{
+        Arc,
+        atomic::{AtomicBool, AtomicI64, Ordering::SeqCst},
+    },
+    time::Duration,
+};
+
+use async_trait::async_trait;
+use farebox_core::{Durability, Store, Typed, prelude::*};
+use farebox_engine::{Inbound, MemoryStore, Reconciled};
+use farebox_testkit::{Bank, Fuse, TestRail};
+use tokio::time::{Instant, timeout};
+
+use crate::common::{Got, World, challenge, charge_gate, pay, present};
+
+/// A disk behind a network that swallows calls: all from the n-th on, until it heals.
+struct Stuck {
+    disk: Arc<MemoryStore>,
+    /// Calls until it sticks.
+    left: AtomicI64,
+    /// Whether the call that sticks is carried out and only its answer is lost.
+    carried_out: bool,
+    reached: AtomicBool,
+}
+
+impl Stuck {
+    fn new(disk: Arc<MemoryStore>, after: i64, carried_out: bool) -> Self {
+        Self {
+            disk,
+            left: AtomicI64::new(after),
+            carried_out,
+            reached: AtomicBool::new(false),
+        }
+    }
+
+    fn heal(&self) {
+        self.left.store(i64::MAX, SeqCst);
+    }
+
+    async fn call<T>(&self, work: impl Future<Output = T>) -> T {
+        match self.left.fetch_sub(1, SeqCst) {
+            1.. => return work.await,
+            0 if self.carried_out => drop(work.await),
+            _ => {}
+        }
+        self.reached.store(true, SeqCst);
+        std::future::pending().await
+    }
+}
+
+#[async_trait]
+impl Store for Stuck {
+    fn durability(&self) -> Durability {
+        Durability::Durable
+    }
+
+    async fn get(&self, key: &str) -> Result<Option<String>, Fault> {
+        self.call(self.disk.get(key)).await
+    }
+
+    async fn compare_and_swap(
+        &self,
+        key: &str,
+        expected: Option<&str>,
+        next: Option<&str>,
+        keep: Option<Duration>,
+    ) -> Result<bool, Fault> {
+        self.call(self.disk.compare_and_swap(key, expected, next, keep))
+            .await
+    }
+
+    async fn scan(&self, prefix: &str) -> Result<Vec<(String, String)>, Fault> {
+        self.call(self.disk.scan(prefix)).await
+    }
+}
+
+/// It hangs at each call in turn. The request is answered in time; when the store is back, the same
+/// credential is served as often as money moved.
+#[tokio::test(start_paused = true)]
+async fn a_store_that_hangs_anywhere_is_answered_in_time_and_costs_nobody_money() {
+    for (prepaid, carried_out) in [(true, true), (true, false), (false, true), (false, false)] {
+        for n in 0.. {
+            let (world, bank) = (World::new(), Arc::new(Bank::default()));
+            let store = Arc::new(Stuck::new(world.disk.clone(), n, carried_out));
+            let builder = world.builder(store.clone());
+            let engine = builder
+                .store_deadline(Duration::from_millis(500))
+                .build()
+                .unwrap();
+            let rail = match prepaid {
+                true => TestRail::prepaid(bank.clone(), Fuse::endless()),
+                false => TestRail::settling(bank.clone(), Fuse::endless()),
+            };
+            let gate = charge_gate(&engine, Arc::new(Typed::<_, Charge>::new(rail)), "100");
+            let credential = pay(&challenge(&gate).await, "t");
+
+            let asked = Instant::now();
+            let mut got = vec![present(&gate, &credential).await];
+            let took = asked.elapsed();
+            let reached = store.reached.load(SeqCst);
+            let at = format!("call {n}, prepaid {prepaid}, carried out {carried_out}");
+            assert!(took <= Duration::from_secs(5), "{at}: {took:?}");
+            if reached {
+                let late = matches!(&got[0], Got::Fault(text) if text.contains("in time"));
+                // What is struck off the list after the money is in is the reconciler's too.
+                assert!(late || got[0] == Got::Served, "{at}: {got:?}");
+            }
+            store.heal();
+            // What was held back is taken back.
+            tokio::time::sleep(Duration::from_secs(3)).await;
+            for seconds in [1, 61, 101] {
+                world.pass(seconds);
+                engine.reconcile().await.unwrap();
+                got.push(present(&gate, &credential).await);
+            }
+            let served = got.iter().filter(|got| **got == Got::Served).count();
+            let paid = if prepaid { 1 } else { bank.moved() };
+            assert_eq!(served, paid, "{at}: {got:?}");
+            assert!(bank.transfers() <= 1, "{at}");
+            assert!(
+                bank.moved() == 0 || !got.iter().any(|got| matches!(got, Got::Pay(_))),
+                "{at}: told to pay again: {got:?}"
+            );
+            let nothing = engine.reconcile().await.unwrap();
+            assert_eq!(nothing, Reconciled::default(), "{at}");
+            if !reached {
+                assert!(n > if prepaid { 6 } else { 10 }, "only {n} calls");
+                break;
+            }
+        }
+    }
+}
+
+/// Unless a rail keeps something, a store that hangs is not noticed before a credential comes.
+#[tokio::test(start_paused = true)]
+async fn the_402_does_not_wait_for_the_store() {
+    let (world, bank) = (World::new(), Arc::new(Bank::default()));
+    let store = Arc::new(Stuck::new(world.disk.clone(), 0, false));
+    let engine = world.engine(store.clone());
+    let rail = TestRail::settling(bank, Fuse::endless());
+    let gate = charge_gate(&engine, Arc::new(Typed::<_, Charge>::new(rail)), "100");
+    let inbound = Inbound::default();
+    let asked = timeout(Duration::from_millis(1), gate.challenges(&inbound));
+    assert_eq!(asked.await.unwrap().unwrap().len(), 1);
+    assert!(!store.reached.load(SeqCst));
+}
+
+/// The reconciler and the books give up too, later than a request does.
+#[tokio::test(start_paused = true)]
+async fn a_scan_that_hangs_ends() {
+    let world = World::new();
+    let store = Arc::new(Stuck::new(world.disk.clone(), 0, false));
+    let engine = world.engine(store);
+    let patience = Duration::from_secs(61);
+    assert!(
+        timeout(patience, engine.reconcile())
+            .await
+            .unwrap()
+            .is_err()
+    );
+    assert!(timeout(patience, engine.books()).await.unwrap().is_err());
+}
