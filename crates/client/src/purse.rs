@@ -96,18 +96,28 @@ impl Purse {
         &self.budget
     }
 
-    /// What to send as `Accept-Payment`: the offers that have a wallet, with their weights. `None`
+    /// The offers that have a wallet and are wanted, each once.
+    #[must_use]
+    pub fn offers(&self) -> Vec<OfferId> {
+        let mut offers = Vec::new();
+        for payer in &self.payers {
+            let offer = payer.offer();
+            if self.quality(&offer) > 0 && !offers.contains(&offer) {
+                offers.push(offer);
+            }
+        }
+        offers
+    }
+
+    /// What to send as `Accept-Payment`: the [`offers`](Self::offers) with their weights. `None`
     /// if there is nothing to pay with, since an empty list cannot be said.
     #[must_use]
     pub fn accept(&self) -> Option<AcceptPayment> {
-        let mut offers: Vec<(String, u16)> = Vec::new();
-        for payer in &self.payers {
-            let offer = payer.offer();
-            let (range, quality) = (offer.to_string(), self.quality(&offer));
-            if quality > 0 && offers.iter().all(|(known, _)| *known != range) {
-                offers.push((range, quality));
-            }
-        }
+        let offers: Vec<(String, u16)> = self
+            .offers()
+            .iter()
+            .map(|offer| (offer.to_string(), self.quality(offer)))
+            .collect();
         let ranges = offers
             .iter()
             .map(|(range, quality)| (range.as_str(), *quality));

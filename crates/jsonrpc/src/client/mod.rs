@@ -1,0 +1,35 @@
+//! The client's side: calls that pay.
+//!
+//! ```
+//! # async fn example(purse: farebox_client::Purse, socket: &mut Socket)
+//! # -> Result<(), Box<dyn std::error::Error>> {
+//! # struct Socket;
+//! # impl Socket {
+//! #     async fn exchange(&mut self, _: Request) -> std::io::Result<Response> { unimplemented!() }
+//! # }
+//! use farebox_client::Origin;
+//! use farebox_jsonrpc::{Request, Response, client::{Caller, Exchange}};
+//!
+//! let caller = Caller::new(purse, Origin::new("wss", "rpc.example", 443));
+//! let request = Request::new(1, "eth_getBlockByNumber", Some(serde_json::json!(["latest", false])));
+//! let mut exchange = Exchange::new(request, async |request| socket.exchange(request).await);
+//! let answer = caller.call(&mut exchange).await?;
+//! println!("{} {:?}", answer.result, answer.receipt);
+//! # Ok(())
+//! # }
+//! ```
+//!
+//! A call pays at most once, on `-32042`. Then the same call goes out with the credential until
+//! there is an answer: a result, or an error that says what became of it. An error with any code
+//! but `-32603` is definite and is not asked about again; `-32603`, or no answer at all, leaves the
+//! outcome open, and after some tries [`PayError::OutcomeUnknown`] keeps the payment for
+//! [`Caller::present`]. A refusal, `-32043` or another `-32042`, is handed to the caller and never
+//! paid: to call again is to agree to pay again.
+
+mod caller;
+mod error;
+mod exchange;
+
+pub use caller::{Answer, Caller, Pass};
+pub use error::{Failed, Failure, NotAccepted, OutcomeUnknown, PayError};
+pub use exchange::{Call, Exchange, Reply};
