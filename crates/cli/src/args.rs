@@ -35,6 +35,9 @@ pub(crate) enum Command {
     Pay(Pay),
     /// Show what a URL asks for, without paying
     Inspect(Inspect),
+    /// Check that a URL speaks the protocol as drafted, whoever serves it
+    #[command(after_long_help = VALIDATE_HELP)]
+    Validate(Validate),
     /// Run the offline stand-ins of every rail and print how to reach them
     Sandbox(Json),
 }
@@ -63,6 +66,20 @@ pub(crate) struct Request {
     pub(crate) data: Option<String>,
 }
 
+/// What to pay with, and how much at most.
+#[derive(Clone, Debug, Args)]
+pub(crate) struct Wallet {
+    /// Pay on this rail only: `tempo`, or `tempo/charge`
+    #[arg(long, value_name = "RAIL")]
+    pub(crate) rail: Option<String>,
+    /// The most to pay, in the currency's usual unit: `0.05`, `0.50usd`, `100sat`; repeatable
+    #[arg(long, value_name = "AMOUNT[CURRENCY]")]
+    pub(crate) max: Vec<String>,
+    /// A file with `[wallets.<rail>]` tables. None is read unless named here
+    #[arg(long, value_name = "FILE")]
+    pub(crate) wallet: Option<PathBuf>,
+}
+
 #[derive(Clone, Debug, Args)]
 pub(crate) struct Pay {
     #[command(flatten)]
@@ -73,15 +90,8 @@ pub(crate) struct Pay {
     /// Say what is asked, paid and received, on standard error
     #[arg(short = 'v', long)]
     pub(crate) verbose: bool,
-    /// Pay on this rail only: `tempo`, or `tempo/charge`
-    #[arg(long, value_name = "RAIL")]
-    pub(crate) rail: Option<String>,
-    /// The most to pay, in the currency's usual unit: `0.05`, `0.50usd`, `100sat`; repeatable
-    #[arg(long, value_name = "AMOUNT[CURRENCY]")]
-    pub(crate) max: Vec<String>,
-    /// A file with `[wallets.<rail>]` tables. None is read unless named here
-    #[arg(long, value_name = "FILE")]
-    pub(crate) wallet: Option<PathBuf>,
+    #[command(flatten)]
+    pub(crate) wallet: Wallet,
     /// Print one JSON object, the body included, instead of the body
     #[arg(long)]
     pub(crate) json: bool,
@@ -95,6 +105,34 @@ pub(crate) struct Inspect {
     #[arg(long)]
     pub(crate) json: bool,
 }
+
+#[derive(Clone, Debug, Args)]
+pub(crate) struct Validate {
+    #[command(flatten)]
+    pub(crate) request: Request,
+    /// Pay once, and see what that opens
+    #[arg(long)]
+    pub(crate) pay: bool,
+    /// Another paid URL of the same server, which the payment must not open
+    #[arg(long, value_name = "URL")]
+    pub(crate) other: Option<String>,
+    #[command(flatten)]
+    pub(crate) wallet: Wallet,
+    /// Print one JSON object for each check, and one with the sums
+    #[arg(long)]
+    pub(crate) json: bool,
+}
+
+const VALIDATE_HELP: &str = "\
+One line for each check: pass, fail, warn or skip, the requirements it stands for (by
+their ids in spec/requirements.toml), its name, and what was found. About 60 requests are
+sent, most of them with credentials that nobody paid for. Nothing is paid without --pay;
+wallets and limits are those of `farebox pay`.
+
+Exit codes:
+  0   nothing failed
+  1   a check failed, or the server could not be asked
+  2   wrong usage or configuration";
 
 const PAY_HELP: &str = "\
 Wallets come from the file named by --wallet and from the environment:

@@ -28,7 +28,7 @@ pub(crate) async fn run(args: Inspect) -> Result<(), Failure> {
             json!({ "status": status.as_u16(), "challenges": challenges })
         );
     } else {
-        println!("{} {} answers {status}", request.method(), request.url());
+        println!("{} {} answers {status}", request.method, request.url);
         for challenge in &found {
             print_challenge(challenge);
         }

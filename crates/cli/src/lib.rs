@@ -16,6 +16,7 @@ mod rails;
 mod request;
 mod sandbox;
 mod serve;
+mod validate;
 
 use std::{io::IsTerminal as _, process::ExitCode};
 
@@ -58,6 +59,7 @@ pub fn main() -> ExitCode {
             Command::Rails(json) => rails::run(json.json),
             Command::Pay(pay) => pay::run(pay).await,
             Command::Inspect(inspect) => inspect::run(inspect).await,
+            Command::Validate(validate) => validate::run(validate).await,
             Command::Sandbox(json) => sandbox::run(json.json).await,
         }
     });

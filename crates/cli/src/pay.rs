@@ -74,13 +74,9 @@ impl Spent {
 }
 
 async fn pay(args: &Pay) -> Result<(), Failure> {
-    let max = args
-        .max
-        .iter()
-        .map(|text| Max::parse(text))
-        .collect::<Result<Vec<_>, _>>()?;
+    let max = Max::all(&args.wallet.max)?;
     let request = Prepared::new(&args.request)?;
-    let wallets = wallets(args.wallet.as_deref(), args.rail.as_deref())?;
+    let wallets = wallets(args.wallet.wallet.as_deref(), args.wallet.rail.as_deref())?;
     let client = client()?;
     let note = |text: String| {
         if args.verbose {

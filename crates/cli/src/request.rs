@@ -25,18 +25,15 @@ pub(crate) fn client() -> Result<Client, Failure> {
 /// A request that can be sent more than once.
 #[derive(Clone, Debug)]
 pub(crate) struct Prepared {
-    method: Method,
-    url: Url,
-    headers: HeaderMap,
-    body: Option<Vec<u8>>,
+    pub(crate) method: Method,
+    pub(crate) url: Url,
+    pub(crate) headers: HeaderMap,
+    pub(crate) body: Option<Vec<u8>>,
 }
 
 impl Prepared {
     pub(crate) fn new(request: &Request) -> Result<Self, Failure> {
-        let url = Url::parse(&request.url)
-            .ok()
-            .filter(|url| matches!(url.scheme(), "http" | "https") && url.has_host())
-            .ok_or_else(|| Failure::usage("the URL must start with http:// or https://"))?;
+        let url = Self::parse_url(&request.url)?;
         let body = request.data.as_deref().map(data).transpose()?;
         let method = match &request.method {
             Some(text) => text
@@ -66,12 +63,11 @@ impl Prepared {
         })
     }
 
-    pub(crate) fn method(&self) -> &Method {
-        &self.method
-    }
-
-    pub(crate) fn url(&self) -> &Url {
-        &self.url
+    pub(crate) fn parse_url(text: &str) -> Result<Url, Failure> {
+        Url::parse(text)
+            .ok()
+            .filter(|url| matches!(url.scheme(), "http" | "https") && url.has_host())
+            .ok_or_else(|| Failure::usage("the URL must start with http:// or https://"))
     }
 
     pub(crate) fn on(&self, client: &Client) -> RequestBuilder {
@@ -154,6 +150,10 @@ const DEFAULT_MAX: &str = "1";
 const DEFAULT_MAX_SAT: &str = "1000";
 
 impl Max {
+    pub(crate) fn all(texts: &[String]) -> Result<Vec<Self>, Failure> {
+        texts.iter().map(|text| Self::parse(text)).collect()
+    }
+
     /// `0.05`, `0.50usd`, `100sat`, or with a colon before a currency that starts with a digit.
     pub(crate) fn parse(text: &str) -> Result<Self, Failure> {
         let wrong = || {
