@@ -1,87 +1,15 @@
-//! Requirements that no other test looks at, from outside: headers and bodies as any peer sees
-//! and writes them, with no type of the wire crate in between.
-#![allow(clippy::unwrap_used, reason = "a test may panic")]
+//! Requirements of the drafts, with no type of the wire crate in between.
 
 use std::sync::Arc;
 
-use axum::{
-    Router,
-    body::Body,
-    http::{Method as Verb, Request, Response},
-    routing::{get, post},
-};
+use axum::{body::Body, http::Method as Verb};
 use base64::{
     Engine as _,
     engine::general_purpose::{URL_SAFE, URL_SAFE_NO_PAD},
 };
-use farebox_core::{Charge, ChargeTerms, Offer, Typed, compose};
-use farebox_engine::{Engine, MemoryStore};
-use farebox_http::PaymentLayer;
-use farebox_testkit::{Bank, Fuse, FusedStore, TestRail};
-use farebox_wire::SecretRing;
-use serde_json::{Map, Value, json};
-use tower::ServiceExt;
+use serde_json::{Value, json};
 
-const OLD: &str = "0123456789abcdef0123456789abcdef";
-const NEW: &str = "another secret, of thirty-two bytes";
-
-/// A shop that sells at `/joke` and `/ask`, whose challenges are made with the first secret.
-///
-/// The store outlives the shop, so challenges do.
-fn shop(secrets: &[&str], disk: &Arc<MemoryStore>) -> Router {
-    let secrets = SecretRing::new(secrets.iter().map(|s| (*s).into())).unwrap();
-    let store = FusedStore::new(disk.clone(), Fuse::endless());
-    let engine = Engine::builder("shop.example", secrets, Arc::new(store));
-    let engine = engine.build().unwrap();
-    let rail = Arc::new(Typed::<TestRail, Charge>::new(TestRail::prepaid(
-        Arc::new(Bank::default()),
-        Fuse::endless(),
-    )));
-    let paid = |route: &str| {
-        let offer = Offer::new::<Charge>(rail.clone(), ChargeTerms::amount("5")).unwrap();
-        PaymentLayer::new(engine.gate(route, compose([offer]).unwrap()).unwrap())
-    };
-    Router::new()
-        .route("/joke", get(|| async { "a joke" }).layer(paid("GET /joke")))
-        .route(
-            "/ask",
-            post(|| async { "an answer" }).layer(paid("POST /ask")),
-        )
-        .route("/free", get(|| async { "for nothing" }))
-}
-
-async fn send(shop: &Router, request: Request<Body>) -> Response<Body> {
-    shop.clone().oneshot(request).await.unwrap()
-}
-
-fn request(verb: Verb, path: &str) -> Request<Body> {
-    let request = Request::builder().method(verb).uri(path);
-    request.body(Body::empty()).unwrap()
-}
-
-/// The parameters of the one challenge of a response, as they stand in the header.
-fn parameters(response: &Response<Body>) -> Map<String, Value> {
-    let line = response.headers()["www-authenticate"].to_str().unwrap();
-    let list = line.strip_prefix("Payment ").unwrap();
-    let pairs = list.split(", ").map(|pair| {
-        let (name, value) = pair.split_once('=').unwrap();
-        let value = value.strip_prefix('"').unwrap().strip_suffix('"').unwrap();
-        (name.to_owned(), json!(value))
-    });
-    pairs.collect()
-}
-
-/// A credential for these parameters, before it is encoded.
-fn credential(challenge: Map<String, Value>, token: &str) -> Value {
-    json!({ "challenge": challenge, "payload": { "token": token } })
-}
-
-async fn present(shop: &Router, token: &str) -> u16 {
-    let mut request = request(Verb::GET, "/joke");
-    let header = format!("Payment {token}").parse().unwrap();
-    request.headers_mut().insert("authorization", header);
-    send(shop, request).await.status().as_u16()
-}
+use crate::common::{NEW, OLD, credential, parameters, present, request, send, shop};
 
 /// Protects: names, encodings and the flat map of `opaque`, as a peer without this crate reads
 /// them.
