@@ -146,9 +146,14 @@ impl fmt::Debug for Offer {
 }
 
 /// 72 bits of the canonical terms' SHA-256: it tells versions of one seller's price apart, and
-/// nobody but the seller chooses them.
+/// nobody but the seller chooses them. A description is text for people, so whoever paid what was
+/// asked a moment ago is not refused over another one.
 fn fingerprint(name: &str, terms: &Value) -> String {
-    let canonical = Encoded::encode(terms).map(|e| e.as_str().to_owned());
+    let mut terms = terms.clone();
+    if let Some(members) = terms.as_object_mut() {
+        members.remove("description");
+    }
+    let canonical = Encoded::encode(&terms).map(|e| e.as_str().to_owned());
     let canonical = canonical.unwrap_or_else(|_| terms.to_string());
     let digest = Sha256::new()
         .chain_update((name.len() as u64).to_be_bytes())
