@@ -76,6 +76,8 @@ pub(crate) async fn conclude(
                     Driven::Declined(rejection),
                 )
             }
+            // Somebody else is at it.
+            (Outcome::Unknown, State::Attempted { .. }) if !ours => return Ok(Driven::Pending),
             (
                 Outcome::Unknown,
                 State::Attempted {
@@ -86,11 +88,13 @@ pub(crate) async fn conclude(
                 },
             ) => {
                 // Nobody is at it any more: the next one who asks may look it up.
+                let now = shared.clock.millis();
                 let parked = State::Attempted {
-                    until: shared.clock.millis(),
+                    until: now,
                     todo: todo.clone(),
                     order: order.clone(),
                     receipt: receipt.clone(),
+                    looked: now,
                 };
                 (parked, Driven::Pending)
             }

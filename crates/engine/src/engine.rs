@@ -95,6 +95,9 @@ pub(crate) struct Timing {
     pub(crate) collectable: Duration,
 }
 
+/// How far the clocks of two processes may be apart: each 2 s off, in opposite directions.
+const SKEW: Duration = Duration::from_secs(4);
+
 impl Default for Timing {
     fn default() -> Self {
         Self {
@@ -151,7 +154,8 @@ impl EngineBuilder {
     }
 
     /// How long a handler may be silent about its work before another caller with the same
-    /// credential may be served instead; 30 s unless said. Running handlers renew it.
+    /// credential may be served instead; 30 s unless said. Running handlers renew it. Others wait
+    /// up to 4 s longer, so that their clocks may be ahead; [`slack`](Self::slack) may make it less.
     pub fn serving_lease(mut self, lease: Duration) -> Self {
         self.timing.serve = lease;
         self
@@ -172,7 +176,8 @@ impl EngineBuilder {
     }
 
     /// Room for clocks that differ, slow stores and machines that pause, added to how long nobody
-    /// else touches an attempt; 30 s unless said. A crash is felt for as long.
+    /// else touches an attempt; 30 s unless said. A crash is felt for as long. Under 4 s, processes
+    /// whose clocks are 2 s off must not share a store.
     pub fn slack(mut self, slack: Duration) -> Self {
         self.timing.slack = slack;
         self
@@ -322,6 +327,11 @@ impl Shared {
         self.clock
             .millis()
             .saturating_add(i64::try_from(span.as_millis()).unwrap_or(i64::MAX))
+    }
+
+    /// When others may take over what is held for `lease`: later by what their clocks may be ahead.
+    pub(crate) fn lease_until(&self, lease: Duration) -> i64 {
+        self.after(lease.saturating_add(self.timing.slack.min(SKEW)))
     }
 
     pub(crate) fn before(&self, span: Duration) -> i64 {

@@ -339,9 +339,9 @@ impl Gate {
             return Err(Fault::new("a rail panicked while a payment was looked up").into());
         };
         match driven? {
-            Driven::Paid => Ok(Standing::Moved),
-            Driven::Declined(rejection) => Err(rejection.into()),
-            Driven::Pending => Err(Refused::pending()),
+            Some(Driven::Paid) => Ok(Standing::Moved),
+            Some(Driven::Declined(rejection)) => Err(rejection.into()),
+            Some(Driven::Pending) | None => Err(Refused::pending()),
         }
     }
 }

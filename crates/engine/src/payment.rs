@@ -420,6 +420,7 @@ impl Payment<Reserved> {
             todo,
             order: order.clone(),
             receipt: self.stage.receipt.clone(),
+            looked: 0,
         });
         shared
             .advance(self.id(), Some(&self.stage.stored), attempted)

@@ -111,6 +111,9 @@ pub(crate) enum State {
         todo: String,
         order: StoredOrder,
         receipt: Map<String, Value>,
+        /// When the rail was last asked and could not say; 0 before that.
+        #[serde(default)]
+        looked: i64,
     },
     /// Money is in and nobody is being served.
     Paid { receipt: Receipt },

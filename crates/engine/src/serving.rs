@@ -68,7 +68,7 @@ impl Serving {
         let serving = State::Serving {
             receipt: receipt.clone(),
             holder: Shared::nonce()?,
-            until: shared.after(shared.timing.serve),
+            until: shared.lease_until(shared.timing.serve),
         };
         let next = stored.record.with(serving);
         let Some(held) = shared.advance(id, Some(stored), next).await? else {
@@ -211,7 +211,7 @@ async fn beat(shared: Arc<Shared>, id: String, held: Arc<Mutex<Option<Stored>>>)
         else {
             return;
         };
-        let until = shared.after(shared.timing.serve);
+        let until = shared.lease_until(shared.timing.serve);
         let (receipt, holder, me) = (receipt.clone(), holder.clone(), holder.clone());
         let next = stored.record.with(State::Serving {
             receipt,

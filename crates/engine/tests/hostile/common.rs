@@ -185,6 +185,8 @@ pub(crate) struct Script {
     lookups: Mutex<VecDeque<Act>>,
     pub(crate) settled: AtomicUsize,
     pub(crate) looked_up: AtomicUsize,
+    /// The orders looked up.
+    pub(crate) asked: Mutex<Vec<String>>,
     reached: Notify,
     go: Notify,
 }
@@ -231,8 +233,9 @@ impl Settle for Script {
         self.play(&self.settles).await
     }
 
-    async fn lookup(&self, _: &IdempotencyKey, _: &String) -> Outcome {
+    async fn lookup(&self, _: &IdempotencyKey, order: &String) -> Outcome {
         self.looked_up.fetch_add(1, SeqCst);
+        self.asked.lock().unwrap().push(order.clone());
         self.play(&self.lookups).await
     }
 }

@@ -13,5 +13,6 @@ mod idempotency;
 mod lost_replies;
 mod races;
 mod rails;
+mod replicas;
 mod sessions;
 mod simulation;

@@ -97,6 +97,7 @@ async fn the_reconciler_outlives_a_rail_that_panics() {
     }
     let found = engine.reconcile().await.unwrap();
     let expected = Reconciled {
+        looked_at: 3,
         settled: 1,
         unknown: 2,
         ..Reconciled::default()
@@ -109,6 +110,7 @@ async fn the_reconciler_outlives_a_rail_that_panics() {
     timeout(Duration::from_secs(60), async {
         while script.looked_up.load(SeqCst) < asked + 6 {
             tokio::time::sleep(Duration::from_secs(1)).await;
+            world.pass(1);
         }
     })
     .await
