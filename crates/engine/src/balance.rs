@@ -28,6 +28,9 @@ pub(crate) struct Account {
     /// Payments applied and when, so that none is applied twice.
     #[serde(default)]
     applied: BTreeMap<String, i64>,
+    /// The latest debits, so that one whose write lost its reply knows itself. Oldest first.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    debits: Vec<String>,
     /// The payment that is closing it: nothing else may change or spend meanwhile.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     closing: Option<Closing>,
@@ -57,6 +60,13 @@ pub(crate) struct Block {
 
 /// A block that was lost with its process is forgotten after this many milliseconds.
 const FORGOTTEN: i64 = 3_600_000;
+
+/// How many debits an account remembers: more than are ever under way on one channel between a
+/// write and the look that follows its lost reply.
+const REMEMBERED: usize = 16;
+
+/// How often a write is tried whose reply was lost. Each try looks first.
+const TRIES: usize = 3;
 
 /// Why a channel does not change.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -147,6 +157,22 @@ impl Account {
         self.closing
             .as_ref()
             .is_some_and(|closing| closing.until > now)
+    }
+
+    /// Whether the debit `op` was counted.
+    pub(crate) fn has_debited(&self, op: &str) -> bool {
+        self.debits.iter().any(|debit| debit == op)
+    }
+
+    /// Counts the debit `op`.
+    pub(crate) fn debit(&mut self, op: &str, amount: Amount) -> Result<(), BalanceError> {
+        let spent = self.state.spent.checked_add(amount);
+        self.state.spent = spent.ok_or(BalanceError::Overflow)?;
+        if self.debits.len() >= REMEMBERED {
+            self.debits.remove(0);
+        }
+        self.debits.push(op.to_owned());
+        Ok(())
     }
 
     /// Whether `op` may change the channel, and anybody spend it, at `now`.
@@ -279,11 +305,15 @@ impl Shared {
     }
 
     /// Changes an account under compare-and-swap, as often as it takes.
+    ///
+    /// `change` must know its own work and leave it as it is: a write whose reply was lost may have
+    /// been carried out, and only the next look tells.
     pub(crate) async fn update<T, E: From<Fault>>(
         &self,
         key: &str,
         change: impl Fn(Option<&Account>) -> Result<(Account, T), E>,
     ) -> Result<T, E> {
+        let mut lost = 0;
         loop {
             let current = self.account(key).await?;
             let (next, answer) = change(current.as_ref().map(|(_, account)| account))?;
@@ -291,6 +321,9 @@ impl Shared {
                 .as_ref()
                 .is_some_and(|(_, account)| *account == next)
             {
+                if lost > 0 {
+                    self.balances.notify_waiters();
+                }
                 return Ok(answer);
             }
             let text = next.encode()?;
@@ -298,9 +331,18 @@ impl Shared {
             let swap = self
                 .store
                 .compare_and_swap(key, expected, Some(&text), None);
-            if effect!("channel.changed", swap.await)? {
-                self.balances.notify_waiters();
-                return Ok(answer);
+            match effect!("channel.changed", swap.await) {
+                Ok(true) => {
+                    self.balances.notify_waiters();
+                    return Ok(answer);
+                }
+                Ok(false) => {}
+                Err(fault) => {
+                    lost += 1;
+                    if lost == TRIES {
+                        return Err(fault.into());
+                    }
+                }
             }
         }
     }

@@ -72,16 +72,20 @@ impl Meter {
             .view(self.shared.clock.millis()))
     }
 
-    /// Spends `amount` at once, for one request.
+    /// Spends `amount` at once, for one request. Counted once, even if the store loses a reply; if
+    /// it cannot be reached again either, the answer is a fault and nobody knows.
     pub async fn debit(&self, amount: Amount) -> Result<ChannelState, MeterError> {
         let now = self.shared.clock.millis();
+        let op = Shared::nonce()?;
         self.update(|account| {
-            let mut next = spendable(account, amount, now)?;
-            next.state.spent = next
-                .state
-                .spent
-                .checked_add(amount)
-                .ok_or(BalanceError::Overflow)?;
+            let next = match account {
+                Some(account) if account.has_debited(&op) => account.clone(),
+                _ => {
+                    let mut next = spendable(account, amount, now)?;
+                    next.debit(&op, amount)?;
+                    next
+                }
+            };
             let state = next.view(now);
             Ok((next, state))
         })
@@ -100,6 +104,9 @@ impl Meter {
         // From before the write, so that a slow store shortens the lease and never stretches it.
         let deadline = Deadline::of(&self.shared);
         self.update(|account| {
+            if let Some(account) = account.filter(|account| account.leases.contains_key(&id)) {
+                return Ok((account.clone(), ()));
+            }
             let mut next = spendable(account, amount, now)?;
             next.forget_lost_leases(now);
             next.leases.insert(id.clone(), block);

@@ -21,6 +21,9 @@ use crate::{
 };
 
 mod claim;
+mod undecided;
+
+use undecided::Undecided;
 
 /// A presented credential on its way to being paid.
 #[must_use]
@@ -103,6 +106,28 @@ impl<S> Payment<S> {
         }
     }
 
+    /// A record that claims nothing yet.
+    fn record(&self, state: State, claim: String) -> Record {
+        let challenge = &self.credential.challenge;
+        let books: Books = challenge.request.decode().unwrap_or_default();
+        Record {
+            method: self.method.name().to_owned(),
+            offer: self.method.offer(),
+            fingerprint: self.facts.fingerprint.clone(),
+            challenge: challenge.id.clone(),
+            expires: self.facts.expires,
+            presented: self.shared.clock.millis(),
+            proofs: Vec::new(),
+            claim,
+            private: None,
+            amount: books.amount,
+            currency: books.currency,
+            external_id: self.method.intent().external_id(&challenge.request),
+            channel: None,
+            state,
+        }
+    }
+
     fn in_time(&self) -> Result<(), Rejection> {
         // `expires == now` is expired.
         if self.shared.clock.millis() < self.facts.expires {
@@ -153,6 +178,10 @@ impl Payment<Authentic> {
     ///
     /// What was presented in time and then stalled on our side is judged as of then: its proof may
     /// be the payment, and a payer must not lose it to our outage.
+    ///
+    /// A proof that comes in time and cannot be judged, since its rail is in trouble or its client
+    /// does not wait, is marked as seen and may be judged later. A store that is away keeps no such
+    /// mark: there the payer must come again before the challenge lapses.
     pub async fn verify(mut self) -> Result<Payment<Verified>, Refusal> {
         let lapsed = self.stage.lapsed.take();
         let resumed = lapsed.as_ref().map(|stored| &stored.record);
@@ -179,15 +208,27 @@ impl Payment<Authentic> {
         let presented = resumed.map_or_else(|| self.shared.clock.millis(), |r| r.presented);
         let now = Timestamp::from_unix_millis(presented);
         let view = ChannelView::new(self.shared.clone());
+        let undecided = Undecided::new(&self, lapsed.as_ref(), private, presented);
         let cx = Presented::new(&self.credential.challenge, &now)
             .by(self.credential.source.as_deref())
-            .with_private(private.as_ref())
+            .with_private(undecided.private.as_ref())
             .with_channels(&view);
         // Nothing is claimed yet, so giving up on a rail that hangs costs nobody anything.
         let verdict = self.method.verify(&cx, &self.credential.payload);
-        let plan = timeout(self.shared.timing.settle, verdict)
-            .await
-            .map_err(|_| Fault::unavailable("a rail did not verify in time"))??;
+        let verdict = timeout(self.shared.timing.settle, verdict).await;
+        let hangs = |_| Err(Fault::unavailable("a rail did not verify in time").into());
+        let (plan, private) = match verdict.unwrap_or_else(hangs) {
+            Ok(plan) => (plan, undecided.decided()),
+            Err(refusal) => {
+                match &refusal {
+                    Refusal::Rejected(rejection) if rejection.problem.status() < 500 => {
+                        undecided.decided();
+                    }
+                    _ => undecided.mark().await,
+                }
+                return Err(refusal);
+            }
+        };
         let seen = match &plan {
             AnyPlan::Channel(plan) => view.spent(&plan.channel),
             AnyPlan::Once(_) => None,
@@ -246,37 +287,10 @@ impl Payment<Verified> {
         };
         balance::apply(&self.shared, self.id(), &change).await?;
         let state = State::Reserved { until: 0 };
-        let record = self.record(state, Vec::new(), String::new(), None);
+        let record = self.record(state, String::new());
         let reference = plan.channel.id().to_owned();
         let receipt = receipt(&self.shared, &record, reference, plan.receipt.clone());
         Ok((plan.channel.clone(), receipt))
-    }
-
-    fn record(
-        &self,
-        state: State,
-        proofs: Vec<String>,
-        claim: String,
-        channel: Option<ChannelChange>,
-    ) -> Record {
-        let challenge = &self.credential.challenge;
-        let books: Books = challenge.request.decode().unwrap_or_default();
-        Record {
-            method: self.method.name().to_owned(),
-            offer: self.method.offer(),
-            fingerprint: self.facts.fingerprint.clone(),
-            challenge: challenge.id.clone(),
-            expires: self.facts.expires,
-            presented: self.stage.presented,
-            proofs,
-            claim,
-            private: self.stage.private.clone(),
-            amount: books.amount,
-            currency: books.currency,
-            external_id: self.method.intent().external_id(&challenge.request),
-            channel,
-            state,
-        }
     }
 
     /// Claims, then settles. `None`: somebody else holds the challenge by now.
@@ -326,7 +340,13 @@ impl Payment<Verified> {
         }
         let until = self.shared.after(self.shared.timing.reserve);
         let state = State::Reserved { until };
-        let record = self.record(state, keys, Shared::nonce()?, channel);
+        let record = Record {
+            proofs: keys,
+            channel,
+            presented: self.stage.presented,
+            private: self.stage.private.clone(),
+            ..self.record(state, Shared::nonce()?)
+        };
         let lapsed = self.stage.lapsed.as_ref();
         let Some(stored) = self.shared.advance(self.id(), lapsed, record).await? else {
             return Ok(None);

@@ -173,6 +173,10 @@ impl Record {
         let lapse = Duration::from_millis(left.unsigned_abs()).saturating_add(shared.timing.grace);
         match self.state {
             State::Attempted { .. } => None,
+            // A proof that nobody could judge, which may be anybody's: see `payment::undecided`.
+            State::Reserved { .. } if self.proofs.is_empty() && self.channel.is_none() => {
+                Some(lapse.saturating_add(shared.timing.collectable.min(SEEN)))
+            }
             // A reservation too: its proof may be the payment itself.
             State::Reserved { .. } | State::Paid { .. } | State::Serving { .. } => {
                 Some(lapse.saturating_add(shared.timing.collectable))
@@ -181,6 +185,9 @@ impl Record {
         }
     }
 }
+
+/// How long after its challenge a proof that was seen in time may be judged.
+const SEEN: Duration = Duration::from_secs(24 * 3600);
 
 /// A record together with the exact text it was read as or written as, which is what a swap
 /// compares.

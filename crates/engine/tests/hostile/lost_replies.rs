@@ -8,11 +8,14 @@ use std::{
     time::Duration,
 };
 
-use farebox_core::{Typed, prelude::*};
+use farebox_core::{Store, Typed, prelude::*};
 use farebox_engine::{Clock, Inbound, Reconciled};
 use farebox_testkit::{Bank, Fuse, TestRail};
+use serde_json::json;
 
-use crate::common::{Got, T0, World, challenge, charge_gate, pay, present};
+use crate::common::{
+    Got, T0, Till, World, challenge, charge_gate, credential, pay, present, session_gate,
+};
 
 fn rail(bank: &Arc<Bank>, prepaid: bool) -> Arc<Typed<TestRail, Charge>> {
     Arc::new(Typed::new(match prepaid {
@@ -97,4 +100,40 @@ async fn a_heartbeat_whose_reply_is_lost_does_not_cost_the_lease() {
             .unwrap();
         assert_eq!(present(&gate, &credential).await, Got::Spent);
     }
+}
+
+/// What is spent through a meter is counted once, whichever write of it lost its reply.
+#[tokio::test]
+async fn a_debit_or_a_block_whose_reply_is_lost_is_counted_once() {
+    let world = World::new();
+    let store = world.store();
+    let engine = world.engine(store.clone());
+    let gate = session_gate(&engine, Arc::new(Typed::new(Till::held())));
+    let open = json!({"do": "open", "n": 20, "proof": "opening"});
+    let open = credential(&challenge(&gate).await, &open);
+    assert_eq!(present(&gate, &open).await, Got::Served);
+    let meter = engine.meter(Till::channel());
+    let lose = || store.lose_reply_of(|write| write.key.starts_with("chan:"));
+
+    lose();
+    let state = meter.debit(Amount::new(15)).await.unwrap();
+    assert_eq!(state.spent, Amount::new(15));
+    lose();
+    let mut lease = meter.lease(Amount::new(5)).await.unwrap();
+    assert!(lease.burn(Amount::new(2)));
+    lose();
+    lease.renew().await.unwrap();
+    lose();
+    let state = lease.finish().await.unwrap();
+    assert_eq!(state.spent, Amount::new(17));
+    // The same amount again is another debit.
+    meter.debit(Amount::new(1)).await.unwrap();
+    meter.debit(Amount::new(1)).await.unwrap();
+    assert_eq!(meter.state().await.unwrap().spent, Amount::new(19));
+    // What is remembered of debits is bounded.
+    for _ in 0..30 {
+        meter.debit(Amount::new(0)).await.unwrap();
+    }
+    let (_, account) = world.disk.scan("chan:").await.unwrap().remove(0);
+    assert!(account.len() < 1_000, "{} bytes", account.len());
 }

@@ -16,3 +16,4 @@ mod rails;
 mod replicas;
 mod sessions;
 mod simulation;
+mod undecided;

@@ -23,7 +23,7 @@ async fn a_rails_refusals_are_blamed_on_the_right_side() {
         Got::Spent,
         "a fresh challenge would make it pay again"
     );
-    assert_eq!(world.count("pay:").await, 0, "nothing was claimed");
+    assert_eq!(world.count("proof:").await, 0, "nothing was claimed");
 }
 
 /// A panic's words may hold an order, which may hold what pays.
