@@ -73,6 +73,7 @@ type Element = (String, Vec<(String, String)>);
 fn elements(text: &str) -> Result<Vec<Element>, String> {
     let mut at = Cursor(text);
     let mut found: Vec<Element> = Vec::new();
+    let mut has_token = false;
     loop {
         at.skip(|c| matches!(c, ' ' | '\t' | ','));
         if at.0.is_empty() {
@@ -81,6 +82,9 @@ fn elements(text: &str) -> Result<Vec<Element>, String> {
         let name = at.token()?;
         let spaces = at.skip(|c| matches!(c, ' ' | '\t'));
         match found.last_mut() {
+            Some(_) if has_token && at.0.starts_with('=') => {
+                return Err("a scheme with a token and parameters".to_owned());
+            }
             Some((_, params)) if at.0.starts_with('=') => {
                 at.take("=");
                 at.skip(|c| matches!(c, ' ' | '\t'));
@@ -90,10 +94,9 @@ fn elements(text: &str) -> Result<Vec<Element>, String> {
             }
             _ => {
                 found.push((name.to_owned(), Vec::new()));
-                if spaces == 0 {
+                has_token = spaces > 0 && at.token68();
+                if spaces == 0 || has_token {
                     at.end()?;
-                } else {
-                    at.token68();
                 }
             }
         }
@@ -150,13 +153,16 @@ impl<'a> Cursor<'a> {
         Err("a quoted string without its end".to_owned())
     }
 
-    /// Passes over the token of a scheme that has one instead of parameters.
-    fn token68(&mut self) {
+    /// Passes over the token of a scheme that has one instead of parameters, and says if it has.
+    fn token68(&mut self) -> bool {
         let is = |c: char| c.is_ascii_alphanumeric() || "-._~+/".contains(c);
         let rest = self.0.trim_start_matches(is).trim_start_matches('=');
-        if rest.is_empty() || rest.starts_with([',', ' ']) {
+        let ends = rest.is_empty() || rest.trim_start_matches([' ', '\t']).starts_with(',');
+        let found = ends && rest.len() < self.0.len();
+        if found {
             self.0 = rest;
         }
+        found
     }
 
     /// After a parameter or a scheme without any: a comma, or nothing more.
@@ -247,6 +253,7 @@ mod tests {
             "Payment id=, realm=2",
             "Payment id=1, =2",
             r#"Payment "id""#,
+            "Payment id, realm=2",
         ] {
             let (found, unreadable) = read(wrong);
             assert!(

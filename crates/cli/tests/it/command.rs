@@ -1,43 +1,10 @@
 //! The command as its users see it.
-#![cfg(all(
-    feature = "tempo",
-    feature = "stripe",
-    feature = "lightning",
-    feature = "proof"
-))]
-#![allow(clippy::unwrap_used, reason = "tests may panic")]
 
-use std::{
-    io::{BufRead as _, BufReader, Read as _, Write as _},
-    process::{Child, Command, Output, Stdio},
-};
+use std::io::{Read as _, Write as _};
 
 use serde_json::Value;
 
-fn farebox(args: &[&str]) -> Command {
-    let mut command = Command::new(assert_cmd::cargo::cargo_bin!("farebox"));
-    command.args(args).stdin(Stdio::null());
-    command
-}
-
-fn run(args: &[&str]) -> Output {
-    farebox(args).output().unwrap()
-}
-
-fn stdout(output: &Output) -> String {
-    String::from_utf8(output.stdout.clone()).unwrap()
-}
-
-fn stderr(output: &Output) -> String {
-    String::from_utf8(output.stderr.clone()).unwrap()
-}
-
-const RAILS: [&str; 4] = [
-    "lightning/charge",
-    "proof/charge",
-    "stripe/charge",
-    "tempo/charge",
-];
+use crate::common::{Market, RAILS, Running, farebox, listening, run, stderr, stdout};
 
 /// Protects: every rail of the binary is challenged, paid, receipted and not payable twice.
 #[test]
@@ -103,77 +70,6 @@ fn a_wrong_configuration_is_refused_whole() {
     }
     assert_eq!(run(&["pay"]).status.code(), Some(2));
     assert_eq!(run(&["check", "/does/not/exist"]).status.code(), Some(2));
-}
-
-/// A child that ends with its handle.
-struct Running(Child);
-
-impl Drop for Running {
-    fn drop(&mut self) {
-        // It may have ended by itself.
-        let _ = self.0.kill();
-        let _ = self.0.wait();
-    }
-}
-
-impl Running {
-    /// Starts `farebox` and reads its output up to the first line that `wanted` accepts.
-    fn start<T>(args: &[&str], wanted: impl Fn(&str) -> Option<T>) -> (Self, T) {
-        let mut child = farebox(args).stdout(Stdio::piped()).spawn().unwrap();
-        let lines = BufReader::new(child.stdout.take().unwrap()).lines();
-        let running = Self(child);
-        let found = lines
-            .map(|line| line.unwrap())
-            .find_map(|line| wanted(&line));
-        (running, found.expect("it said what was waited for"))
-    }
-}
-
-/// Where a server says that it listens.
-fn listening(line: &str) -> Option<String> {
-    let rest = line.strip_prefix("listening on ")?;
-    Some(rest.split(',').next()?.to_owned())
-}
-
-/// A seller on the sandboxes, and a payer's wallets.
-struct Market {
-    _sandbox: Running,
-    _serve: Running,
-    wallet: String,
-    url: String,
-    dir: tempfile::TempDir,
-}
-
-impl Market {
-    fn open() -> Self {
-        let (sandbox, printed) = Running::start(&["sandbox", "--json"], |line| {
-            serde_json::from_str::<Value>(line).ok()
-        });
-        let dir = tempfile::tempdir().unwrap();
-        let mut config = printed["config"].clone();
-        // Any free port.
-        config["listen"] = "127.0.0.1:0".into();
-        let path = dir.path().join("farebox.toml");
-        std::fs::write(&path, toml::to_string(&config).unwrap()).unwrap();
-        let wallet = dir.path().join("wallet.toml");
-        std::fs::write(&wallet, toml::to_string(&printed["wallet"]).unwrap()).unwrap();
-        let (serve, base) =
-            Running::start(&["serve", "--config", path.to_str().unwrap()], listening);
-        let wallet = wallet.to_str().unwrap().to_owned();
-        Self {
-            _sandbox: sandbox,
-            _serve: serve,
-            wallet,
-            url: format!("{base}/joke"),
-            dir,
-        }
-    }
-
-    fn pay(&self, more: &[&str]) -> Output {
-        let mut args = vec!["pay", "--wallet", &self.wallet, &self.url];
-        args.extend(more);
-        run(&args)
-    }
 }
 
 /// Protects: the body on standard output and nothing else; exit codes that say what became of the

@@ -1,0 +1,13 @@
+//! The command as a process.
+#![cfg(all(
+    feature = "tempo",
+    feature = "stripe",
+    feature = "lightning",
+    feature = "proof"
+))]
+#![allow(clippy::unwrap_used, reason = "tests may panic")]
+
+mod command;
+mod common;
+mod shop;
+mod validate;
