@@ -50,8 +50,12 @@ impl Gate {
     /// The challenges of a 402: the offers that apply, in the payer's order of preference.
     ///
     /// A rail that cannot quote loses its place. When none is left the answer is a [`Fault`] (503):
-    /// a 402 must carry a challenge.
+    /// a 402 must carry a challenge. A server that [drains](crate::Engine::drain) issues none.
     pub async fn challenges(&self, inbound: &Inbound<'_>) -> Result<Vec<Challenge>, Fault> {
+        if self.shared.drain.started() {
+            // Whoever pays must find somebody to present it to.
+            return Err(Fault::unavailable("the server is draining"));
+        }
         let offers: Vec<(usize, &Offer)> = self.offers.iter().enumerate().collect();
         let offers = match inbound.accept {
             Some(accept) => accept.rank(offers, |(_, offer)| offer.id()),

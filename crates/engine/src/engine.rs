@@ -13,7 +13,7 @@ use farebox_core::{
 };
 use tokio::sync::Notify;
 
-use crate::{deadline::Punctual, gate::Gate, meter::Meter};
+use crate::{deadline::Punctual, drain::Drain, gate::Gate, meter::Meter};
 
 /// Where the time comes from. Tests bring their own.
 #[derive(Clone)]
@@ -222,6 +222,7 @@ impl EngineBuilder {
                 clock: self.clock,
                 timing: self.timing,
                 methods: Mutex::default(),
+                drain: Arc::default(),
                 balances: Notify::new(),
             }),
         })
@@ -241,6 +242,7 @@ pub(crate) struct Shared {
     pub(crate) clock: Clock,
     pub(crate) timing: Timing,
     methods: Mutex<HashMap<String, Arc<dyn Method>>>,
+    pub(crate) drain: Arc<Drain>,
     /// Woken when any channel's balance changes in this process.
     pub(crate) balances: Notify,
 }

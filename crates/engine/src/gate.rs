@@ -127,6 +127,7 @@ impl Gate {
         credential: Credential,
         inbound: &Inbound<'_>,
     ) -> Result<(Payment<Authentic>, Result<(), Refused>), Refused> {
+        let under_way = self.shared.drain.admit().ok_or_else(Refused::draining)?;
         let challenge = &credential.challenge;
         let id = challenge.offer();
         if !self.offers.offers(&id) {
@@ -185,6 +186,7 @@ impl Gate {
             expires,
             kept: bound.kept.is_some(),
             stale,
+            _under_way: under_way,
         };
         let payment = Payment::new(self.shared.clone(), method, credential, facts);
         Ok((payment, same_request))
@@ -334,7 +336,11 @@ impl Gate {
     /// its own, as the settlement was.
     async fn look_up(&self, id: &str, stored: &Stored) -> Result<Standing, Refused> {
         let (shared, id, stored) = (self.shared.clone(), id.to_owned(), stored.clone());
-        let work = tokio::spawn(async move { shared.look_up(&id, &stored).await });
+        let under_way = shared.drain.settling();
+        let work = tokio::spawn(async move {
+            let _under_way = under_way;
+            shared.look_up(&id, &stored).await
+        });
         let Ok(driven) = work.await else {
             return Err(Fault::new("a rail panicked while a payment was looked up").into());
         };

@@ -22,6 +22,7 @@ mod books;
 mod challenge;
 mod conclude;
 mod deadline;
+mod drain;
 mod engine;
 mod gate;
 mod memory;
@@ -36,6 +37,7 @@ mod withdraw;
 
 pub use balance::BalanceError;
 pub use books::{ChannelEntry, Entry, Standing};
+pub use drain::Drained;
 #[cfg(feature = "failpoints")]
 pub use effect::EFFECTS;
 pub use engine::{Clock, Engine, EngineBuilder, EngineError};

@@ -13,6 +13,7 @@ use tokio::{runtime::Handle, time::Instant};
 
 use crate::{
     balance::{Account, BalanceError, Block},
+    drain::UnderWay,
     engine::Shared,
     record::channel_key,
 };
@@ -121,6 +122,7 @@ impl Meter {
             left,
             deadline,
             open: true,
+            under_way: Some(self.shared.drain.serving()),
         })
     }
 
@@ -214,6 +216,8 @@ pub struct Lease {
     left: Amount,
     deadline: Deadline,
     open: bool,
+    /// A server that drains waits for it.
+    under_way: Option<UnderWay>,
 }
 
 impl Lease {
@@ -299,7 +303,9 @@ impl Drop for Lease {
             std::mem::take(&mut self.id),
             self.burnt(),
         );
+        let under_way = self.under_way.take();
         runtime.spawn(async move {
+            let _under_way = under_way;
             if let Err(error) = give_back(&meter, &id, burnt).await {
                 tracing::warn!(%error, "a stream's lease was not given back");
             }

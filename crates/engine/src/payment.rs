@@ -14,6 +14,7 @@ use tokio::time::timeout;
 use crate::{
     balance,
     conclude::{conclude, receipt},
+    drain::UnderWay,
     engine::Shared,
     meter::ChannelView,
     record::{ChannelChange, Record, State, Stored, quote_key, todo_key},
@@ -47,6 +48,8 @@ pub(crate) struct Facts {
     pub(crate) kept: bool,
     /// The offer has changed since the challenge was issued.
     pub(crate) stale: bool,
+    /// Held by every stage, so that a server that drains waits for the payment.
+    pub(crate) _under_way: UnderWay,
 }
 
 /// Its challenge was issued here, for this route and body.

@@ -51,7 +51,8 @@ impl Engine {
     /// One run. Safe at any time and from several processes: every step is a compare-and-swap, and
     /// of several that run at once one looks a payment up.
     ///
-    /// A payment that fails does not keep the others from being looked at.
+    /// A payment that fails does not keep the others from being looked at. A server that
+    /// [drains](Self::drain) begins with none.
     ///
     /// # Errors
     /// The store cannot be read.
@@ -67,12 +68,18 @@ impl Engine {
         let first = random().checked_rem(list.len() as u64).unwrap_or_default();
         list.rotate_left(usize::try_from(first).unwrap_or_default());
         for batch in list.chunks(AT_ONCE) {
+            if self.is_draining() {
+                break;
+            }
             // Each on a task of its own: a rail that hangs or panics holds up nobody else.
             let mut tasks = JoinSet::new();
             for (key, attempt) in batch {
                 let (shared, id) = (self.shared.clone(), key[TODO.len()..].to_owned());
-                let attempt = attempt.clone();
-                tasks.spawn(async move { shared.look_after(&id, &attempt, pace).await });
+                let (attempt, under_way) = (attempt.clone(), shared.drain.settling());
+                tasks.spawn(async move {
+                    let _under_way = under_way;
+                    shared.look_after(&id, &attempt, pace).await
+                });
             }
             found.looked_at += batch.len();
             while let Some(outcome) = tasks.join_next().await {

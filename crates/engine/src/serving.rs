@@ -6,6 +6,7 @@ use farebox_core::{Fault, wire::Receipt};
 use tokio::{runtime::Handle, sync::Mutex, task::AbortHandle};
 
 use crate::{
+    drain::UnderWay,
     engine::Shared,
     meter::Meter,
     record::{State, Stored},
@@ -48,6 +49,8 @@ pub struct Serving {
     /// The record as this lease last wrote it. `None` where there is nothing to give back.
     held: Arc<Mutex<Option<Stored>>>,
     heartbeat: Option<AbortHandle>,
+    /// A server that drains waits for it.
+    under_way: Option<UnderWay>,
     /// The request's key, under which its response is kept.
     keyed: Option<Keyed>,
 }
@@ -78,6 +81,7 @@ impl Serving {
         let held = Arc::new(Mutex::new(Some(held)));
         let heartbeat = tokio::spawn(beat(shared.clone(), id.to_owned(), held.clone()));
         Ok(Some(Self {
+            under_way: Some(shared.drain.serving()),
             meter: channel.map(|channel| Meter::new(shared.clone(), channel)),
             shared,
             id: id.to_owned(),
@@ -92,6 +96,7 @@ impl Serving {
     pub(crate) fn unrecorded(shared: Arc<Shared>, receipt: Receipt, meter: Meter) -> Self {
         let held = Arc::new(Mutex::new(None));
         Self {
+            under_way: Some(shared.drain.serving()),
             shared,
             id: String::new(),
             receipt,
@@ -170,7 +175,12 @@ impl Serving {
             }
         }
         // Nothing is sent, so nothing may stay recorded, whenever the store is back.
-        tokio::spawn(withdraw(self.shared.clone(), self.id.clone(), me));
+        let (shared, id) = (self.shared.clone(), self.id.clone());
+        let under_way = shared.drain.serving();
+        tokio::spawn(async move {
+            let _under_way = under_way;
+            withdraw(&shared, &id, &me).await;
+        });
         Err(trouble.unwrap_or_else(|| Fault::unavailable("the serving lease was lost")))
     }
 
@@ -244,7 +254,9 @@ impl Drop for Serving {
             return;
         };
         let (shared, id) = (self.shared.clone(), std::mem::take(&mut self.id));
+        let under_way = self.under_way.take();
         runtime.spawn(async move {
+            let _under_way = under_way;
             if let Err(fault) = give_back(&shared, &id, Some(stored)).await {
                 // The lease lapses by itself, so this only delays the next caller.
                 tracing::warn!(%fault, "an unserved payment was not given back");

@@ -16,7 +16,7 @@ pub enum Refused {
     Spent(Rejection),
     /// An `Idempotency-Key` came back with another request: 422, no challenge.
     Conflict(Rejection),
-    /// Not decided yet, or being served this moment: 503 with `Retry-After`, no challenge. The
+    /// Not decided yet, or being served this moment, or the server drains: 503 with `Retry-After`, no challenge. The
     /// same credential may come again.
     Pending {
         /// When.
@@ -30,6 +30,13 @@ impl Refused {
     pub(crate) fn pending() -> Self {
         Self::Pending {
             retry_after: Duration::from_secs(1),
+        }
+    }
+
+    /// This process takes no more payments; another one, or the next, does.
+    pub(crate) fn draining() -> Self {
+        Self::Pending {
+            retry_after: Duration::from_secs(2),
         }
     }
 }

@@ -3,7 +3,7 @@
 //! Its payer got nothing, so the payment must become collectable again, also where the store
 //! carried the write out and only its reply was lost.
 
-use std::{sync::Arc, time::Duration};
+use std::time::Duration;
 
 use farebox_core::Fault;
 use tokio::time::sleep;
@@ -19,10 +19,10 @@ const PAUSE: Duration = Duration::from_millis(500);
 
 /// Takes back whatever `me` recorded, as soon as the store answers. If the process dies before,
 /// only a delivery that was recorded is lost; a lease lapses by itself.
-pub(crate) async fn withdraw(shared: Arc<Shared>, id: String, me: String) {
+pub(crate) async fn withdraw(shared: &Shared, id: &str, me: &str) {
     let mut pause = Duration::from_millis(10);
     loop {
-        match undo(&shared, &id, &me).await {
+        match undo(shared, id, me).await {
             Ok(true) => return,
             Ok(false) => {}
             Err(fault) => tracing::warn!(%fault, "a held-back response is not taken back yet"),

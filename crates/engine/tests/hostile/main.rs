@@ -8,6 +8,7 @@ mod collect;
 mod common;
 mod crash_channel;
 mod deadline;
+mod drain;
 mod dynamic_price;
 mod idempotency;
 mod lost_replies;
