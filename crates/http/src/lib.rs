@@ -9,11 +9,17 @@
 //! |---|---|
 //! | `tower` | the layer, for any service over `http` types |
 //! | `axum` | the same, with an extractor |
+//! | `cors` | what lets pages of other origins pay |
 //! | `reqwest` (`client`) | `client.get(url).pay(&purse)` |
 //! | `reqwest-middleware` | the same as a middleware |
 
 #[cfg(feature = "reqwest")]
 pub mod client;
+#[cfg(feature = "cors")]
+mod cors;
+mod hosts;
+mod network;
+mod origins;
 #[cfg(feature = "tower")]
 pub mod server;
 
@@ -21,6 +27,11 @@ pub mod server;
 pub use client::PayMiddleware;
 #[cfg(feature = "reqwest")]
 pub use client::{PayError, PayExt, PayOptions, ReceiptExt};
+#[cfg(feature = "cors")]
+pub use cors::cors;
+pub use hosts::{Hosts, InvalidHost};
+pub use network::Network;
+pub use origins::{InvalidOrigin, Origins};
 #[cfg(feature = "tower")]
 pub use server::{Payment, PaymentLayer, PaymentService, Transport};
 
@@ -32,13 +43,21 @@ pub const PAYMENT_RECEIPT: HeaderName = HeaderName::from_static("payment-receipt
 /// `Accept-Payment`, on requests.
 pub const ACCEPT_PAYMENT: HeaderName = HeaderName::from_static("accept-payment");
 
+/// `Payment-Authorization`, on requests to routes that use `Authorization` themselves.
+pub const PAYMENT_AUTHORIZATION: HeaderName = HeaderName::from_static("payment-authorization");
+
+/// `Idempotency-Key`, on requests that may be repeated.
+pub const IDEMPOTENCY_KEY: HeaderName = HeaderName::from_static("idempotency-key");
+
+/// `Idempotent-Replayed: true`, on a response that was given before. The draft names no such
+/// header; this is the one that is deployed.
+pub const IDEMPOTENT_REPLAYED: HeaderName = HeaderName::from_static("idempotent-replayed");
+
 /// The header a credential travels in.
 #[cfg(any(feature = "tower", feature = "reqwest"))]
 pub(crate) fn credential_header(header: farebox_wire::CredentialHeader) -> HeaderName {
     match header {
         farebox_wire::CredentialHeader::Authorization => http::header::AUTHORIZATION,
-        farebox_wire::CredentialHeader::PaymentAuthorization => {
-            HeaderName::from_static("payment-authorization")
-        }
+        farebox_wire::CredentialHeader::PaymentAuthorization => PAYMENT_AUTHORIZATION,
     }
 }

@@ -3,10 +3,12 @@
 use std::{error::Error, time::Duration};
 
 use farebox_client::{Origin, Payment, Purse};
-use farebox_core::wire::{Challenge, CredentialHeader, FormatError, ParseError, ProblemDetails};
+use farebox_core::wire::{
+    BodyDigest, Challenge, CredentialHeader, FormatError, ParseError, ProblemDetails,
+};
 use http::{
     HeaderMap, HeaderName, HeaderValue, Method, StatusCode,
-    header::{CONTENT_TYPE, RETRY_AFTER, WWW_AUTHENTICATE},
+    header::{CONTENT_TYPE, InvalidHeaderValue, RETRY_AFTER, WWW_AUTHENTICATE},
 };
 use reqwest::{Request, Response, Url};
 
@@ -14,7 +16,7 @@ use super::{
     error::{Failure, NotAccepted, OutcomeUnknown, PayError},
     ext::{PayOptions, ReceiptExt},
 };
-use crate::{ACCEPT_PAYMENT, credential_header};
+use crate::{ACCEPT_PAYMENT, IDEMPOTENCY_KEY, credential_header};
 
 /// Sends requests: a client, or the rest of a middleware chain.
 pub(crate) trait Transport: Send {
@@ -94,8 +96,14 @@ pub(crate) async fn present<T: Transport>(
         Err(PayError::OutcomeUnknown(Box::new(lost)))
     };
     match credential(&payment) {
-        // Instead of whatever the caller had there.
-        Ok((name, value)) => request.headers_mut().insert(name, value),
+        Ok((name, value)) => {
+            if let Ok(key) = key(&value) {
+                let headers = request.headers_mut();
+                headers.entry(IDEMPOTENCY_KEY).or_insert(key);
+            }
+            // Instead of whatever the caller had there.
+            request.headers_mut().insert(name, value);
+        }
         Err(error) => return unknown(payment, Failure::Credential(error), None),
     };
     let mut attempt = 0;
@@ -197,6 +205,13 @@ fn credential(payment: &Payment) -> Result<(HeaderName, HeaderValue), FormatErro
     let mut value = value.map_err(|_| ParseError::Syntax("the credential is no header text"))?;
     value.set_sensitive(true);
     Ok((credential_header(header), value))
+}
+
+/// Under which a server that got the credential and whose answer was lost may give it again. It is
+/// the credential's own, so that presenting it later goes under the same one.
+fn key(credential: &HeaderValue) -> Result<HeaderValue, InvalidHeaderValue> {
+    let digest = BodyDigest::of(credential.as_bytes());
+    HeaderValue::try_from(format!("\"{}\"", digest.as_str()))
 }
 
 fn origin(url: &Url) -> Origin {

@@ -1,52 +1,49 @@
-//! From a request to permission to serve, and from the handler's response to the one that leaves.
+//! From a request to permission to serve.
 
 use bytes::Bytes;
-use farebox_core::{
-    Fault,
-    wire::{BodyDigest, Problem, ProblemDetails},
-};
+use farebox_core::wire::{BodyDigest, Problem, ProblemDetails};
 use farebox_engine::{Admission, Gate, Inbound, Serving};
-use http::{HeaderValue, Request, Response, StatusCode, request::Parts};
+use http::{
+    Method, Request, Response,
+    header::{ACCESS_CONTROL_REQUEST_METHOD, ORIGIN},
+    request::Parts,
+};
 use http_body::Body;
 
 use super::{
-    BODY_LIMIT, answer,
+    BODY_LIMIT, REPLY_LIMIT, answer,
     body::{self, BodyError, Buffered},
+    conclude::replay,
     extract::Payment,
     headers::{self, Presented},
+    key,
+    transport::Transport,
 };
-use crate::{PAYMENT_RECEIPT, credential_header};
-
-/// How requests reach the server. Challenges and credentials must travel over TLS, or not leave
-/// the machine (draft-httpauth-payment, Transport Security).
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-#[non_exhaustive]
-pub enum Transport {
-    /// Over TLS, ended by this process or by a proxy in front of it, or from this machine only. The
-    /// operator's word, and the default: a service cannot see how it is reached.
-    #[default]
-    Declared,
-    /// From this machine only, checked by axum's `ConnectInfo<SocketAddr>` on each request. Anyone
-    /// else, and anyone where the server records no peer, gets 403 without a challenge.
-    #[cfg(feature = "axum")]
-    Loopback,
-}
+use crate::{Hosts, credential_header};
 
 /// What a paid service can be told.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Settings {
     /// The largest body that is read before anything is paid, in bytes; [`BODY_LIMIT`] unless set.
     pub body_limit: usize,
+    /// The largest response that is kept under an `Idempotency-Key`, in bytes of its body;
+    /// [`REPLY_LIMIT`] unless set.
+    pub reply_limit: usize,
     /// How requests reach the server.
     pub transport: Transport,
+    /// The hosts that are realms of their own. A request for one of them is challenged under its
+    /// name, and must be paid for under it; any other is under the engine's realm.
+    pub hosts: Hosts,
 }
 
 impl Default for Settings {
     fn default() -> Self {
         Self {
             body_limit: BODY_LIMIT,
+            reply_limit: REPLY_LIMIT,
             transport: Transport::default(),
+            hosts: Hosts::default(),
         }
     }
 }
@@ -58,11 +55,12 @@ pub struct Admitted<B> {
     /// The request for the handler: its body as it came, its payment credential taken out, and a
     /// [`Payment`] among its extensions.
     pub request: Request<B>,
-    /// The lease to [`conclude`].
+    /// The lease to [`conclude`](super::conclude).
     pub serving: Serving,
 }
 
-/// Reads a request and the payment it presents. Either it is paid for, or the error is the answer.
+/// Reads a request and the payment it presents. Either it is paid for, or the error is the answer:
+/// a refusal, or the response that was given before under the same `Idempotency-Key`.
 ///
 /// # Errors
 /// The response to send instead of serving; see the table in [`super`].
@@ -77,12 +75,18 @@ where
 {
     let (mut parts, body) = request.into_parts();
     let presented = headers::take_credential(&mut parts.headers, &credential_header(gate.header()));
-    if !may_travel(settings.transport, &parts) {
+    if is_preflight(&parts) {
         return Err(answer::simple(
             &Problem::Forbidden,
-            "Payments are taken over TLS only.",
+            "Pages of other origins may not ask here.",
         ));
     }
+    let host = settings.transport.admit(&parts).map_err(|why| {
+        tracing::warn!(route = gate.route(), why, "a request may not carry payment");
+        answer::simple(&Problem::Forbidden, "Payments are taken over TLS only.")
+    })?;
+    let realm = host.and_then(|host| settings.hosts.realm(&host));
+    let key = key::read(&parts.headers).map_err(|why| answer::simple(&Problem::BadRequest, why))?;
     let buffered = body::read(&parts.headers, body, settings.body_limit).await;
     let buffered = buffered.map_err(|error| match error {
         BodyError::TooLarge => {
@@ -110,8 +114,8 @@ where
         body: bytes.map(AsRef::as_ref),
         digest: digest.as_ref(),
         accept: accept.as_ref(),
-        idempotency_key: None,
-        realm: None,
+        idempotency_key: key.as_deref(),
+        realm,
     };
     let credential = match presented {
         Presented::One(credential) => *credential,
@@ -133,11 +137,8 @@ where
     let source = credential.source.clone();
     let serving = match Box::pin(gate.present(credential, &inbound)).await {
         Ok(Admission::Serve(serving)) => serving,
-        // No key is passed on, so nothing was kept.
-        Ok(_) => {
-            let fault = Fault::new("a response was kept that nobody asked for");
-            return Err(answer::fault(gate.route(), &fault));
-        }
+        Ok(Admission::Replay(reply)) => return Err(replay(gate.route(), reply)),
+        Ok(_) => return Err(answer::fault(gate.route(), &unknown_admission())),
         Err(refused) => return Err(Box::pin(answer::refused(gate, &inbound, refused)).await),
     };
     parts.extensions.insert(Payment::new(&serving, source));
@@ -151,62 +152,15 @@ where
     })
 }
 
-#[cfg_attr(
-    not(feature = "axum"),
-    expect(unused_variables, reason = "only axum records the peer")
-)]
-fn may_travel(transport: Transport, parts: &Parts) -> bool {
-    match transport {
-        Transport::Declared => true,
-        #[cfg(feature = "axum")]
-        Transport::Loopback => {
-            use axum::extract::ConnectInfo;
-            let peer = parts.extensions.get::<ConnectInfo<std::net::SocketAddr>>();
-            peer.is_some_and(|ConnectInfo(peer)| peer.ip().to_canonical().is_loopback())
-        }
-    }
+fn unknown_admission() -> farebox_core::Fault {
+    farebox_core::Fault::new("the engine answers in a way that HTTP does not know")
 }
 
-/// Closes the lease as the handler's response says. 2xx, 3xx and an upgrade are service, recorded
-/// before the response leaves; anything else gives the payment back, so that the same credential
-/// may collect it.
-pub async fn conclude<R: From<Bytes>>(
-    gate: &Gate,
-    serving: Serving,
-    mut response: Response<R>,
-) -> Response<R> {
-    // An upstream's receipt is not ours to pass on.
-    response.headers_mut().remove(PAYMENT_RECEIPT);
-    let status = response.status();
-    let served =
-        status.is_success() || status.is_redirection() || status == StatusCode::SWITCHING_PROTOCOLS;
-    if !served {
-        give_back(gate, serving).await;
-        return response;
-    }
-    let receipt = match serving.delivered(None).await {
-        Ok(receipt) => receipt,
-        Err(fault) => return answer::fault(gate.route(), &fault).map(R::from),
-    };
-    if !status.is_success() {
-        return response;
-    }
-    let header = receipt.to_header().map_err(|error| error.to_string());
-    let header = header.and_then(|text| HeaderValue::try_from(text).map_err(|e| e.to_string()));
-    match header {
-        Ok(header) => {
-            response.headers_mut().insert(PAYMENT_RECEIPT, header);
-        }
-        Err(error) => tracing::error!(route = gate.route(), error, "a receipt cannot be sent"),
-    }
-    headers::make_private(response.headers_mut());
-    response
-}
-
-/// The handler did not serve.
-pub(crate) async fn give_back(gate: &Gate, serving: Serving) {
-    if let Err(fault) = serving.failed().await {
-        // The lease lapses by itself, so this only delays the next try.
-        tracing::warn!(route = gate.route(), %fault, "an unserved payment was not given back");
-    }
+/// A browser's question whether a page of another origin may ask. It carries no credential and is
+/// never paid for; who lets such pages in puts [`cors`](crate::cors()) outside the payment layer,
+/// which answers it first.
+fn is_preflight(parts: &Parts) -> bool {
+    parts.method == Method::OPTIONS
+        && parts.headers.contains_key(ORIGIN)
+        && parts.headers.contains_key(ACCESS_CONTROL_REQUEST_METHOD)
 }

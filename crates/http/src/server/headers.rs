@@ -96,6 +96,12 @@ fn list(value: &[u8]) -> Vec<&[u8]> {
         .collect()
 }
 
+/// The elements of a header's lists.
+pub(crate) fn tokens<'a>(headers: &'a HeaderMap, name: &HeaderName) -> Vec<&'a [u8]> {
+    let values = headers.get_all(name).iter();
+    values.flat_map(|value| list(value.as_bytes())).collect()
+}
+
 /// The payer's preferences. Malformed ones count as absent.
 pub(crate) fn accept(headers: &HeaderMap) -> Option<AcceptPayment> {
     let values: Vec<&[u8]> = headers

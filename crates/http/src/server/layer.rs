@@ -14,7 +14,12 @@ use http::{Request, Response};
 use http_body::Body;
 use tower::{Layer, Service};
 
-use super::admit::{Admitted, Settings, Transport, admit, conclude, give_back};
+use super::{
+    admit::{Admitted, Settings, admit},
+    conclude::{conclude, give_back},
+    transport::Transport,
+};
+use crate::Hosts;
 
 /// Puts a price on a service.
 ///
@@ -25,7 +30,7 @@ use super::admit::{Admitted, Settings, Transport, admit, conclude, give_back};
 #[derive(Clone, Debug)]
 pub struct PaymentLayer {
     gate: Arc<Gate>,
-    settings: Settings,
+    settings: Arc<Settings>,
 }
 
 impl PaymentLayer {
@@ -33,22 +38,39 @@ impl PaymentLayer {
     pub fn new(gate: impl Into<Arc<Gate>>) -> Self {
         Self {
             gate: gate.into(),
-            settings: Settings::default(),
+            settings: Arc::default(),
         }
     }
 
     /// The largest request body that is read before anything is paid, in bytes; 2 MiB unless set.
     /// A longer one is answered 413.
     #[must_use]
-    pub fn body_limit(mut self, bytes: usize) -> Self {
-        self.settings.body_limit = bytes;
-        self
+    pub fn body_limit(self, bytes: usize) -> Self {
+        self.change(|settings| settings.body_limit = bytes)
+    }
+
+    /// The largest response that is kept for a request repeated under its `Idempotency-Key`, in
+    /// bytes of its body; 1 MiB unless set. A longer one is passed on, and not kept.
+    #[must_use]
+    pub fn reply_limit(self, bytes: usize) -> Self {
+        self.change(|settings| settings.reply_limit = bytes)
     }
 
     /// How requests reach the server.
     #[must_use]
-    pub fn transport(mut self, transport: Transport) -> Self {
-        self.settings.transport = transport;
+    pub fn transport(self, transport: Transport) -> Self {
+        self.change(|settings| settings.transport = transport)
+    }
+
+    /// The hosts that are realms of their own: a request for one of them is challenged under its
+    /// name. Any other is under the engine's realm, whatever its `Host` says.
+    #[must_use]
+    pub fn hosts(self, hosts: Hosts) -> Self {
+        self.change(|settings| settings.hosts = hosts)
+    }
+
+    fn change(mut self, change: impl FnOnce(&mut Settings)) -> Self {
+        change(Arc::make_mut(&mut self.settings));
         self
     }
 }
@@ -66,8 +88,8 @@ impl<S> Layer<S> for PaymentLayer {
 
 /// A service with a price; made by [`PaymentLayer`].
 ///
-/// It works over any request body that can be read and made from [`Bytes`], and any response body
-/// that can be made from [`Bytes`], such as axum's.
+/// It works over any request and response bodies that can be read and made from [`Bytes`], such as
+/// axum's.
 #[derive(Clone, Debug)]
 pub struct PaymentService<S> {
     inner: S,
@@ -99,7 +121,9 @@ where
     B: Body + From<Bytes> + Send + 'static,
     B::Data: Send,
     B::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
-    R: From<Bytes> + Send + 'static,
+    R: Body + From<Bytes> + Send + 'static,
+    R::Data: Send,
+    R::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
 {
     type Response = Response<R>;
     type Error = S::Error;
@@ -120,7 +144,7 @@ where
                 Err(answer) => return Ok(answer.map(R::from)),
             };
             match inner.call(request).await {
-                Ok(response) => Ok(conclude(&gate, serving, response).await),
+                Ok(response) => Ok(conclude(&gate, &settings, serving, response).await),
                 Err(error) => {
                     give_back(&gate, serving).await;
                     Err(error)

@@ -25,6 +25,10 @@
 //! | rail not offered here, two credentials | 400 |
 //! | used already | 403, no challenge: a fresh one would make the client pay again |
 //! | body over the limit | 413 |
+//! | repeated under its `Idempotency-Key` | the response it got, `Idempotent-Replayed: true` |
+//! | another request under the same key | 422 |
+//! | an unusable `Idempotency-Key` | 400 |
+//! | not over TLS, where [`Transport`] says so; a browser's preflight | 403 |
 //! | outcome not known yet | 503 with `Retry-After`; the same credential may come again |
 //! | store or rail fault | 500 or 503, fixed text |
 //! | paid, then the handler fails | the handler's status, no receipt; the same credential may come again |
@@ -37,13 +41,23 @@
 mod admit;
 mod answer;
 mod body;
+mod conclude;
 mod extract;
+#[cfg(feature = "axum")]
+mod forwarded;
 mod headers;
+mod key;
 mod layer;
+mod transport;
 
-pub use admit::{Admitted, Settings, Transport, admit, conclude};
+pub use admit::{Admitted, Settings, admit};
+pub use conclude::conclude;
 pub use extract::Payment;
 pub use layer::{PaymentFuture, PaymentLayer, PaymentService};
+pub use transport::Transport;
 
 /// The largest request body that is read before anything is paid, unless set: 2 MiB.
 pub const BODY_LIMIT: usize = 2 * 1024 * 1024;
+
+/// The largest response that is kept under an `Idempotency-Key`, unless set: 1 MiB of body.
+pub const REPLY_LIMIT: usize = 1024 * 1024;

@@ -8,10 +8,13 @@
     reason = "nobody depends on a test"
 )]
 
+mod browser;
 mod client;
 mod delivery;
 mod hostile;
+mod idempotency;
 mod rails;
+mod reach;
 mod script;
 mod support;
 mod table;

@@ -1,0 +1,161 @@
+//! From the handler's response to the one that leaves.
+
+use bytes::Bytes;
+use farebox_core::{Fault, wire::Receipt};
+use farebox_engine::{Gate, Kept, Reply, Serving};
+use http::{
+    HeaderMap, HeaderName, HeaderValue, Response, StatusCode,
+    header::{
+        CONNECTION, DATE, PROXY_AUTHENTICATE, PROXY_AUTHORIZATION, SET_COOKIE, TE, TRAILER,
+        TRANSFER_ENCODING, UPGRADE,
+    },
+    response::Parts,
+};
+use http_body::Body;
+use http_body_util::BodyExt;
+
+use super::{admit::Settings, answer, headers};
+use crate::{IDEMPOTENT_REPLAYED, PAYMENT_RECEIPT};
+
+type BoxError = Box<dyn std::error::Error + Send + Sync>;
+
+/// Closes the lease as the handler's response says. 2xx, 3xx and an upgrade are service, recorded
+/// before the response leaves; anything else gives the payment back, so that the same credential
+/// may collect it.
+///
+/// Where the request came with an `Idempotency-Key`, the response is kept for whoever repeats it.
+/// Its body must say how long it is, and be no longer than [`Settings::reply_limit`]; what streams
+/// is passed on as it comes, and a repeated request is then refused as used. Neither `Set-Cookie`
+/// nor trailers are kept.
+pub async fn conclude<R>(
+    gate: &Gate,
+    settings: &Settings,
+    serving: Serving,
+    response: Response<R>,
+) -> Response<R>
+where
+    R: Body + From<Bytes>,
+    R::Error: Into<BoxError>,
+{
+    let (mut parts, body) = response.into_parts();
+    // An upstream's receipt is not ours to pass on.
+    parts.headers.remove(PAYMENT_RECEIPT);
+    let status = parts.status;
+    let served =
+        status.is_success() || status.is_redirection() || status == StatusCode::SWITCHING_PROTOCOLS;
+    if !served {
+        give_back(gate, serving).await;
+        return Response::from_parts(parts, body);
+    }
+    let (body, kept) = if serving.keyed() && may_keep(status, &body, settings.reply_limit) {
+        let read: Result<_, BoxError> = body.collect().await.map_err(Into::into);
+        match read {
+            Ok(read) => {
+                let bytes = read.to_bytes();
+                let kept = keep(&parts, &bytes);
+                (R::from(bytes), Some(kept))
+            }
+            Err(error) => {
+                // Nothing has left yet, so this is a handler that failed.
+                tracing::warn!(route = gate.route(), error, "a response broke off");
+                give_back(gate, serving).await;
+                let fault = Fault::new("reading the handler's response");
+                return answer::fault(gate.route(), &fault).map(R::from);
+            }
+        }
+    } else {
+        (body, None)
+    };
+    match serving.delivered(kept).await {
+        Ok(receipt) => finish(gate.route(), &mut parts, &receipt),
+        Err(fault) => return answer::fault(gate.route(), &fault).map(R::from),
+    }
+    Response::from_parts(parts, body)
+}
+
+/// What makes a response a paid one.
+fn finish(route: &str, parts: &mut Parts, receipt: &Receipt) {
+    if !parts.status.is_success() {
+        return;
+    }
+    let header = receipt.to_header().map_err(|error| error.to_string());
+    let header = header.and_then(|text| HeaderValue::try_from(text).map_err(|e| e.to_string()));
+    match header {
+        Ok(header) => {
+            parts.headers.insert(PAYMENT_RECEIPT, header);
+        }
+        Err(error) => tracing::error!(route, error, "a receipt cannot be sent"),
+    }
+    headers::make_private(&mut parts.headers);
+}
+
+/// The handler did not serve.
+pub(crate) async fn give_back(gate: &Gate, serving: Serving) {
+    if let Err(fault) = serving.failed().await {
+        // The lease lapses by itself, so this only delays the next try.
+        tracing::warn!(route = gate.route(), %fault, "an unserved payment was not given back");
+    }
+}
+
+fn may_keep<R: Body>(status: StatusCode, body: &R, limit: usize) -> bool {
+    let limit = u64::try_from(limit).unwrap_or(u64::MAX);
+    let length = body.size_hint().exact();
+    status != StatusCode::SWITCHING_PROTOCOLS && length.is_some_and(|length| length <= limit)
+}
+
+/// What concerns one connection (RFC 9110, 7.6.1), one moment, or a session whose secret has no
+/// business in a store.
+const NOT_KEPT: [HeaderName; 11] = [
+    CONNECTION,
+    DATE,
+    PROXY_AUTHENTICATE,
+    PROXY_AUTHORIZATION,
+    SET_COOKIE,
+    TE,
+    TRAILER,
+    TRANSFER_ENCODING,
+    UPGRADE,
+    HeaderName::from_static("keep-alive"),
+    HeaderName::from_static("proxy-connection"),
+];
+
+fn keep(parts: &Parts, body: &Bytes) -> Kept {
+    let connection = headers::tokens(&parts.headers, &CONNECTION);
+    let kept = parts.headers.iter().filter(|(name, _)| {
+        let named = connection
+            .iter()
+            .any(|token| token.eq_ignore_ascii_case(name.as_str().as_bytes()));
+        !named && !NOT_KEPT.contains(name)
+    });
+    Kept {
+        status: parts.status.as_u16(),
+        headers: kept
+            .map(|(name, value)| (name.as_str().to_owned(), value.as_bytes().to_vec()))
+            .collect(),
+        body: body.to_vec(),
+    }
+}
+
+/// The response that was given before, with its receipt, marked as a repetition.
+pub(crate) fn replay(route: &str, reply: Reply) -> Response<Bytes> {
+    let restored = restore(&reply);
+    let (Ok(status), Some(headers)) = (StatusCode::from_u16(reply.status), restored) else {
+        return answer::fault(route, &Fault::new("restoring a kept response"));
+    };
+    let (mut parts, body) = Response::new(Bytes::from(reply.body)).into_parts();
+    (parts.status, parts.headers) = (status, headers);
+    finish(route, &mut parts, &reply.receipt);
+    parts
+        .headers
+        .insert(IDEMPOTENT_REPLAYED, HeaderValue::from_static("true"));
+    Response::from_parts(parts, body)
+}
+
+fn restore(reply: &Reply) -> Option<HeaderMap> {
+    let mut headers = HeaderMap::with_capacity(reply.headers.len() + 3);
+    for (name, value) in &reply.headers {
+        let name = HeaderName::from_bytes(name.as_bytes()).ok()?;
+        headers.append(name, HeaderValue::from_bytes(value).ok()?);
+    }
+    Some(headers)
+}
