@@ -21,6 +21,7 @@
 
 mod capability;
 mod challenge;
+mod json;
 mod message;
 mod meta;
 mod operation;

@@ -132,7 +132,7 @@ impl Message {
             let why = format!("the message is longer than {limit} bytes");
             return Err(refuse(Id::Null, INVALID_REQUEST, why));
         }
-        let value = serde_json::from_slice(text)
+        let value = crate::json::parse(text)
             .map_err(|_| refuse(Id::Null, PARSE_ERROR, "not JSON".to_owned()))?;
         Self::from_value(value)
     }

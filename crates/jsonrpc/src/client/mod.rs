@@ -1,18 +1,19 @@
 //! The client's side: calls that pay.
 //!
 //! ```
-//! # async fn example(purse: farebox_client::Purse, socket: &mut Socket)
-//! # -> Result<(), Box<dyn std::error::Error>> {
+//! # use farebox_jsonrpc::{Request, Response};
 //! # struct Socket;
 //! # impl Socket {
-//! #     async fn exchange(&mut self, _: Request) -> std::io::Result<Response> { unimplemented!() }
+//! #     async fn exchange(&self, _: Request) -> std::io::Result<Response> { unimplemented!() }
 //! # }
+//! # async fn example(purse: farebox_client::Purse, socket: &Socket)
+//! # -> Result<(), Box<dyn std::error::Error>> {
 //! use farebox_client::Origin;
-//! use farebox_jsonrpc::{Request, Response, client::{Caller, Exchange}};
+//! use farebox_jsonrpc::client::{Caller, Exchange};
 //!
 //! let caller = Caller::new(purse, Origin::new("wss", "rpc.example", 443));
 //! let request = Request::new(1, "eth_getBlockByNumber", Some(serde_json::json!(["latest", false])));
-//! let mut exchange = Exchange::new(request, async |request| socket.exchange(request).await);
+//! let mut exchange = Exchange::new(request, |request| socket.exchange(request));
 //! let answer = caller.call(&mut exchange).await?;
 //! println!("{} {:?}", answer.result, answer.receipt);
 //! # Ok(())

@@ -1,0 +1,16 @@
+//! MPP over JSON-RPC: the codec, the server's table, the client's loop, and rmcp on both sides.
+
+#![allow(
+    clippy::unwrap_used,
+    missing_debug_implementations,
+    missing_docs,
+    unreachable_pub,
+    reason = "a test may panic, and nobody else uses its items"
+)]
+
+mod client;
+mod codec;
+mod hostile;
+mod mcp;
+mod server;
+mod support;
