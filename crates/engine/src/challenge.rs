@@ -50,12 +50,14 @@ impl Gate {
     /// The challenges of a 402: the offers that apply, in the payer's order of preference.
     ///
     /// A rail that cannot quote loses its place. When none is left the answer is a [`Fault`] (503):
-    /// a 402 must carry a challenge. A server that [drains](crate::Engine::drain) issues none.
+    /// a 402 must carry a challenge. So it is on a server that [drains](crate::Engine::drain), and
+    /// while the store is away: what was paid now could not be recorded.
     pub async fn challenges(&self, inbound: &Inbound<'_>) -> Result<Vec<Challenge>, Fault> {
         if self.shared.drain.started() {
             // Whoever pays must find somebody to present it to.
             return Err(Fault::unavailable("the server is draining"));
         }
+        self.shared.pulse.check()?;
         let offers: Vec<(usize, &Offer)> = self.offers.iter().enumerate().collect();
         let offers = match inbound.accept {
             Some(accept) => accept.rank(offers, |(_, offer)| offer.id()),

@@ -7,7 +7,7 @@ use async_trait::async_trait;
 use farebox_core::{Durability, Fault, Store};
 use tokio::time::timeout;
 
-use crate::engine::Shared;
+use crate::{engine::Shared, pulse::Condition};
 
 /// A scan reads everything and no request waits for one, so it has this many deadlines.
 const SCAN: u32 = 30;
@@ -16,11 +16,21 @@ const SCAN: u32 = 30;
 pub(crate) struct Punctual {
     store: Arc<dyn Store>,
     deadline: Duration,
+    condition: Arc<Condition>,
 }
 
 impl Punctual {
-    pub(crate) fn new(store: Arc<dyn Store>, deadline: Duration) -> Self {
-        Self { store, deadline }
+    /// Every call is news for `condition`.
+    pub(crate) fn new(
+        store: Arc<dyn Store>,
+        deadline: Duration,
+        condition: Arc<Condition>,
+    ) -> Self {
+        Self {
+            store,
+            deadline,
+            condition,
+        }
     }
 }
 
@@ -36,7 +46,9 @@ impl Store for Punctual {
 
     async fn get(&self, key: &str) -> Result<Option<String>, Fault> {
         let answer = timeout(self.deadline, self.store.get(key)).await;
-        answer.map_err(|_| late())?
+        let answer = answer.unwrap_or_else(|_| Err(late()));
+        self.condition.hear(&answer, false);
+        answer
     }
 
     async fn compare_and_swap(
@@ -48,7 +60,9 @@ impl Store for Punctual {
     ) -> Result<bool, Fault> {
         let swap = self.store.compare_and_swap(key, expected, next, keep);
         let answer = timeout(self.deadline, swap).await;
-        answer.map_err(|_| late())?
+        let answer = answer.unwrap_or_else(|_| Err(late()));
+        self.condition.hear(&answer, true);
+        answer
     }
 
     async fn scan(&self, prefix: &str) -> Result<Vec<(String, String)>, Fault> {

@@ -13,7 +13,13 @@ use farebox_core::{
 };
 use tokio::sync::Notify;
 
-use crate::{deadline::Punctual, drain::Drain, gate::Gate, meter::Meter};
+use crate::{
+    deadline::Punctual,
+    drain::Drain,
+    gate::Gate,
+    meter::Meter,
+    pulse::{Condition, Pulse},
+};
 
 /// Where the time comes from. Tests bring their own.
 #[derive(Clone)]
@@ -201,7 +207,11 @@ impl EngineBuilder {
         if self.realm.is_empty() || self.realm.contains(['"', '|', '\r', '\n']) {
             return Err(EngineError::Realm(self.realm));
         }
-        let store: Arc<dyn Store> = Arc::new(Punctual::new(self.store.0, self.timing.store));
+        let condition = Condition::new();
+        let store = Punctual::new(self.store.0, self.timing.store, condition.clone());
+        let store: Arc<dyn Store> = Arc::new(store);
+        let process = random_name().map_err(EngineError::Randomness)?;
+        let pulse = Pulse::new(condition, store.clone(), &process);
         let secrets = match store.durability() {
             Durability::Durable => self.secrets,
             Durability::Volatile => {
@@ -219,6 +229,7 @@ impl EngineBuilder {
                 realm: self.realm,
                 secrets,
                 store,
+                pulse,
                 clock: self.clock,
                 timing: self.timing,
                 methods: Mutex::default(),
@@ -239,6 +250,7 @@ pub(crate) struct Shared {
     pub(crate) realm: String,
     pub(crate) secrets: SecretRing,
     pub(crate) store: Arc<dyn Store>,
+    pub(crate) pulse: Pulse,
     pub(crate) clock: Clock,
     pub(crate) timing: Timing,
     methods: Mutex<HashMap<String, Arc<dyn Method>>>,
@@ -342,11 +354,15 @@ impl Shared {
             .saturating_sub(i64::try_from(span.as_millis()).unwrap_or(i64::MAX))
     }
 
-    /// A random name: 96 bits, base64url.
     pub(crate) fn nonce() -> Result<String, Fault> {
-        use base64::{Engine as _, engine::general_purpose::URL_SAFE_NO_PAD};
-        let mut bytes = [0; 12];
-        getrandom::fill(&mut bytes).map_err(|e| Fault::new("randomness").caused_by(e))?;
-        Ok(URL_SAFE_NO_PAD.encode(bytes))
+        random_name().map_err(|error| Fault::new("randomness").caused_by(error))
     }
+}
+
+/// A random name: 96 bits, base64url.
+fn random_name() -> Result<String, getrandom::Error> {
+    use base64::{Engine as _, engine::general_purpose::URL_SAFE_NO_PAD};
+    let mut bytes = [0; 12];
+    getrandom::fill(&mut bytes)?;
+    Ok(URL_SAFE_NO_PAD.encode(bytes))
 }

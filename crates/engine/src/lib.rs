@@ -28,6 +28,7 @@ mod gate;
 mod memory;
 mod meter;
 mod payment;
+mod pulse;
 mod reconcile;
 mod record;
 mod reply;

@@ -12,6 +12,7 @@ mod drain;
 mod dynamic_price;
 mod idempotency;
 mod lost_replies;
+mod outage;
 mod races;
 mod rails;
 mod replicas;

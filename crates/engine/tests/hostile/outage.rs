@@ -1,0 +1,127 @@
+//! While the store is away nobody is asked for money, and nobody waits to be told so.
+
+use std::{
+    sync::{
+        Arc,
+        atomic::{AtomicBool, AtomicUsize, Ordering::SeqCst},
+    },
+    time::{Duration, Instant},
+};
+
+use async_trait::async_trait;
+use farebox_core::{Durability, Store, Typed, prelude::*};
+use farebox_engine::{Gate, Inbound, MemoryStore};
+use farebox_testkit::{Bank, Fuse, TestRail};
+
+use crate::common::{Got, World, challenge, charge_gate, pay, present};
+
+/// A database that can be stopped, and one that only reads.
+struct Database {
+    disk: Arc<MemoryStore>,
+    stopped: AtomicBool,
+    read_only: AtomicBool,
+    calls: AtomicUsize,
+}
+
+impl Database {
+    fn up(&self) -> Result<(), Fault> {
+        self.calls.fetch_add(1, SeqCst);
+        match self.stopped.load(SeqCst) {
+            true => Err(Fault::unavailable("connection refused")),
+            false => Ok(()),
+        }
+    }
+}
+
+#[async_trait]
+impl Store for Database {
+    fn durability(&self) -> Durability {
+        Durability::Durable
+    }
+
+    async fn get(&self, key: &str) -> Result<Option<String>, Fault> {
+        self.up()?;
+        self.disk.get(key).await
+    }
+
+    async fn compare_and_swap(
+        &self,
+        key: &str,
+        expected: Option<&str>,
+        next: Option<&str>,
+        keep: Option<Duration>,
+    ) -> Result<bool, Fault> {
+        self.up()?;
+        if self.read_only.load(SeqCst) {
+            return Err(Fault::unavailable("read only"));
+        }
+        self.disk.compare_and_swap(key, expected, next, keep).await
+    }
+
+    async fn scan(&self, prefix: &str) -> Result<Vec<(String, String)>, Fault> {
+        self.up()?;
+        self.disk.scan(prefix).await
+    }
+}
+
+fn shop() -> (World, Arc<Database>, Arc<Gate>) {
+    let world = World::new();
+    let store = Arc::new(Database {
+        disk: world.disk.clone(),
+        stopped: AtomicBool::new(false),
+        read_only: AtomicBool::new(false),
+        calls: AtomicUsize::new(0),
+    });
+    let engine = world.engine(store.clone());
+    let rail = TestRail::settling(Arc::new(Bank::default()), Fuse::endless());
+    let gate = charge_gate(&engine, Arc::new(Typed::<_, Charge>::new(rail)), "100");
+    (world, store, gate)
+}
+
+/// Asks until the answer is the one that is waited for.
+async fn comes_to(gate: &Gate, asked_for_money: bool) {
+    let deadline = Instant::now() + Duration::from_secs(10);
+    while gate.challenges(&Inbound::default()).await.is_ok() != asked_for_money {
+        assert!(
+            Instant::now() < deadline,
+            "asked for money: {}",
+            !asked_for_money
+        );
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    }
+}
+
+/// Protects: an outage stops challenges, whether a payer's credential runs into it or nobody comes
+/// at all; and its end brings them back without a restart.
+#[tokio::test]
+async fn challenges_stop_and_come_back_with_the_store() {
+    let (_world, store, gate) = shop();
+    for broken in [&store.stopped, &store.read_only] {
+        let credential = pay(&challenge(&gate).await, "t");
+        broken.store(true, SeqCst);
+        assert!(matches!(present(&gate, &credential).await, Got::Fault(_)));
+        let asked = gate.challenges(&Inbound::default()).await;
+        assert!(asked.is_err(), "what was paid now could not be recorded");
+        broken.store(false, SeqCst);
+        comes_to(&gate, true).await;
+        broken.store(true, SeqCst);
+        comes_to(&gate, false).await;
+        broken.store(false, SeqCst);
+        comes_to(&gate, true).await;
+    }
+}
+
+/// Protects: the answer to a stranger costs no call to the store, however many come.
+#[tokio::test]
+async fn strangers_do_not_load_the_store() {
+    let (_world, store, gate) = shop();
+    let started = Instant::now();
+    for _ in 0..1_000 {
+        gate.challenges(&Inbound::default()).await.unwrap();
+    }
+    let calls = u64::try_from(store.calls.load(SeqCst)).unwrap();
+    assert!(
+        calls <= 2 * (started.elapsed().as_secs() + 1),
+        "{calls} calls"
+    );
+}
