@@ -10,6 +10,7 @@
 //! | `tempo`, `stripe`, `lightning`, `proof` | a rail, for servers and clients |
 //! | `axum`, `tower` | paid routes: `Server::paid`, `http::PaymentLayer` |
 //! | `client`, `reqwest-middleware` | paying: `client.get(url).pay(&purse)` |
+//! | `jsonrpc`, `rmcp` | prices on JSON-RPC methods, and on the tools of an MCP server: [`jsonrpc`] |
 //! | `config` | configuration files: [`config`] |
 //!
 //! No feature is on by default, and a rail that is on is not thereby offered: only code or
@@ -36,11 +37,14 @@ pub use farebox_engine as engine;
 pub use farebox_wire as wire;
 
 /// Selection, budgets and the pay loop, without HTTP types.
-#[cfg(feature = "client")]
+#[cfg(any(feature = "client", feature = "rmcp"))]
 pub use farebox_client as client;
 /// HTTP, on either side.
 #[cfg(any(feature = "tower", feature = "client"))]
 pub use farebox_http as http;
+/// JSON-RPC and MCP, on either side.
+#[cfg(feature = "jsonrpc")]
+pub use farebox_jsonrpc as jsonrpc;
 
 /// The rails that were switched on, for those who build them in code.
 pub mod rails {
@@ -64,7 +68,7 @@ pub use farebox_wire::{Amount, Receipt, SecretRing};
 /// What most servers and clients need.
 pub mod prelude {
     pub use crate::{Amount, Budget, ChargeTerms, Limit, OfferSpec, Receipt, Server};
-    #[cfg(feature = "client")]
+    #[cfg(any(feature = "client", feature = "rmcp"))]
     pub use farebox_client::{ClientError, Purse};
     #[cfg(feature = "tower")]
     pub use farebox_http::PaymentLayer;
