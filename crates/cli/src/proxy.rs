@@ -7,7 +7,7 @@ use axum::{
     extract::Request,
     response::{IntoResponse as _, Response},
 };
-use farebox::http::server::BODY_LIMIT;
+use farebox::{http::server::BODY_LIMIT, wire::Challenge};
 use http::{HeaderMap, HeaderName, HeaderValue, StatusCode, header};
 use reqwest::{Client, Url, redirect::Policy};
 
@@ -33,8 +33,10 @@ const HOP_BY_HOP: [HeaderName; 9] = [
     HeaderName::from_static("proxy-connection"),
 ];
 
-/// Headers between the payer and this server. A credential is as good as money.
-const PAYMENT: [&str; 3] = ["accept-payment", "payment-authorization", "payment-receipt"];
+/// Whether a header is between the payer and this server. A credential is as good as money.
+fn is_payments(name: &HeaderName) -> bool {
+    name == "accept-payment" || name.as_str().starts_with("payment-")
+}
 
 impl Upstream {
     /// What all upstreams share. It follows no redirect, decodes no body and asks no proxy: what
@@ -97,6 +99,9 @@ impl Upstream {
     /// The upstream's URL for a path. `None` if the path would be another one there: `..` must not
     /// lead from a route that was paid for to one that was not.
     fn url(&self, path: &str, query: Option<&str>) -> Option<Url> {
+        if climbs(path) {
+            return None;
+        }
         let prefix = self.base.path().trim_end_matches('/');
         let path = format!("{prefix}{path}");
         let mut url = self.base.clone();
@@ -128,14 +133,19 @@ fn end_to_end(headers: &mut HeaderMap) {
     for name in named.iter().chain(&HOP_BY_HOP) {
         headers.remove(name);
     }
-    for name in PAYMENT {
+    let payments: Vec<HeaderName> = headers
+        .keys()
+        .filter(|name| is_payments(name))
+        .cloned()
+        .collect();
+    for name in payments {
         headers.remove(name);
     }
     for name in [header::AUTHORIZATION, header::WWW_AUTHENTICATE] {
         let kept: Vec<HeaderValue> = headers
             .get_all(&name)
             .iter()
-            .filter(|value| !is_payment(value))
+            .filter(|value| !speaks_of_payment(value))
             .cloned()
             .collect();
         headers.remove(&name);
@@ -145,14 +155,29 @@ fn end_to_end(headers: &mut HeaderMap) {
     }
 }
 
-/// Whether a header's scheme is `Payment`.
-fn is_payment(value: &HeaderValue) -> bool {
-    let scheme = value
-        .as_bytes()
-        .split(|byte| *byte == b' ')
-        .next()
-        .unwrap_or_default();
-    scheme.eq_ignore_ascii_case(b"payment")
+/// Whether a path has a segment `.` or `..` for a server that decodes it first. Some decode the
+/// separators too, and some leave out what follows a `;`.
+fn climbs(path: &str) -> bool {
+    let path = path.to_ascii_lowercase().replace("%2e", ".");
+    let path = path.replace("%2f", "/").replace("%5c", "\\");
+    path.split(['/', '\\'])
+        .map(|segment| segment.split(';').next().unwrap_or_default())
+        .any(|segment| matches!(segment, "." | ".."))
+}
+
+/// Whether the scheme `Payment` is anywhere in a header's list, or may be once the header is joined
+/// with the next of its name, for which it must end within quotes.
+fn speaks_of_payment(value: &HeaderValue) -> bool {
+    let (mut quoted, mut escaped) = (false, false);
+    for byte in value.as_bytes() {
+        match byte {
+            _ if escaped => escaped = false,
+            b'\\' if quoted => escaped = true,
+            b'"' => quoted = !quoted,
+            _ => {}
+        }
+    }
+    quoted || !Challenge::parse_all([value.as_bytes()]).is_empty()
 }
 
 #[cfg(test)]
@@ -171,6 +196,8 @@ mod tests {
         let joined = |u: &Upstream, path| u.url(path, Some("a=b")).map(|url| url.to_string());
         let good = Some("http://127.0.0.1:9000/joke/1?a=b".to_owned());
         assert_eq!(joined(&plain, "/joke/1"), good);
+        let good = Some("http://127.0.0.1:9000/a..b/.x%2fy;z?a=b".to_owned());
+        assert_eq!(joined(&plain, "/a..b/.x%2fy;z"), good);
         let below = upstream("http://127.0.0.1:9000/api/");
         let good = Some("http://127.0.0.1:9000/api/joke?a=b".to_owned());
         assert_eq!(joined(&below, "/joke"), good);
@@ -179,6 +206,11 @@ mod tests {
             "/joke/%2e%2e/admin",
             "/joke/./x",
             "/joke/..",
+            "/joke/.%2E/admin",
+            "/joke/..%2fadmin",
+            "/joke/x%2F..%2F..%2Fadmin",
+            "/joke/%2e%2e%5cadmin",
+            "/joke/..;a=b/admin",
             "/a\\..\\b",
         ] {
             assert_eq!(joined(&plain, path), None, "{path}");
@@ -195,6 +227,8 @@ mod tests {
             ("authorization", "Bearer token"),
             ("payment-authorization", "Payment abc"),
             ("payment-receipt", "abc"),
+            ("payment-session", "abc"),
+            ("payment-session-snapshot", "abc"),
             ("accept-payment", "tempo/charge"),
             ("connection", "close, X-Hop"),
             ("x-hop", "1"),
@@ -211,5 +245,39 @@ mod tests {
         left.sort_unstable();
         let bearer = ("authorization", &b"Bearer token"[..]);
         assert_eq!(left, [bearer, ("content-type", b"text/plain")]);
+    }
+
+    /// Protects: neither a tab nor a place in a list, nor a quote that another line closes, brings
+    /// an upstream's challenge to a payer.
+    #[test]
+    fn payment_hides_in_no_list() {
+        let challenge = r#"id="i", realm="r", method="m", intent="c", request="e30""#;
+        for name in [header::AUTHORIZATION, header::WWW_AUTHENTICATE] {
+            for values in [
+                vec![format!("Payment\t{challenge}")],
+                vec!["pAyMeNt".to_owned()],
+                vec![", Payment abc".to_owned()],
+                vec![format!(r#"Bearer realm="x", Payment {challenge}"#)],
+                vec![format!(
+                    "Negotiate abc==,Payment {challenge}, Basic realm=x"
+                )],
+                vec![
+                    r#"Bearer realm="x"#.to_owned(),
+                    format!(r#"y", Payment {challenge}"#),
+                ],
+            ] {
+                let mut headers = HeaderMap::new();
+                headers.append(
+                    &name,
+                    HeaderValue::from_static("Basic realm=\"a, Payment b\""),
+                );
+                for value in &values {
+                    headers.append(&name, HeaderValue::from_str(value).unwrap());
+                }
+                end_to_end(&mut headers);
+                let left: Vec<_> = headers.get_all(&name).iter().collect();
+                assert_eq!(left, [r#"Basic realm="a, Payment b""#], "{values:?}");
+            }
+        }
     }
 }
