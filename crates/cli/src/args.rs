@@ -1,6 +1,6 @@
 //! The command line.
 
-use std::path::PathBuf;
+use std::{path::PathBuf, time::Duration};
 
 use clap::{Args, Parser, Subcommand};
 
@@ -38,6 +38,10 @@ pub(crate) enum Command {
     /// Check that a URL speaks the protocol as drafted, whoever serves it
     #[command(after_long_help = VALIDATE_HELP)]
     Validate(Validate),
+    /// List the payments of a server's store, for matching with what the rails say
+    Books(Books),
+    /// Finish what a crash or a lost answer left open: one run, beside a server or without one
+    Reconcile(Reconcile),
     /// Run the offline stand-ins of every rail and print how to reach them
     Sandbox(Json),
 }
@@ -119,6 +123,41 @@ pub(crate) struct Validate {
     #[command(flatten)]
     pub(crate) wallet: Wallet,
     /// Print one JSON object for each check, and one with the sums
+    #[arg(long)]
+    pub(crate) json: bool,
+}
+
+#[derive(Clone, Debug, Args)]
+pub(crate) struct Books {
+    /// The configuration file, TOML
+    #[arg(long, value_name = "FILE")]
+    pub(crate) config: PathBuf,
+    /// Only payments in this state; repeatable
+    #[arg(long, value_name = "STATE", value_parser = STATES)]
+    pub(crate) state: Vec<String>,
+    /// Only payments presented at least this long ago: `90s`, `1h 30m`, `2d`
+    #[arg(long, value_name = "AGE", value_parser = humantime::parse_duration)]
+    pub(crate) older_than: Option<Duration>,
+    /// One JSON object per line: payments, then `{"channel": …}`
+    #[arg(long)]
+    pub(crate) json: bool,
+}
+
+const STATES: [&str; 6] = [
+    "reserved",
+    "attempted",
+    "paid",
+    "serving",
+    "delivered",
+    "declined",
+];
+
+#[derive(Clone, Debug, Args)]
+pub(crate) struct Reconcile {
+    /// The configuration file, TOML
+    #[arg(long, value_name = "FILE")]
+    pub(crate) config: PathBuf,
+    /// Machine-readable output: JSON
     #[arg(long)]
     pub(crate) json: bool,
 }

@@ -5,6 +5,7 @@
 #![allow(clippy::print_stdout, clippy::print_stderr)]
 
 mod args;
+mod books;
 mod check;
 mod demo;
 mod discovery;
@@ -16,6 +17,7 @@ mod rails;
 mod request;
 mod sandbox;
 mod serve;
+mod signals;
 mod validate;
 
 use std::{io::IsTerminal as _, process::ExitCode};
@@ -60,6 +62,8 @@ pub fn main() -> ExitCode {
             Command::Pay(pay) => pay::run(pay).await,
             Command::Inspect(inspect) => inspect::run(inspect).await,
             Command::Validate(validate) => validate::run(validate).await,
+            Command::Books(books) => books::run(books).await,
+            Command::Reconcile(reconcile) => books::reconcile(reconcile).await,
             Command::Sandbox(json) => sandbox::run(json.json).await,
         }
     });

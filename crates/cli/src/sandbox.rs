@@ -3,7 +3,7 @@
 use farebox::OfferSpec;
 use serde_json::{Map, Value, json};
 
-use crate::failure::Failure;
+use crate::{failure::Failure, signals::Signals};
 
 /// The realm that the examples of this command sell under.
 const REALM: &str = "127.0.0.1";
@@ -152,6 +152,7 @@ fn lnd(node: &farebox_sandbox_lightning::NodeHandle, macaroon: &std::path::Path)
 
 /// `farebox sandbox`: prints a configuration and wallets, and runs until it is told to stop.
 pub(crate) async fn run(as_json: bool) -> Result<(), Failure> {
+    let mut signals = Signals::listen()?;
     let sandboxes = Sandboxes::start().await?;
     let offers: Vec<Value> = offers().iter().map(OfferSpec::to_value).collect();
     let seller = json!({
@@ -172,7 +173,7 @@ pub(crate) async fn run(as_json: bool) -> Result<(), Failure> {
         );
         println!("# Running until interrupted.");
     }
-    crate::serve::interrupted().await;
+    signals.next().await;
     Ok(())
 }
 

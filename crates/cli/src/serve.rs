@@ -1,6 +1,6 @@
 //! `farebox serve`: paid routes in front of servers that know nothing about payment.
 
-use std::{net::SocketAddr, path::Path, sync::Arc};
+use std::{net::SocketAddr, path::Path, sync::Arc, time::Duration};
 
 use axum::{
     Router,
@@ -10,23 +10,31 @@ use axum::{
     routing::{MethodFilter, MethodRouter, get, on},
 };
 use farebox::{
+    Engine,
     config::{Answer, Config, Network, Route},
     http::PaymentLayer,
 };
 use http::{Method, StatusCode};
-use tokio::net::TcpListener;
+use tokio::{
+    net::TcpListener,
+    sync::oneshot,
+    task::JoinHandle,
+    time::{Instant, timeout_at},
+};
 
 use crate::{
     check,
     discovery::{self, Discovery},
     failure::Failure,
     proxy::Upstream,
+    signals::Signals,
 };
 
 pub(crate) async fn run(path: &Path) -> Result<(), Failure> {
     let config = check::read(path)?;
     config.server.connect().await.map_err(Failure::general)?;
     let app = app(&config)?;
+    let mut signals = Signals::listen()?;
     let listener = TcpListener::bind(config.listen).await.map_err(|error| {
         Failure::general(format!("cannot listen on {}: {error}", config.listen))
     })?;
@@ -34,17 +42,54 @@ pub(crate) async fn run(path: &Path) -> Result<(), Failure> {
     for line in check::lines(&config).await? {
         println!("{line}");
     }
-    println!(
-        "listening on http://{address}, realm {}",
-        config.server.engine().realm()
-    );
-    let reconciler = config.server.engine().spawn_reconciler(config.reconcile);
+    let engine = config.server.engine();
+    println!("listening on http://{address}, realm {}", engine.realm());
+    let reconciler = engine.spawn_reconciler(config.reconcile);
     let app = app.into_make_service_with_connect_info::<SocketAddr>();
-    axum::serve(listener, app)
-        .with_graceful_shutdown(interrupted())
-        .await?;
+    let (close, closed) = oneshot::channel::<()>();
+    let server = axum::serve(listener, app).with_graceful_shutdown(async {
+        // Dropped or sent, it says the same.
+        let _ = closed.await;
+    });
+    let mut server = tokio::spawn(server.into_future());
+    tokio::select! {
+        ended = &mut server => return ended.map_err(Failure::general)?.map_err(Failure::from),
+        () = signals.next() => {}
+    }
+    let ended = tokio::select! {
+        () = drain(engine, config.shutdown, close, server) => Ok(()),
+        () = signals.next() => Err(Failure::general(
+            "told twice to end: what is under way is left to the reconciler",
+        )),
+    };
     drop(reconciler);
-    Ok(())
+    ended
+}
+
+/// Finishes what is under way, within `grace`. Until then the server answers, with 503 to whoever
+/// would pay: a connection that is refused says nothing about the payment it may carry.
+async fn drain(
+    engine: &Engine,
+    grace: Duration,
+    close: oneshot::Sender<()>,
+    server: JoinHandle<std::io::Result<()>>,
+) {
+    let deadline = Instant::now() + grace;
+    tracing::info!(?grace, "draining: no payment is accepted any more");
+    let left = engine.drained(grace).await;
+    if !left.is_empty() {
+        let (settlements, leases) = (left.settlements, left.leases);
+        tracing::warn!(
+            settlements,
+            leases,
+            "left to the reconciler and the next process"
+        );
+    }
+    drop(close);
+    // Answers on their way out.
+    if timeout_at(deadline, server).await.is_err() {
+        tracing::warn!("connections were cut");
+    }
 }
 
 /// Every route of the configuration.
@@ -100,26 +145,4 @@ async fn only_over_tls(
     }
     tracing::warn!(%peer, "refused: neither this machine nor one of `trusted_proxies`");
     (StatusCode::FORBIDDEN, "payments are taken over TLS only\n").into_response()
-}
-
-/// Resolves when the process is asked to end.
-pub(crate) async fn interrupted() {
-    let interrupt = async {
-        if tokio::signal::ctrl_c().await.is_err() {
-            std::future::pending::<()>().await;
-        }
-    };
-    #[cfg(unix)]
-    let terminate = async {
-        match tokio::signal::unix::signal(tokio::signal::unix::SignalKind::terminate()) {
-            Ok(mut signal) => drop(signal.recv().await),
-            Err(_) => std::future::pending::<()>().await,
-        }
-    };
-    #[cfg(not(unix))]
-    let terminate = std::future::pending::<()>();
-    tokio::select! {
-        () = interrupt => {}
-        () = terminate => {}
-    }
 }

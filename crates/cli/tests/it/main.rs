@@ -9,5 +9,7 @@
 
 mod command;
 mod common;
+#[cfg(unix)]
+mod operate;
 mod shop;
 mod validate;

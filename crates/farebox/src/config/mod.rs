@@ -31,7 +31,7 @@ use farebox_core::{Invalid, Issue, SecretSource};
 use serde_json::{Map, Value};
 
 pub use routes::{Answer, Route};
-pub use timing::DEFAULT_RECONCILE;
+pub use timing::{DEFAULT_RECONCILE, DEFAULT_SHUTDOWN};
 pub use wallets::{Wallets, from_env, tables};
 
 use crate::{builder::unbuilt, server::Server};
@@ -63,6 +63,8 @@ pub struct Config {
     pub trusted_proxies: Vec<Network>,
     /// How often payments are looked after that a crash or a lost answer left open.
     pub reconcile: std::time::Duration,
+    /// How long what is under way may take to finish when the server is told to end.
+    pub shutdown: std::time::Duration,
     /// The engine and the rails.
     pub server: Server,
     /// The paid routes, in the file's order.
@@ -160,7 +162,7 @@ fn read(value: &Value, gateway: bool) -> Result<Config, Invalid> {
         builder = builder.store(store);
     }
     let timing = Timing::read(top.take("timing"), &mut issues);
-    let reconcile = timing.reconcile();
+    let (reconcile, shutdown) = (timing.reconcile(), timing.shutdown());
     builder = builder.engine(|engine| timing.tune(engine));
     let routes = top.list("routes", ROUTES, &mut issues).unwrap_or_default();
     let rails = match top.take("rails") {
@@ -193,6 +195,7 @@ fn read(value: &Value, gateway: bool) -> Result<Config, Invalid> {
         listen,
         trusted_proxies,
         reconcile,
+        shutdown,
         server: draft.finish().map_err(unbuilt)?,
         routes,
     })

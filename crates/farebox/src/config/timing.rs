@@ -17,10 +17,14 @@ const KEYS: &[&str] = &[
     "serving_lease",
     "slack",
     "reconcile",
+    "shutdown",
 ];
 
 /// How often payments are looked after that a crash or a lost answer left open, unless said.
 pub const DEFAULT_RECONCILE: Duration = Duration::from_secs(10);
+
+/// How long what is under way may take to finish when the server is told to end, unless said.
+pub const DEFAULT_SHUTDOWN: Duration = Duration::from_secs(30);
 
 /// Below this a lease is lost to a slow disk, above it a crash is felt for hours.
 const BOUNDS: (Duration, Duration) = (Duration::from_secs(1), Duration::from_secs(3600));
@@ -38,6 +42,7 @@ pub(super) struct Timing {
     serving_lease: Option<Duration>,
     slack: Option<Duration>,
     reconcile: Option<Duration>,
+    shutdown: Option<Duration>,
 }
 
 impl Timing {
@@ -57,6 +62,7 @@ impl Timing {
             serving_lease: time("serving_lease"),
             slack: time("slack"),
             reconcile: time("reconcile"),
+            shutdown: time("shutdown"),
         };
         section.finish(issues);
         timing
@@ -65,6 +71,11 @@ impl Timing {
     /// How often to reconcile.
     pub(super) fn reconcile(&self) -> Duration {
         self.reconcile.unwrap_or(DEFAULT_RECONCILE)
+    }
+
+    /// How long to drain.
+    pub(super) fn shutdown(&self) -> Duration {
+        self.shutdown.unwrap_or(DEFAULT_SHUTDOWN)
     }
 
     /// Tells the engine.
