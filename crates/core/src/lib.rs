@@ -22,6 +22,7 @@ pub mod budget;
 pub mod channel;
 pub mod compose;
 pub mod config;
+pub mod driver;
 pub mod intent;
 pub mod method;
 pub mod payer;
@@ -35,6 +36,7 @@ pub use budget::{Approved, Budget, BudgetError, Limit, Reservation};
 pub use channel::{Authorize, Change, ChannelId, ChannelState, Channels, NoChannels, Voucher};
 pub use compose::{ComposeError, Offer, Offers, PricingContext, compose};
 pub use config::{Invalid, Issue, Secret, SecretSource};
+pub use driver::{Backend, Opener, StoreDriver, StoreDrivers};
 pub use intent::{
     Channel, Charge, ChargeRequest, ChargeTerms, Intent, IntentSpec, Lifecycle, Once, Session,
     SessionRequest, SessionTerms,

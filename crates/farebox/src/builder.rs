@@ -5,18 +5,19 @@ use std::{collections::BTreeMap, fmt, sync::Arc};
 use farebox_core::{
     Invalid, Issue, Method, Plugin, Registry, Secret, SecretSource, Store, config::did_you_mean,
 };
-use farebox_engine::{Engine, EngineBuilder, MemoryStore};
+use farebox_engine::{Engine, EngineBuilder};
 use farebox_wire::{MIN_SECRET_BYTES, SecretRing};
 use serde_json::Value;
 
 use crate::{
     server::Server,
     stand_in::{self, Built},
+    store::{self, Chosen, Late},
 };
 
 enum StoreChoice {
     Missing,
-    Url(String),
+    Url(SecretSource),
     Given(Arc<dyn Store>),
 }
 
@@ -60,9 +61,17 @@ impl ServerBuilder {
         self
     }
 
-    /// Where payments are remembered, by URL. `memory:` forgets them with the process.
-    pub fn store(mut self, url: impl Into<String>) -> Self {
-        self.store = StoreChoice::Url(url.into());
+    /// Where payments are remembered, by URL: `sqlite://farebox.db`, `redis://…`, `postgres://…`,
+    /// each with the feature of that name. `memory:` forgets them with the process. The path of a
+    /// file is relative to the working directory. [`Server::connect`] opens it.
+    pub fn store(self, url: impl Into<String>) -> Self {
+        self.store_from(SecretSource::Text(Secret::new(url)))
+    }
+
+    /// Where payments are remembered, by a URL from the environment or a file, since it may hold
+    /// a password.
+    pub fn store_from(mut self, url: SecretSource) -> Self {
+        self.store = StoreChoice::Url(url);
         self
     }
 
@@ -114,7 +123,7 @@ impl ServerBuilder {
     pub(crate) fn draft(self) -> Draft {
         let mut issues = Vec::new();
         let ring = ring(&self.secrets, &mut issues);
-        let store = open(self.store, &mut issues);
+        let (store, late) = open(self.store, &mut issues);
         let engine = engine(self.realm, ring, store, self.tune, &mut issues);
         let registry = match self.registry.map_or_else(crate::registry, Ok) {
             Ok(registry) => registry,
@@ -131,6 +140,7 @@ impl ServerBuilder {
         let mut draft = Draft {
             registry,
             engine,
+            late,
             methods: BTreeMap::new(),
             broken: BTreeMap::new(),
             issues,
@@ -160,6 +170,7 @@ impl fmt::Debug for ServerBuilder {
 pub(crate) struct Draft {
     pub(crate) registry: Registry,
     pub(crate) engine: Option<Engine>,
+    late: Option<Arc<Late>>,
     pub(crate) methods: BTreeMap<String, Arc<dyn Method>>,
     /// Rails whose configuration is wrong, and what their offers can be checked with.
     pub(crate) broken: BTreeMap<&'static str, Option<Arc<dyn Method>>>,
@@ -228,6 +239,7 @@ impl Draft {
             Some(engine) if self.issues.is_empty() => Ok(Server {
                 engine,
                 methods: self.methods,
+                late: self.late,
             }),
             _ => Err(self.issues),
         }
@@ -281,28 +293,25 @@ fn ring(sources: &[SecretSource], issues: &mut Vec<Issue>) -> Option<SecretRing>
         .ok()
 }
 
-fn open(choice: StoreChoice, issues: &mut Vec<Issue>) -> Option<Arc<dyn Store>> {
-    let problem = match choice {
-        StoreChoice::Given(store) => return Some(store),
-        StoreChoice::Url(url) if url == "memory:" => return Some(Arc::new(MemoryStore::new())),
-        // Not the whole text: a store's URL may hold a password.
-        StoreChoice::Url(url) => match url.split_once(':') {
-            Some((scheme @ ("sqlite" | "redis" | "postgres"), _)) => format!(
-                "`{scheme}:` needs a store that is not in this binary; `memory:` is, and forgets \
-                 payments with the process"
-            ),
-            _ => {
-                "is no store's URL; give `memory:`, which forgets payments with the process".into()
-            }
-        },
+/// The store, and the same once more if it is yet to be opened.
+fn open(
+    choice: StoreChoice,
+    issues: &mut Vec<Issue>,
+) -> (Option<Arc<dyn Store>>, Option<Arc<Late>>) {
+    let chosen = match choice {
+        StoreChoice::Given(store) => return (Some(store), None),
+        StoreChoice::Url(url) => store::choose(&url, issues),
         StoreChoice::Missing => {
-            "is missing; give a store's URL, such as `memory:`, which forgets payments with the \
-             process"
-                .into()
+            let problem = format!("is missing; {}", store::shape());
+            issues.push(Issue::new("store", problem));
+            None
         }
     };
-    issues.push(Issue::new("store", problem));
-    None
+    match chosen {
+        Some(Chosen::Memory(store)) => (Some(store), None),
+        Some(Chosen::Late(late)) => (Some(late.clone()), Some(late)),
+        None => (None, None),
+    }
 }
 
 type Tune = Box<dyn FnOnce(EngineBuilder) -> EngineBuilder>;

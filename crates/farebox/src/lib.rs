@@ -8,6 +8,7 @@
 //! | feature | what it brings |
 //! |---|---|
 //! | `tempo`, `stripe`, `lightning`, `proof` | a rail, for servers and clients |
+//! | `sqlite` | a durable store, opened by its URL |
 //! | `axum`, `tower` | paid routes: `Server::paid`, `http::PaymentLayer` |
 //! | `client`, `reqwest-middleware` | paying: `client.get(url).pay(&purse)` |
 //! | `jsonrpc`, `rmcp` | prices on JSON-RPC methods, and on the tools of an MCP server: [`jsonrpc`] |
@@ -24,10 +25,12 @@ pub mod guide;
 mod registry;
 mod server;
 mod stand_in;
+mod store;
 
 pub use builder::ServerBuilder;
 pub use registry::{BUILTIN, registry};
 pub use server::{ConnectError, OfferSpec, Server};
+pub use store::{STORES, stores};
 
 /// What a rail is written against.
 pub use farebox_core as core;

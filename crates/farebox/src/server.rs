@@ -8,7 +8,7 @@ use farebox_core::{
 use farebox_engine::{Engine, Gate};
 use serde_json::{Map, Value};
 
-use crate::builder::ServerBuilder;
+use crate::{builder::ServerBuilder, store::Late};
 
 /// An engine, and rails that can be offered by name.
 ///
@@ -19,6 +19,8 @@ use crate::builder::ServerBuilder;
 pub struct Server {
     pub(crate) engine: Engine,
     pub(crate) methods: BTreeMap<String, Arc<dyn Method>>,
+    /// The store, if it was named by URL and is opened late.
+    pub(crate) late: Option<Arc<Late>>,
 }
 
 impl Server {
@@ -27,12 +29,20 @@ impl Server {
         ServerBuilder::new(realm.into())
     }
 
-    /// Has every rail reach out once: a chain id to compare, a key to test.
+    /// Opens the store, and has every rail reach out once: a chain id to compare, a key to test.
+    ///
+    /// Without it, the store is opened when it is first needed, and what is wrong with it is only
+    /// found then.
     ///
     /// # Errors
-    /// The rails that cannot serve.
+    /// The rails that cannot serve, and the store under the name `store`.
     pub async fn connect(&self) -> Result<(), ConnectError> {
         let mut failed = Vec::new();
+        if let Some(late) = &self.late
+            && let Err(fault) = late.store().await
+        {
+            failed.push(("store".to_owned(), fault));
+        }
         for (name, method) in &self.methods {
             if let Err(fault) = method.connect().await {
                 failed.push((name.clone(), fault));
@@ -123,12 +133,12 @@ pub(crate) fn gate(engine: &Engine, route: String, offers: Vec<Offer>) -> Result
         .map_err(|error| Invalid::new("offers", error.to_string()))
 }
 
-/// Rails that cannot serve.
+/// What cannot serve: rails, or the store.
 #[derive(Debug)]
 pub struct ConnectError(Vec<(String, Fault)>);
 
 impl ConnectError {
-    /// The rails by name, and what each met.
+    /// The rails by name, and what each met; the store is called `store`.
     pub fn rails(&self) -> &[(String, Fault)] {
         &self.0
     }

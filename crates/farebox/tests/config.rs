@@ -188,7 +188,7 @@ fn routes_that_cannot_be_served_are_refused() {
             "\"127.0.0.1:9000\"",
             "routes[1].upstream",
         ),
-        ("store = \"memory:\"", "store = \"sqlite://x.db\"", "store"),
+        ("store = \"memory:\"", "store = \"mysql://x\"", "store"),
         ("realm =", "listen = \"0.0.0.0:80\"\nrealm =", "listen"),
         ("realm =", "listen = \"80\"\nrealm =", "listen"),
         ("realm = \"api.example.com\"", "realm = \"a|b\"", "realm"),

@@ -158,8 +158,10 @@ fn read(value: &Value, gateway: bool) -> Result<Config, Invalid> {
             Err(why) => issues.push(Issue::new(format!("secrets[{n}]"), why)),
         }
     }
-    if let Some(store) = top.text("store", STORE, &mut issues) {
-        builder = builder.store(store);
+    match top.take("store").map(secret_source) {
+        Some(Ok(url)) => builder = builder.store_from(url),
+        Some(Err(_)) => issues.push(Issue::new("store", format!("cannot be read; {STORE}"))),
+        None => {}
     }
     let timing = Timing::read(top.take("timing"), &mut issues);
     let (reconcile, shutdown) = (timing.reconcile(), timing.shutdown());
@@ -204,7 +206,7 @@ fn read(value: &Value, gateway: bool) -> Result<Config, Invalid> {
 const REALM: &str = "give the host that clients ask, such as \"api.example.com\"";
 const SECRETS: &str =
     "give a list of secrets, each a string, { env = \"NAME\" } or { file = \"path\" }";
-const STORE: &str = "give a store's URL, such as \"memory:\"";
+const STORE: &str = "give a store's URL, { env = \"NAME\" } or { file = \"path\" }";
 const ROUTES: &str = "give tables `[[routes]]`";
 const PROXIES: &str = "give a list of addresses or networks, such as [\"10.0.0.0/8\"]";
 
