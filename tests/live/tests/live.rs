@@ -15,10 +15,11 @@ type Test = fn() -> Result<(), Problem>;
 fn main() {
     let missing = missing();
     let required = std::env::var_os("FAREBOX_REQUIRE_LIVE").is_some();
-    let tests: [(&str, Test); 3] = [
+    let tests: [(&str, Test); 4] = [
         ("mppx_pays_farebox_exactly_the_price", mppx_pays_farebox),
         ("farebox_pays_mppx_exactly_the_price", farebox_pays_mppx),
         ("mppx_validates_farebox", mppx_validates_farebox),
+        ("farebox_validates_mppx", farebox_validates_mppx),
     ];
     let trials = tests.map(|(name, test)| {
         let missing = missing.clone();
@@ -116,4 +117,31 @@ fn mppx_validates_farebox() -> Result<(), Problem> {
     // A payment that was only skipped would prove nothing.
     let paid = said.contains("Payment: successful") && summary("skipped") == Some(0);
     ensure(clean && paid, || format!("{report:#}"))
+}
+
+/// Our check of servers finds nothing wrong with the deployed one, a payment included: it asks for
+/// what the drafts ask, and not for what we happen to do.
+fn farebox_validates_mppx() -> Result<(), Problem> {
+    let chain = Chain::start(LOCALNET)?;
+    let server = Mppx::serve(&chain)?;
+    let mut command = farebox()?;
+    command
+        .args([
+            "validate",
+            &server.url,
+            "--pay",
+            "--rail",
+            "tempo",
+            "--json",
+        ])
+        .env("FAREBOX_TEMPO_PRIVATE_KEY", PAYER_KEY)
+        .env("FAREBOX_TEMPO_RPC_URL", &chain.url)
+        .env("FAREBOX_TEMPO_CHAIN_ID", chain.id.to_string());
+    let run = output(command, Duration::from_secs(120))?;
+    let said = text(&run.stdout);
+    ensure(run.status.success(), || {
+        format!("{said}{}", text(&run.stderr))
+    })?;
+    let last: Value = serde_json::from_str(said.lines().last().unwrap_or_default())?;
+    ensure(last["paid"]["amount"] == "20000", || said)
 }
