@@ -3,7 +3,7 @@
 //! `authorized` only grows; an equal voucher changes nothing and is accepted; a lower one is
 //! refused; `spent ≤ authorized ≤ deposit`; closing is final.
 
-use std::collections::BTreeMap;
+use std::{collections::BTreeMap, time::Duration};
 
 use farebox_core::{
     Authorize, ChannelAction, ChannelState, Fault, Rejection,
@@ -129,6 +129,13 @@ impl From<BalanceError> for Refused {
 impl Account {
     fn encode(&self) -> Result<String, Fault> {
         serde_json::to_string(self).map_err(|e| Fault::new("serialising a channel").caused_by(e))
+    }
+
+    /// How long the store must keep it: an open one for ever, since it holds the payer's money; a
+    /// closed one for as long as a payment of its may still come to be concluded.
+    fn keep(&self, shared: &Shared) -> Option<Duration> {
+        let closed = self.state.closed && self.closing.is_none();
+        closed.then(|| shared.timing.collectable.saturating_mul(2))
     }
 
     /// What streams hold at `now`. A lease that lapsed is the payer's again.
@@ -297,10 +304,10 @@ impl Shared {
     }
 
     async fn replace(&self, key: &str, text: &str, next: &Account) -> Result<bool, Fault> {
-        let next = next.encode()?;
+        let (next, keep) = (next.encode()?, next.keep(self));
         let swap = self
             .store
-            .compare_and_swap(key, Some(text), Some(&next), None);
+            .compare_and_swap(key, Some(text), Some(&next), keep);
         effect!("channel.frozen", swap.await)
     }
 
@@ -326,11 +333,11 @@ impl Shared {
                 }
                 return Ok(answer);
             }
-            let text = next.encode()?;
+            let (text, keep) = (next.encode()?, next.keep(self));
             let expected = current.as_ref().map(|(text, _)| text.as_str());
             let swap = self
                 .store
-                .compare_and_swap(key, expected, Some(&text), None);
+                .compare_and_swap(key, expected, Some(&text), keep);
             match effect!("channel.changed", swap.await) {
                 Ok(true) => {
                     self.balances.notify_waiters();

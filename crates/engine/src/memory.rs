@@ -1,25 +1,32 @@
 //! The volatile store: for tests, demos and servers that may forget.
 
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, BTreeSet},
     fmt,
-    sync::{Mutex, MutexGuard, PoisonError},
-    time::{Duration, Instant},
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    time::Duration,
 };
 
 use async_trait::async_trait;
 use farebox_core::{Durability, Fault, Store};
+use tokio::time::Instant;
 
-/// Records in memory. Expired ones are collected as new ones come; beyond the capacity, writes of
-/// new keys fail rather than push out a claim that still protects money.
+/// Records in memory, gone with the process; an engine on it says so when it is built.
+///
+/// Expired records are collected as new ones come. Beyond the capacity, writes of new keys fail
+/// rather than push out a claim that still protects money: requests are answered 503, and the log
+/// says why, until records expire.
 pub struct MemoryStore {
     state: Mutex<State>,
     capacity: usize,
 }
 
+#[derive(Default)]
 struct State {
-    entries: BTreeMap<String, Entry>,
-    sweep_at: Instant,
+    entries: BTreeMap<Arc<str>, Entry>,
+    /// The keys of entries that lapse, soonest first.
+    lapses: BTreeSet<(Instant, Arc<str>)>,
+    complained: Option<Instant>,
 }
 
 struct Entry {
@@ -33,22 +40,69 @@ impl Entry {
     }
 }
 
-const SWEEP: Duration = Duration::from_secs(1);
+/// How many expired records one write collects: more than it adds, and so few that nobody waits.
+const COLLECT: usize = 32;
+
+/// How often a full store says so.
+const COMPLAIN: Duration = Duration::from_secs(10);
+
+impl State {
+    fn live(&self, key: &str, now: Instant) -> Option<&str> {
+        let entry = self.entries.get(key).filter(|entry| entry.live(now));
+        entry.map(|entry| entry.value.as_str())
+    }
+
+    fn collect(&mut self, now: Instant) {
+        for _ in 0..COLLECT {
+            if self.lapses.first().is_none_or(|(until, _)| *until > now) {
+                return;
+            }
+            if let Some((_, key)) = self.lapses.pop_first() {
+                self.entries.remove(&key);
+            }
+        }
+    }
+
+    fn remove(&mut self, key: &str) {
+        if let Some((key, entry)) = self.entries.remove_entry(key)
+            && let Some(until) = entry.until
+        {
+            self.lapses.remove(&(until, key));
+        }
+    }
+
+    fn insert(&mut self, key: &str, value: &str, until: Option<Instant>) {
+        self.remove(key);
+        let key: Arc<str> = key.into();
+        if let Some(until) = until {
+            self.lapses.insert((until, key.clone()));
+        }
+        let value = value.to_owned();
+        self.entries.insert(key, Entry { value, until });
+    }
+
+    fn complain(&mut self, now: Instant) {
+        if self.complained.is_none_or(|last| now >= last + COMPLAIN) {
+            self.complained = Some(now);
+            tracing::error!(
+                records = self.entries.len(),
+                "the memory store is full: no payment is accepted until records expire"
+            );
+        }
+    }
+}
 
 impl MemoryStore {
-    /// A store of at most a million records.
+    /// A store of at most a million records: some 600 MB, more where responses are kept with them.
     pub fn new() -> Self {
         Self::with_capacity(1_000_000)
     }
 
-    /// A store of at most `capacity` records.
+    /// A store of at most `capacity` records. A payment has two or three, an unpaid challenge none
+    /// or one, as its rail needs.
     pub fn with_capacity(capacity: usize) -> Self {
-        let state = State {
-            entries: BTreeMap::new(),
-            sweep_at: Instant::now() + SWEEP,
-        };
         Self {
-            state: Mutex::new(state),
+            state: Mutex::default(),
             capacity,
         }
     }
@@ -90,13 +144,7 @@ impl Store for MemoryStore {
     }
 
     async fn get(&self, key: &str) -> Result<Option<String>, Fault> {
-        let now = Instant::now();
-        Ok(self
-            .state()
-            .entries
-            .get(key)
-            .filter(|e| e.live(now))
-            .map(|e| e.value.clone()))
+        Ok(self.state().live(key, Instant::now()).map(str::to_owned))
     }
 
     async fn compare_and_swap(
@@ -108,45 +156,33 @@ impl Store for MemoryStore {
     ) -> Result<bool, Fault> {
         let now = Instant::now();
         let mut state = self.state();
-        if now >= state.sweep_at {
-            state.entries.retain(|_, entry| entry.live(now));
-            state.sweep_at = now + SWEEP;
-        }
-        let current = state
-            .entries
-            .get(key)
-            .filter(|e| e.live(now))
-            .map(|e| e.value.as_str());
-        if current != expected {
+        state.collect(now);
+        if state.live(key, now) != expected {
             return Ok(false);
         }
         match next {
-            None => {
-                state.entries.remove(key);
-            }
+            None => state.remove(key),
             Some(_) if expected.is_none() && state.entries.len() >= self.capacity => {
+                state.complain(now);
                 return Err(Fault::unavailable("the memory store is full"));
             }
             Some(value) => {
-                let entry = Entry {
-                    value: value.to_owned(),
-                    until: keep.and_then(|keep| now.checked_add(keep)),
-                };
-                state.entries.insert(key.to_owned(), entry);
+                let until = keep.and_then(|keep| now.checked_add(keep));
+                state.insert(key, value, until);
             }
         }
         Ok(true)
     }
 
     async fn scan(&self, prefix: &str) -> Result<Vec<(String, String)>, Fault> {
+        use std::ops::Bound::{Included, Unbounded};
         let now = Instant::now();
-        Ok(self
-            .state()
-            .entries
-            .range(prefix.to_owned()..)
+        let state = self.state();
+        let from = state.entries.range::<str, _>((Included(prefix), Unbounded));
+        Ok(from
             .take_while(|(key, _)| key.starts_with(prefix))
             .filter(|(_, entry)| entry.live(now))
-            .map(|(key, entry)| (key.clone(), entry.value.clone()))
+            .map(|(key, entry)| (key.to_string(), entry.value.clone()))
             .collect())
     }
 }

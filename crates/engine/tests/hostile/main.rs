@@ -16,6 +16,7 @@ mod outage;
 mod races;
 mod rails;
 mod replicas;
+mod retention;
 mod sessions;
 mod simulation;
 mod undecided;

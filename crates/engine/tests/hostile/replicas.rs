@@ -14,7 +14,7 @@ use crate::common::{
 };
 
 /// The machine's time as tokio tells it, `ahead` seconds ahead.
-fn clock(start: Instant, ahead: i64) -> Clock {
+pub(crate) fn clock(start: Instant, ahead: i64) -> Clock {
     Clock::from_fn(move || {
         let elapsed = i64::try_from(start.elapsed().as_millis()).unwrap();
         T0 + ahead * 1_000 + elapsed
