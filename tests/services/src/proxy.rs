@@ -1,0 +1,112 @@
+//! A TCP proxy whose connections can be cut, in the middle of an answer if need be.
+
+use std::{
+    io::{Read as _, Write as _},
+    net::{Shutdown, TcpListener, TcpStream},
+    sync::{
+        Arc, Mutex,
+        atomic::{AtomicBool, Ordering},
+    },
+};
+
+/// Forwards connections to a port, until it is told to cut them.
+#[derive(Debug)]
+pub struct Proxy {
+    port: u16,
+    shared: Arc<Shared>,
+}
+
+#[derive(Debug, Default)]
+struct Shared {
+    connections: Mutex<Vec<TcpStream>>,
+    /// The next answer is swallowed and its connection cut.
+    lose_answer: AtomicBool,
+    closed: AtomicBool,
+}
+
+impl Proxy {
+    /// A proxy in front of `port` on 127.0.0.1.
+    pub fn to(port: u16) -> Self {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let proxy = Self {
+            port: listener.local_addr().unwrap().port(),
+            shared: Arc::default(),
+        };
+        let shared = proxy.shared.clone();
+        std::thread::spawn(move || {
+            for client in listener.incoming().map_while(Result::ok) {
+                if shared.closed.load(Ordering::SeqCst) {
+                    break;
+                }
+                if let Ok(server) = TcpStream::connect(("127.0.0.1", port)) {
+                    shared.join(client, server);
+                }
+            }
+        });
+        proxy
+    }
+
+    /// Its own port on 127.0.0.1.
+    pub fn port(&self) -> u16 {
+        self.port
+    }
+
+    /// Cuts every connection. New ones are accepted.
+    pub fn cut(&self) {
+        for connection in self.shared.connections.lock().unwrap().drain(..) {
+            // It may be closed already.
+            drop(connection.shutdown(Shutdown::Both));
+        }
+    }
+
+    /// Has the next request carried out and its answer lost: it is swallowed, and all connections
+    /// are cut.
+    pub fn lose_next_answer(&self) {
+        self.shared.lose_answer.store(true, Ordering::SeqCst);
+    }
+}
+
+impl Shared {
+    fn join(self: &Arc<Self>, client: TcpStream, server: TcpStream) {
+        let mut connections = self.connections.lock().unwrap();
+        for stream in [&client, &server] {
+            stream.set_nodelay(true).unwrap();
+            connections.push(stream.try_clone().unwrap());
+        }
+        drop(connections);
+        let (requests, answers) = (client.try_clone().unwrap(), server.try_clone().unwrap());
+        std::thread::spawn(move || copy(requests, server, || false));
+        let shared = self.clone();
+        std::thread::spawn(move || {
+            copy(answers, client, || {
+                shared.lose_answer.swap(false, Ordering::SeqCst)
+            });
+        });
+    }
+}
+
+/// Copies until one side ends, or `lose` says that what just came is lost.
+fn copy(mut from: TcpStream, mut to: TcpStream, lose: impl Fn() -> bool) {
+    let mut buffer = vec![0; 64 * 1024];
+    while let Ok(read @ 1..) = from.read(&mut buffer) {
+        if lose()
+            || to
+                .write_all(buffer.get(..read).unwrap_or_default())
+                .is_err()
+        {
+            break;
+        }
+    }
+    for stream in [from, to] {
+        drop(stream.shutdown(Shutdown::Both));
+    }
+}
+
+impl Drop for Proxy {
+    fn drop(&mut self) {
+        self.shared.closed.store(true, Ordering::SeqCst);
+        self.cut();
+        // Wakes the listener, which then sees that it is closed.
+        drop(TcpStream::connect(("127.0.0.1", self.port)));
+    }
+}
