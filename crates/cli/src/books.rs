@@ -157,6 +157,7 @@ fn counts(payments: &[Entry]) -> String {
     let list = groups.join(", ");
     match payments {
         [] => "no payments".to_owned(),
+        [_] => format!("1 payment: {list}"),
         payments => format!("{} payments: {list}", payments.len()),
     }
 }

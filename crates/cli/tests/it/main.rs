@@ -7,6 +7,8 @@
 ))]
 #![allow(clippy::unwrap_used, reason = "tests may panic")]
 
+#[cfg(all(unix, feature = "sqlite"))]
+mod books;
 mod command;
 mod common;
 #[cfg(unix)]
