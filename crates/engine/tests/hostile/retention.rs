@@ -86,7 +86,10 @@ async fn kinds(disk: &MemoryStore) -> BTreeMap<String, usize> {
     let mut kinds = BTreeMap::new();
     for (key, _) in disk.scan("").await.unwrap() {
         let kind = key.split(':').next().unwrap_or_default().to_owned();
-        *kinds.entry(kind).or_default() += 1;
+        // A process's sign of life, which depends on how fast this machine is.
+        if kind != "pulse" {
+            *kinds.entry(kind).or_default() += 1;
+        }
     }
     kinds
 }
@@ -169,7 +172,7 @@ async fn the_store_shrinks_to_what_must_be_kept() {
     // And the memory goes with them: every write collects more than it adds.
     for n in 0..=N {
         challenge(&gate).await;
-        if world.disk.len() <= N + n + 1 {
+        if world.disk.len() <= N + n + 2 {
             return;
         }
     }
@@ -193,7 +196,7 @@ async fn a_closed_channel_goes_and_an_open_one_stays() {
     }
 }
 
-/// A store that counts.
+/// A store that counts, but for what is written without regard to anybody's request.
 struct Counted {
     disk: Arc<MemoryStore>,
     reads: AtomicUsize,
@@ -218,7 +221,10 @@ impl Store for Counted {
         next: Option<&str>,
         keep: Option<Duration>,
     ) -> Result<bool, Fault> {
-        self.writes.fetch_add(1, SeqCst);
+        // A process's sign of life, once a second at most whoever asks.
+        if !key.starts_with("pulse:") {
+            self.writes.fetch_add(1, SeqCst);
+        }
         self.disk.compare_and_swap(key, expected, next, keep).await
     }
 
