@@ -7,6 +7,7 @@
 #![allow(clippy::unwrap_used, reason = "a test may panic")]
 #![allow(clippy::print_stdout, reason = "the counts are the point")]
 
+mod differences;
 mod edge_cases;
 mod requirements;
 mod tree;
