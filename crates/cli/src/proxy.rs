@@ -112,10 +112,11 @@ impl Upstream {
 }
 
 fn answer(response: reqwest::Response) -> Response {
-    let status = response.status();
-    let mut headers = response.headers().clone();
+    // As a body and not as a stream: it knows its length, without which it could not be kept.
+    let response: http::Response<reqwest::Body> = response.into();
+    let (status, mut headers) = (response.status(), response.headers().clone());
     end_to_end(&mut headers);
-    let mut answer = Response::new(Body::from_stream(response.bytes_stream()));
+    let mut answer = Response::new(Body::new(response.into_body()));
     *answer.status_mut() = status;
     *answer.headers_mut() = headers;
     answer

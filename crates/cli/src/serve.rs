@@ -4,17 +4,15 @@ use std::{net::SocketAddr, path::Path, sync::Arc, time::Duration};
 
 use axum::{
     Router,
-    extract::{ConnectInfo, Request, State},
-    middleware::{self, Next},
-    response::{IntoResponse as _, Response},
+    extract::Request,
     routing::{MethodFilter, MethodRouter, get, on},
 };
 use farebox::{
     Engine,
-    config::{Answer, Config, Network, Route},
-    http::PaymentLayer,
+    config::{Answer, Config, Route},
+    http::cors,
 };
-use http::{Method, StatusCode};
+use http::Method;
 use tokio::{
     net::TcpListener,
     sync::oneshot,
@@ -97,7 +95,7 @@ fn app(config: &Config) -> Result<Router, Failure> {
     let client = Upstream::client()?;
     let mut app = Router::new();
     for route in &config.routes {
-        app = app.route(&route.path, handler(route, &client)?);
+        app = app.route(&route.path, handler(config, route, &client)?);
     }
     if config
         .routes
@@ -107,11 +105,18 @@ fn app(config: &Config) -> Result<Router, Failure> {
         let discovery = Discovery::new(config.server.engine().realm(), &config.routes);
         app = app.route(discovery::PATH, get(discovery::serve).with_state(discovery));
     }
-    let trusted: Arc<[Network]> = config.trusted_proxies.clone().into();
-    Ok(app.layer(middleware::from_fn_with_state(trusted, only_over_tls)))
+    // Outermost, so that a page can read refusals too, and no preflight meets a price.
+    Ok(match &config.cors {
+        Some(origins) => app.layer(cors(origins)),
+        None => app,
+    })
 }
 
-fn handler(route: &Route, client: &reqwest::Client) -> Result<MethodRouter, Failure> {
+fn handler(
+    config: &Config,
+    route: &Route,
+    client: &reqwest::Client,
+) -> Result<MethodRouter, Failure> {
     let method: Method = route.method.parse().map_err(Failure::general)?;
     let filter = MethodFilter::try_from(method).map_err(Failure::general)?;
     let handler = match &route.answer {
@@ -128,21 +133,5 @@ fn handler(route: &Route, client: &reqwest::Client) -> Result<MethodRouter, Fail
         _ => return Err(Failure::usage(format!("nothing answers {}", route.path))),
     };
     // Only what matches a route is paid for: an unknown method stays a 405.
-    Ok(handler.route_layer(PaymentLayer::new(route.gate.clone())))
-}
-
-/// Challenges and credentials travel over TLS or not beyond this machine. This server speaks plain
-/// HTTP, so a peer is this machine or a proxy that the operator trusts to have ended TLS.
-async fn only_over_tls(
-    State(trusted): State<Arc<[Network]>>,
-    ConnectInfo(peer): ConnectInfo<SocketAddr>,
-    request: Request,
-    next: Next,
-) -> Response {
-    let peer = peer.ip().to_canonical();
-    if peer.is_loopback() || trusted.iter().any(|network| network.contains(peer)) {
-        return next.run(request).await;
-    }
-    tracing::warn!(%peer, "refused: neither this machine nor one of `trusted_proxies`");
-    (StatusCode::FORBIDDEN, "payments are taken over TLS only\n").into_response()
+    Ok(handler.route_layer(config.layer(route)))
 }

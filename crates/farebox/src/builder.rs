@@ -6,10 +6,12 @@ use farebox_core::{
     Invalid, Issue, Method, Plugin, Registry, Secret, SecretSource, Store, config::did_you_mean,
 };
 use farebox_engine::{Engine, EngineBuilder};
+use farebox_http::Hosts;
 use farebox_wire::{MIN_SECRET_BYTES, SecretRing};
 use serde_json::Value;
 
 use crate::{
+    realm,
     server::Server,
     stand_in::{self, Built},
     store::{self, Chosen, Late},
@@ -25,7 +27,8 @@ enum StoreChoice {
 /// problem at once.
 #[must_use]
 pub struct ServerBuilder {
-    realm: String,
+    realm: Option<String>,
+    hosts: Vec<String>,
     secrets: Vec<SecretSource>,
     store: StoreChoice,
     rails: Vec<(String, Value)>,
@@ -36,9 +39,10 @@ pub struct ServerBuilder {
 }
 
 impl ServerBuilder {
-    pub(crate) fn new(realm: String) -> Self {
+    pub(crate) fn new(realm: Option<String>) -> Self {
         Self {
             realm,
+            hosts: Vec::new(),
             secrets: Vec::new(),
             store: StoreChoice::Missing,
             rails: Vec::new(),
@@ -47,6 +51,14 @@ impl ServerBuilder {
             registry: None,
             tune: None,
         }
+    }
+
+    /// A host that clients may ask instead of the realm, and be challenged under: a name, and a
+    /// port unless it is 80 or 443. A request's `Host` counts for nothing unless it is one of
+    /// these.
+    pub fn host(mut self, host: impl Into<String>) -> Self {
+        self.hosts.push(host.into());
+        self
     }
 
     /// A secret of at least 32 bytes that challenges are bound with. The first one signs, all
@@ -124,7 +136,15 @@ impl ServerBuilder {
         let mut issues = Vec::new();
         let ring = ring(&self.secrets, &mut issues);
         let (store, late) = open(self.store, &mut issues);
-        let engine = engine(self.realm, ring, store, self.tune, &mut issues);
+        let realm = realm(self.realm, &mut issues);
+        let hosts = Hosts::parse(self.hosts).unwrap_or_else(|error| {
+            issues.push(Issue::new(
+                format!("hosts[{}]", error.index),
+                error.to_string(),
+            ));
+            Hosts::default()
+        });
+        let engine = engine(realm, ring, store, self.tune, &mut issues);
         let registry = match self.registry.map_or_else(crate::registry, Ok) {
             Ok(registry) => registry,
             Err(error) => {
@@ -140,6 +160,7 @@ impl ServerBuilder {
         let mut draft = Draft {
             registry,
             engine,
+            hosts,
             late,
             methods: BTreeMap::new(),
             broken: BTreeMap::new(),
@@ -170,6 +191,7 @@ impl fmt::Debug for ServerBuilder {
 pub(crate) struct Draft {
     pub(crate) registry: Registry,
     pub(crate) engine: Option<Engine>,
+    hosts: Hosts,
     late: Option<Arc<Late>>,
     pub(crate) methods: BTreeMap<String, Arc<dyn Method>>,
     /// Rails whose configuration is wrong, and what their offers can be checked with.
@@ -238,6 +260,7 @@ impl Draft {
         match self.engine {
             Some(engine) if self.issues.is_empty() => Ok(Server {
                 engine,
+                hosts: self.hosts,
                 methods: self.methods,
                 late: self.late,
             }),
@@ -316,13 +339,30 @@ fn open(
 
 type Tune = Box<dyn FnOnce(EngineBuilder) -> EngineBuilder>;
 
+fn realm(given: Option<String>, issues: &mut Vec<Issue>) -> Option<String> {
+    if given.is_some() {
+        return given;
+    }
+    let Some((variable, realm)) = realm::of_platform(|name| std::env::var(name).ok()) else {
+        issues.push(Issue::new("realm", realm::missing()));
+        return None;
+    };
+    tracing::info!(
+        variable,
+        realm,
+        "the realm is the one that the platform names"
+    );
+    Some(realm)
+}
+
 fn engine(
-    realm: String,
+    realm: Option<String>,
     ring: Option<SecretRing>,
     store: Option<Arc<dyn Store>>,
     tune: Option<Tune>,
     issues: &mut Vec<Issue>,
 ) -> Option<Engine> {
+    let realm = realm?;
     // The engine checks the realm as well, but only once it has secrets and a store.
     if realm.is_empty() || realm.contains(['"', '|', '\r', '\n']) {
         let problem = "must not be empty, nor hold a quote, `|` or a line break; give the host that \

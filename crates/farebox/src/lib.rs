@@ -8,10 +8,11 @@
 //! | feature | what it brings |
 //! |---|---|
 //! | `tempo`, `stripe`, `lightning`, `proof` | a rail, for servers and clients |
-//! | `sqlite` | a durable store, opened by its URL |
+//! | `sqlite`, `redis`, `postgres` | a durable store, opened by its URL |
 //! | `axum`, `tower` | paid routes: `Server::paid`, `http::PaymentLayer` |
 //! | `client`, `reqwest-middleware` | paying: `client.get(url).pay(&purse)` |
 //! | `jsonrpc`, `rmcp` | prices on JSON-RPC methods, and on the tools of an MCP server: [`jsonrpc`] |
+//! | `cors` | pages of other origins: `http::cors` |
 //! | `config` | configuration files: [`config`] |
 //!
 //! No feature is on by default, and a rail that is on is not thereby offered: only code or
@@ -22,6 +23,7 @@ mod builder;
 #[cfg(feature = "config")]
 pub mod config;
 pub mod guide;
+mod realm;
 mod registry;
 mod server;
 mod stand_in;
@@ -43,7 +45,6 @@ pub use farebox_wire as wire;
 #[cfg(any(feature = "client", feature = "rmcp"))]
 pub use farebox_client as client;
 /// HTTP, on either side.
-#[cfg(any(feature = "tower", feature = "client"))]
 pub use farebox_http as http;
 /// JSON-RPC and MCP, on either side.
 #[cfg(feature = "jsonrpc")]

@@ -6,6 +6,7 @@ use farebox_core::{
     ComposeError, Fault, Invalid, Issue, Method, Offer, compose, config::did_you_mean,
 };
 use farebox_engine::{Engine, Gate};
+use farebox_http::Hosts;
 use serde_json::{Map, Value};
 
 use crate::{builder::ServerBuilder, store::Late};
@@ -18,6 +19,7 @@ use crate::{builder::ServerBuilder, store::Late};
 #[derive(Clone)]
 pub struct Server {
     pub(crate) engine: Engine,
+    pub(crate) hosts: Hosts,
     pub(crate) methods: BTreeMap<String, Arc<dyn Method>>,
     /// The store, if it was named by URL and is opened late.
     pub(crate) late: Option<Arc<Late>>,
@@ -26,7 +28,15 @@ pub struct Server {
 impl Server {
     /// A server for `realm`, the protection space: usually the host that clients ask.
     pub fn builder(realm: impl Into<String>) -> ServerBuilder {
-        ServerBuilder::new(realm.into())
+        ServerBuilder::new(Some(realm.into()))
+    }
+
+    /// A server whose realm is what the platform it runs on calls it: the first of `MPP_REALM`,
+    /// `FLY_APP_NAME`, `HEROKU_APP_NAME`, `RAILWAY_PUBLIC_DOMAIN`, `RENDER_EXTERNAL_HOSTNAME`,
+    /// `VERCEL_URL` and `WEBSITE_HOSTNAME` that is set; the log says which. Without any, building
+    /// it is an error.
+    pub fn builder_on_platform() -> ServerBuilder {
+        ServerBuilder::new(None)
     }
 
     /// Opens the store, and has every rail reach out once: a chain id to compare, a key to test.
@@ -94,9 +104,13 @@ impl Server {
         route: impl Into<String>,
         offers: impl IntoIterator<Item = O>,
     ) -> Result<farebox_http::PaymentLayer, Invalid> {
-        Ok(farebox_http::PaymentLayer::new(Arc::new(
-            self.gate(route, offers)?,
-        )))
+        Ok(self.layer(Arc::new(self.gate(route, offers)?)))
+    }
+
+    /// A gate of this server as a layer, which knows the server's [hosts](ServerBuilder::host).
+    #[cfg(feature = "tower")]
+    pub fn layer(&self, gate: Arc<Gate>) -> farebox_http::PaymentLayer {
+        farebox_http::PaymentLayer::new(gate).hosts(self.hosts.clone())
     }
 
     /// The rail called `name`, for offers whose price depends on the request
@@ -108,6 +122,11 @@ impl Server {
     /// The rails by name: `tempo/charge`.
     pub fn methods(&self) -> impl Iterator<Item = (&str, &Arc<dyn Method>)> {
         self.methods.iter().map(|(name, m)| (name.as_str(), m))
+    }
+
+    /// The hosts that are realms beside the engine's own.
+    pub fn hosts(&self) -> &Hosts {
+        &self.hosts
     }
 
     /// The engine.

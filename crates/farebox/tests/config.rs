@@ -219,6 +219,35 @@ fn a_public_address_needs_a_trusted_proxy() {
     );
 }
 
+/// Protects: hosts, pages and sizes are read, and what no browser or client would send is refused.
+#[test]
+fn hosts_origins_and_sizes_are_read_or_named() {
+    let with = |more: &str| GOOD.replacen("realm =", &format!("{more}\nrealm ="), 1);
+    let good =
+        "hosts = [\"API.example.com\", \"localhost:8402\"]\ncors = \"*\"\nreply_limit = 4096";
+    let config = Config::gateway(&with(good)).unwrap();
+    let hosts: Vec<_> = config.server.hosts().realms().collect();
+    assert_eq!(hosts, ["api.example.com", "localhost:8402"]);
+    assert_eq!(config.cors, Some(farebox::http::Origins::every()));
+    assert_eq!(config.reply_limit, Some(4096));
+    assert!(Config::gateway(GOOD).unwrap().cors.is_none());
+    for (wrong, expected) in [
+        ("hosts = [\"api.example.com\", \"https://b\"]", "hosts[1]"),
+        ("hosts = \"api.example.com\"", "hosts"),
+        ("hosts = [7]", "hosts[0]"),
+        ("cors = [\"https://app.example\", \"*\"]", "cors[1]"),
+        ("cors = [\"app.example\"]", "cors[0]"),
+        ("cors = true", "cors"),
+        ("cors = [\"https://app.example\", 7]", "cors[1]"),
+        ("reply_limit = -1", "reply_limit"),
+        ("reply_limit = \"1 MiB\"", "reply_limit"),
+        ("reply_limit = 16777217", "reply_limit"),
+        ("host = [\"a.example\"]", "host"),
+    ] {
+        assert_eq!(keys(&with(wrong)), [expected], "{wrong}");
+    }
+}
+
 /// Protects: linked is not offered, and code speaks of rails as files do.
 #[test]
 fn a_server_offers_what_it_was_told_to() {

@@ -13,5 +13,6 @@ mod command;
 mod common;
 #[cfg(unix)]
 mod operate;
+mod reach;
 mod shop;
 mod validate;

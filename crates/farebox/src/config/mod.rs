@@ -28,6 +28,7 @@ mod wallets;
 use std::{net::SocketAddr, str::FromStr as _};
 
 use farebox_core::{Invalid, Issue, SecretSource};
+use farebox_http::{InvalidOrigin, Network, Origins};
 use serde_json::{Map, Value};
 
 pub use routes::{Answer, Route};
@@ -41,9 +42,12 @@ use timing::Timing;
 const TOP: &[&str] = &[
     "listen",
     "realm",
+    "hosts",
     "secrets",
     "store",
     "trusted_proxies",
+    "cors",
+    "reply_limit",
     "timing",
     "rails",
     "routes",
@@ -58,9 +62,13 @@ pub const DEFAULT_LISTEN: &str = "127.0.0.1:8402";
 pub struct Config {
     /// Where to listen.
     pub listen: SocketAddr,
-    /// Peers that may forward what reached them over TLS: addresses, or networks as `10.0.0.0/8`.
-    /// Empty where only this machine may ask.
+    /// Proxies that are believed when they say that a request came to them over TLS. Empty where
+    /// only this machine may ask.
     pub trusted_proxies: Vec<Network>,
+    /// The pages that may pay; `None` where no page of another origin may.
+    pub cors: Option<Origins>,
+    /// The largest response body that is kept under an `Idempotency-Key`, in bytes, where it says.
+    pub reply_limit: Option<usize>,
     /// How often payments are looked after that a crash or a lost answer left open.
     pub reconcile: std::time::Duration,
     /// How long what is under way may take to finish when the server is told to end.
@@ -69,38 +77,6 @@ pub struct Config {
     pub server: Server,
     /// The paid routes, in the file's order.
     pub routes: Vec<Route>,
-}
-
-/// Addresses that share their first bits.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Network {
-    address: std::net::IpAddr,
-    bits: u8,
-}
-
-impl Network {
-    /// An address, or an address with a number of leading bits: `10.0.0.0/8`.
-    pub fn parse(text: &str) -> Option<Self> {
-        let (address, bits) = match text.split_once('/') {
-            Some((address, bits)) => (address, Some(u8::from_str(bits).ok()?)),
-            None => (text, None),
-        };
-        let address = std::net::IpAddr::from_str(address).ok()?;
-        let width = if address.is_ipv4() { 32 } else { 128 };
-        let bits = bits.unwrap_or(width);
-        (bits <= width).then_some(Self { address, bits })
-    }
-
-    /// Whether `address` is one of them. An IPv4 address may come mapped into IPv6.
-    pub fn contains(&self, address: std::net::IpAddr) -> bool {
-        let bits = |address: std::net::IpAddr| match address.to_canonical() {
-            std::net::IpAddr::V4(v4) => (32, u128::from(u32::from(v4))),
-            std::net::IpAddr::V6(v6) => (128, u128::from(v6)),
-        };
-        let ((width, own), (other_width, other)) = (bits(self.address), bits(address));
-        let differing = u32::from(self.bits);
-        width == other_width && (own ^ other).checked_shr(width - differing).unwrap_or(0) == 0
-    }
 }
 
 impl Config {
@@ -118,6 +94,21 @@ impl Config {
     /// Everything that is wrong.
     pub fn service(text: &str) -> Result<Self, Invalid> {
         read(&parse(text)?, false)
+    }
+
+    /// What puts a price on one of its routes: a layer that takes requests from this machine, and
+    /// through `trusted_proxies`.
+    #[cfg(feature = "axum")]
+    pub fn layer(&self, route: &Route) -> farebox_http::PaymentLayer {
+        let proxies = self.trusted_proxies.iter().copied();
+        let layer = self
+            .server
+            .layer(route.gate.clone())
+            .transport(farebox_http::Transport::proxied(proxies));
+        match self.reply_limit {
+            Some(limit) => layer.reply_limit(limit),
+            None => layer,
+        }
     }
 
     /// The route with this scope, `GET /joke`.
@@ -146,11 +137,24 @@ fn read(value: &Value, gateway: bool) -> Result<Config, Invalid> {
     let mut top = Section::open(value.clone(), "", TOP, &mut issues);
     let trusted_proxies = trusted_proxies(&mut top, &mut issues);
     let listen = listen(&mut top, trusted_proxies.is_empty(), &mut issues);
-    let realm = top.text("realm", REALM, &mut issues);
-    if realm.is_none() && value.get("realm").is_none() {
-        issues.push(Issue::new("realm", format!("is missing; {REALM}")));
+    let cors = cors(&mut top, &mut issues);
+    let reply_limit = reply_limit(&mut top, &mut issues);
+    let mut builder = match (top.text("realm", REALM, &mut issues), value.get("realm")) {
+        (Some(realm), _) => Server::builder(realm),
+        (None, None) => Server::builder_on_platform(),
+        (None, Some(_)) => Server::builder("unknown"),
+    };
+    for (n, host) in top
+        .list("hosts", HOSTS, &mut issues)
+        .into_iter()
+        .flatten()
+        .enumerate()
+    {
+        match host {
+            Value::String(host) => builder = builder.host(host),
+            other => issues.push(Issue::new(format!("hosts[{n}]"), wrong(&other, HOSTS))),
+        }
     }
-    let mut builder = Server::builder(realm.unwrap_or_else(|| "unknown".to_owned()));
     let secrets = top.list("secrets", SECRETS, &mut issues);
     for (n, secret) in secrets.into_iter().flatten().enumerate() {
         match secret_source(secret) {
@@ -196,6 +200,8 @@ fn read(value: &Value, gateway: bool) -> Result<Config, Invalid> {
     Ok(Config {
         listen,
         trusted_proxies,
+        cors,
+        reply_limit,
         reconcile,
         shutdown,
         server: draft.finish().map_err(unbuilt)?,
@@ -204,6 +210,8 @@ fn read(value: &Value, gateway: bool) -> Result<Config, Invalid> {
 }
 
 const REALM: &str = "give the host that clients ask, such as \"api.example.com\"";
+const HOSTS: &str = "give a list of the hosts that clients may ask, such as [\"api.example.com\"]";
+const CORS: &str = "give a list of origins, such as [\"https://app.example\"], or \"*\"";
 const SECRETS: &str =
     "give a list of secrets, each a string, { env = \"NAME\" } or { file = \"path\" }";
 const STORE: &str = "give a store's URL, { env = \"NAME\" } or { file = \"path\" }";
@@ -227,6 +235,52 @@ fn trusted_proxies(top: &mut Section, issues: &mut Vec<Issue>) -> Vec<Network> {
         }
     }
     networks
+}
+
+fn cors(top: &mut Section, issues: &mut Vec<Issue>) -> Option<Origins> {
+    let before = issues.len();
+    let texts = match top.take("cors")? {
+        Value::String(text) => vec![text],
+        Value::Array(list) => list
+            .into_iter()
+            .enumerate()
+            .filter_map(|(n, value)| match value {
+                Value::String(text) => Some(text),
+                other => {
+                    issues.push(Issue::new(format!("cors[{n}]"), wrong(&other, CORS)));
+                    None
+                }
+            })
+            .collect(),
+        other => {
+            issues.push(Issue::new("cors", wrong(&other, CORS)));
+            return None;
+        }
+    };
+    if issues.len() > before {
+        return None;
+    }
+    let problem = |error: InvalidOrigin| {
+        issues.push(Issue::new(
+            format!("cors[{}]", error.index),
+            error.to_string(),
+        ));
+    };
+    Origins::parse(texts).map_err(problem).ok()
+}
+
+/// Beyond this a payment's record is too much for a store that holds it in one value.
+const REPLY_MAX: u64 = 16 * 1024 * 1024;
+
+fn reply_limit(top: &mut Section, issues: &mut Vec<Issue>) -> Option<usize> {
+    let value = top.take("reply_limit")?;
+    let given = value.as_u64().filter(|bytes| *bytes <= REPLY_MAX);
+    let bytes = given.and_then(|bytes| usize::try_from(bytes).ok());
+    if bytes.is_none() {
+        let problem = format!("is no size; give a number of bytes up to {REPLY_MAX}");
+        issues.push(Issue::new("reply_limit", problem));
+    }
+    bytes
 }
 
 /// Challenges may leave the machine only over TLS, and this server speaks plain HTTP.
@@ -255,31 +309,6 @@ fn listen(top: &mut Section, only_here: bool, issues: &mut Vec<Issue>) -> Socket
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn a_network_holds_its_addresses() {
-        for (network, address, held) in [
-            ("10.0.0.0/8", "10.200.3.4", true),
-            ("10.0.0.0/8", "11.0.0.1", false),
-            ("10.1.2.3", "10.1.2.3", true),
-            ("10.1.2.3", "10.1.2.4", false),
-            ("0.0.0.0/0", "203.0.113.9", true),
-            ("10.0.0.0/8", "::ffff:10.0.0.1", true),
-            ("fd00::/8", "fd12::1", true),
-            ("fd00::/8", "10.0.0.1", false),
-            ("::/0", "::1", true),
-        ] {
-            let network = Network::parse(network).unwrap();
-            assert_eq!(
-                network.contains(address.parse().unwrap()),
-                held,
-                "{network:?} {address}"
-            );
-        }
-        for bad in ["", "10.0.0.0/33", "::/129", "10.0.0.0/-1", "example.com"] {
-            assert_eq!(Network::parse(bad), None, "{bad}");
-        }
-    }
 
     /// Protects: a secret on a broken line is not repeated in the error.
     #[test]
