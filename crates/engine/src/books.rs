@@ -19,7 +19,8 @@ use crate::{
 #[serde(rename_all = "lowercase")]
 #[non_exhaustive]
 pub enum Standing {
-    /// Claimed; nothing was attempted.
+    /// Claimed, and nothing was attempted; or seen in time and not judged yet, as its rail or its
+    /// client was away.
     Reserved,
     /// Money may have moved; the rail's lookup decides.
     Attempted,

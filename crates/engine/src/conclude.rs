@@ -1,7 +1,10 @@
 //! Recording what became of the money.
 
+use std::{sync::Arc, time::Duration};
+
 use farebox_core::{Fault, Outcome, wire::Receipt};
 use serde_json::{Map, Value};
+use tokio::time::sleep;
 
 use crate::{
     balance,
@@ -113,6 +116,42 @@ pub(crate) async fn conclude(
         current = shared.record(id).await?;
     }
     Ok(Driven::Pending)
+}
+
+/// The longest pause between two attempts to record an outcome.
+const PAUSE: Duration = Duration::from_millis(500);
+
+/// Records an outcome, and where the store is away goes on behind the caller's back for as long as
+/// the payment is ours. Nobody else knows it, and the others would have to wait that long to ask.
+pub(crate) async fn insist(
+    shared: &Arc<Shared>,
+    id: &str,
+    from: &Stored,
+    outcome: Outcome,
+) -> Result<Driven, Fault> {
+    let fault = match conclude(shared, id, from, outcome.clone()).await {
+        Ok(driven) => return Ok(driven),
+        Err(fault) => fault,
+    };
+    let until = match from.record.state {
+        State::Reserved { until } | State::Attempted { until, .. } => until,
+        _ => return Err(fault),
+    };
+    let (shared, id, from) = (shared.clone(), id.to_owned(), from.clone());
+    let under_way = shared.drain.settling();
+    tokio::spawn(async move {
+        let _under_way = under_way;
+        let mut pause = Duration::from_millis(10);
+        while shared.clock.millis() < until {
+            sleep(pause).await;
+            pause = (pause * 2).min(PAUSE);
+            match conclude(&shared, &id, &from, outcome.clone()).await {
+                Ok(_) => return,
+                Err(fault) => tracing::warn!(%fault, "an outcome is not recorded yet"),
+            }
+        }
+    });
+    Err(fault)
 }
 
 /// What the payer gets: the protocol's members, `challengeId`, `externalId` and the rail's own.

@@ -13,7 +13,7 @@ use tokio::time::timeout;
 
 use crate::{
     balance,
-    conclude::{conclude, receipt},
+    conclude::{insist, receipt},
     drain::UnderWay,
     engine::Shared,
     meter::ChannelView,
@@ -381,7 +381,7 @@ impl Payment<Reserved> {
                     reference: reference.clone(),
                     receipt,
                 };
-                return conclude(&self.shared, self.id(), &self.stage.stored, outcome).await;
+                return insist(&self.shared, self.id(), &self.stage.stored, outcome).await;
             }
             Step::Settle(order) => order,
         };
@@ -397,13 +397,13 @@ impl Payment<Reserved> {
         let shared = &self.shared;
         // The last look at the clock before what cannot be undone; never one after it.
         if let Err(expired) = self.in_time() {
-            return conclude(shared, self.id(), &stored, Outcome::Declined(expired)).await;
+            return insist(shared, self.id(), &stored, Outcome::Declined(expired)).await;
         }
         if let State::Attempted { until, .. } = stored.record.state
             && shared.after(shared.timing.settle_cap) > until
         {
             // The write took so long that others may look the payment up while we settle.
-            return conclude(shared, self.id(), &stored, Outcome::Unknown).await;
+            return insist(shared, self.id(), &stored, Outcome::Unknown).await;
         }
         let key = IdempotencyKey::for_challenge(self.id());
         let settler = self.method.settler();
@@ -415,7 +415,7 @@ impl Payment<Reserved> {
             }
             Ok(known) => known,
         };
-        conclude(shared, self.id(), &stored, outcome).await
+        insist(shared, self.id(), &stored, outcome).await
     }
 
     /// Writes ahead that money may move: on the reconciler's list first, so that the list never

@@ -162,3 +162,32 @@ async fn a_scan_that_hangs_ends() {
     );
     assert!(timeout(patience, engine.books()).await.unwrap().is_err());
 }
+
+/// Who settled knows the outcome: when the store is back it is recorded at once, and nobody has to
+/// wait until another may ask the rail.
+#[tokio::test(start_paused = true)]
+async fn an_outcome_is_recorded_as_soon_as_the_store_is_back() {
+    for prepaid in [false, true] {
+        let (world, bank) = (World::new(), Arc::new(Bank::default()));
+        let calls = 2 + if prepaid { 0 } else { 3 };
+        // Reads the record, reserves, claims; lists and attempts where it settles.
+        let store = Arc::new(Stuck::new(world.disk.clone(), calls + 1, false));
+        let engine = world.engine(store.clone());
+        let rail = match prepaid {
+            true => TestRail::prepaid(bank.clone(), Fuse::endless()),
+            false => TestRail::settling(bank.clone(), Fuse::endless()),
+        };
+        let gate = charge_gate(&engine, Arc::new(Typed::<_, Charge>::new(rail)), "100");
+        let credential = pay(&challenge(&gate).await, "t");
+        let got = present(&gate, &credential).await;
+        assert!(matches!(got, Got::Fault(_)), "{got:?}");
+        let state = world.record().await["state"].clone();
+        assert_eq!(state, if prepaid { "reserved" } else { "attempted" });
+        assert_eq!(bank.moved(), usize::from(!prepaid));
+        tokio::time::sleep(Duration::from_secs(30)).await;
+        store.heal();
+        // No time passes on the engine's clock: no lease has lapsed, and nobody was asked.
+        tokio::time::sleep(Duration::from_secs(3)).await;
+        assert_eq!(present(&gate, &credential).await, Got::Served);
+    }
+}
