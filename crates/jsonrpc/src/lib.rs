@@ -37,7 +37,8 @@ pub use capability::{CAPABILITY, accept, capability};
 pub use challenge::{Ask, Failure, MAX_CHALLENGES, PaymentError};
 pub use message::{ErrorObject, Id, MAX_MESSAGE_BYTES, Message, Request, Response};
 pub use meta::{
-    CREDENTIAL, PAYMENT_REQUIRED_RESULT, Placement, Presented, RECEIPT, receipt, strip_receipt,
+    CREDENTIAL, IDEMPOTENCY_KEY, PAYMENT_REQUIRED_RESULT, Placement, Presented, RECEIPT, receipt,
+    strip_receipt, take_key, take_nested_key,
 };
 pub use operation::Operation;
 

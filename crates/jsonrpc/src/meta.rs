@@ -15,6 +15,13 @@ pub const RECEIPT: &str = "org.paymentauth/receipt";
 /// with an error. Read, never written.
 pub const PAYMENT_REQUIRED_RESULT: &str = "org.paymentauth/payment-required";
 
+/// The member of a request's `_meta` that is to JSON-RPC what `Idempotency-Key` is to HTTP. The draft
+/// has none, and peers that do not know it pass it over.
+pub const IDEMPOTENCY_KEY: &str = "io.github.farebox/idempotency-key";
+
+/// The longest key, in bytes, inclusive.
+const MAX_KEY_BYTES: usize = 255;
+
 /// Where `_meta` stands. Servers read both places, and answer in the one that was used.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Placement {
@@ -36,12 +43,16 @@ impl Placement {
 
     /// Puts a credential into a request. Parameters that are no object leave only the root.
     pub fn put_credential(self, credential: Value, request: &mut Request) {
+        self.put(CREDENTIAL, credential, request);
+    }
+
+    pub(crate) fn put(self, name: &str, value: Value, request: &mut Request) {
         let nested = match (self, &mut request.params) {
             (Self::Nested, Some(Value::Object(params))) => nested(params),
             _ => None,
         };
         let meta = nested.unwrap_or(&mut request.meta);
-        meta.insert(CREDENTIAL.to_owned(), credential);
+        meta.insert(name.to_owned(), value);
     }
 
     /// Puts a receipt into a successful response. A result that is no object leaves only the root.
@@ -83,13 +94,7 @@ pub enum Presented {
 impl Presented {
     /// Takes the credential out of a request, so that nothing downstream can log it.
     pub fn take(request: &mut Request) -> Self {
-        let root = request.meta.remove(CREDENTIAL);
-        let params = request.params.as_mut().and_then(Value::as_object_mut);
-        let nested = params.and_then(|params| {
-            let meta = params.get_mut("_meta")?.as_object_mut()?;
-            meta.remove(CREDENTIAL)
-        });
-        match (root, nested) {
+        match take(CREDENTIAL, request) {
             (None, None) => Self::Nothing,
             (Some(root), Some(nested)) if root != nested => Self::Several,
             (_, Some(nested)) => Self::read(&nested, Placement::Nested),
@@ -110,6 +115,35 @@ impl Presented {
             Ok(credential) => Self::One(Box::new(credential), placement),
             Err(error) => Self::Malformed(error.to_string()),
         }
+    }
+}
+
+/// Takes a member of `_meta` out of the root and out of the params.
+fn take(name: &str, request: &mut Request) -> (Option<Value>, Option<Value>) {
+    let params = request.params.as_mut().and_then(Value::as_object_mut);
+    let nested = params.and_then(|params| {
+        let meta = params.get_mut("_meta")?.as_object_mut()?;
+        meta.remove(name)
+    });
+    (request.meta.remove(name), nested)
+}
+
+/// Takes the [`IDEMPOTENCY_KEY`] out of a request. One that is no string of 1 to 255 bytes counts as
+/// none.
+pub fn take_key(request: &mut Request) -> Option<String> {
+    let (root, nested) = take(IDEMPOTENCY_KEY, request);
+    usable(nested.or(root))
+}
+
+/// [`take_key`] for an MCP request's `params._meta`.
+pub fn take_nested_key(meta: &mut Map<String, Value>) -> Option<String> {
+    usable(meta.remove(IDEMPOTENCY_KEY))
+}
+
+fn usable(key: Option<Value>) -> Option<String> {
+    match key {
+        Some(Value::String(key)) if (1..=MAX_KEY_BYTES).contains(&key.len()) => Some(key),
+        _ => None,
     }
 }
 

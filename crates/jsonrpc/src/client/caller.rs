@@ -3,7 +3,7 @@
 use std::{error::Error, fmt, time::Duration};
 
 use farebox_client::{Origin, Payment, Purse};
-use farebox_core::wire::Receipt;
+use farebox_core::wire::{BodyDigest, Receipt};
 use serde_json::{Map, Value};
 
 use super::{
@@ -11,8 +11,8 @@ use super::{
     exchange::{Call, Reply},
 };
 use crate::{
-    Ask, ErrorObject, INTERNAL_ERROR, INVALID_PARAMS, PAYMENT_REQUIRED, PaymentError,
-    challenge::credential_json, receipt,
+    Ask, CREDENTIAL, ErrorObject, IDEMPOTENCY_KEY, INTERNAL_ERROR, INVALID_PARAMS,
+    PAYMENT_REQUIRED, PaymentError, challenge::credential_json, receipt,
 };
 
 /// A purse, whom it deals with, and how hard to try. Clones spend from the same purse.
@@ -110,7 +110,7 @@ impl Caller {
         &self,
         call: &mut C,
     ) -> Result<Answer<C::Result>, PayError<C::Error>> {
-        let reply = call.send(None).await.map_err(PayError::Call)?;
+        let reply = call.send(&Map::new()).await.map_err(PayError::Call)?;
         let asked = match demand(&reply) {
             Some(asked) if asked.code == PAYMENT_REQUIRED => asked,
             _ => {
@@ -161,10 +161,16 @@ impl Caller {
                 return Err(failed(pass, error));
             }
         };
+        // One key for one payment, so that a result whose delivery was lost can be had again.
+        let key = BodyDigest::of(credential.to_string().as_bytes());
+        let meta = Map::from_iter([
+            (CREDENTIAL.to_owned(), credential),
+            (IDEMPOTENCY_KEY.to_owned(), key.as_str().into()),
+        ]);
         let mut attempt = 0;
         loop {
             attempt += 1;
-            let (failure, retry_after) = match call.send(Some(&credential)).await {
+            let (failure, retry_after) = match call.send(&meta).await {
                 Ok(reply) => match open(reply) {
                     Ok(open) => open,
                     Err(reply) => return answered(reply, pass),

@@ -13,14 +13,14 @@ pub trait Call: Send {
     /// How the transport fails.
     type Error: Error + Send + Sync + 'static;
 
-    /// Makes the call. A credential goes into its `_meta` under
-    /// [`CREDENTIAL`](crate::CREDENTIAL), and not into any log.
+    /// Makes the call. These members go into its `_meta`, and not into any log: a credential under
+    /// [`CREDENTIAL`](crate::CREDENTIAL), and what goes with it.
     ///
     /// # Errors
     /// There was no answer. An error that the server sent is a [`Reply`].
     fn send(
         &mut self,
-        credential: Option<&Value>,
+        meta: &Map<String, Value>,
     ) -> impl Future<Output = Result<Reply<Self::Result>, Self::Error>> + Send;
 
     /// Whether the connection is gone for good, so that calling again cannot help.
@@ -89,11 +89,10 @@ where
     type Result = Value;
     type Error = E;
 
-    async fn send(&mut self, credential: Option<&Value>) -> Result<Reply<Value>, E> {
+    async fn send(&mut self, meta: &Map<String, Value>) -> Result<Reply<Value>, E> {
         let mut request = self.request.clone();
-        if let Some(credential) = credential {
-            self.placement
-                .put_credential(credential.clone(), &mut request);
+        for (name, value) in meta {
+            self.placement.put(name, value.clone(), &mut request);
         }
         let response = (self.send)(request).await?;
         let mut meta = response.meta;

@@ -25,7 +25,9 @@
 //! but `-32603` is definite and is not asked about again; `-32603`, or no answer at all, leaves the
 //! outcome open, and after some tries [`PayError::OutcomeUnknown`] keeps the payment for
 //! [`Caller::present`]. A refusal, `-32043` or another `-32042`, is handed to the caller and never
-//! paid: to call again is to agree to pay again.
+//! paid: to call again is to agree to pay again. Every attempt carries one
+//! [`IDEMPOTENCY_KEY`](crate::IDEMPOTENCY_KEY), under which a server of ours gives a result again
+//! whose delivery was lost.
 
 mod caller;
 mod error;

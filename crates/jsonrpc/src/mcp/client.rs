@@ -13,7 +13,7 @@ use rmcp::{
 use serde_json::{Map, Value};
 
 use crate::{
-    CAPABILITY, CREDENTIAL, ErrorObject,
+    CAPABILITY, ErrorObject,
     client::{Answer, Call, Caller, PayError, Reply},
     operation::is_delivery,
 };
@@ -97,12 +97,10 @@ impl<T: Send> Call for Peered<T> {
     type Result = T;
     type Error = ServiceError;
 
-    async fn send(&mut self, credential: Option<&Value>) -> Result<Reply<T>, ServiceError> {
+    async fn send(&mut self, meta: &Map<String, Value>) -> Result<Reply<T>, ServiceError> {
         let mut request = self.request.clone();
-        if let Some(credential) = credential {
-            request
-                .get_meta_mut()
-                .insert(CREDENTIAL.to_owned(), credential.clone());
+        if !meta.is_empty() {
+            request.get_meta_mut().0.0.extend(meta.clone());
         }
         match self.peer.send_request(request).await {
             Ok(result) => {

@@ -6,8 +6,8 @@ use farebox_engine::Gate;
 use rmcp::{
     ErrorData, RoleServer, Service,
     model::{
-        ClientCapabilities, ClientNotification, ClientRequest, ErrorCode, ProtocolVersion,
-        ServerCapabilities, ServerConfig, ServerResult,
+        ClientCapabilities, ClientNotification, ClientRequest, CustomResult, ErrorCode,
+        ProtocolVersion, ServerCapabilities, ServerConfig, ServerResult,
     },
     service::{MaybeSendFuture, NotificationContext, RequestContext},
 };
@@ -18,8 +18,8 @@ use crate::{
     CAPABILITY, ErrorObject, INTERNAL_ERROR, Id, Operation, Placement, Presented, RECEIPT,
     Response,
     operation::is_delivery,
-    server::{Payment, Tariff, admit, conclude},
-    strip_receipt,
+    server::{Admitted, Payment, Tariff, admit, conclude},
+    strip_receipt, take_nested_key,
 };
 
 /// An MCP server with a [`Tariff`]: calls that have a price are paid before they reach it, and
@@ -62,17 +62,30 @@ impl<S: Service<RoleServer>> Paid<S> {
         mut context: RequestContext<RoleServer>,
     ) -> Result<ServerResult, ErrorData> {
         let presented = Presented::take_nested(&mut context.meta);
+        let key = take_nested_key(&mut context.meta);
         let accept = context.client_capabilities().as_ref().and_then(accepted);
-        let admitted = admit(gate, operation, presented, accept.as_ref()).await;
-        let (serving, payment) = admitted.map_err(error)?;
+        let admitted = admit(gate, operation, presented, key.as_deref(), accept.as_ref()).await;
+        let (serving, payment) = match admitted.map_err(error)? {
+            Admitted::Serve(serving, payment) => (serving, payment),
+            Admitted::Replay { result, receipt } => {
+                let mut result = ServerResult::CustomResult(CustomResult::new(result));
+                put(&mut result, Some(receipt));
+                return Ok(result);
+            }
+        };
         context.extensions.insert::<Payment>(payment);
         let mut outcome = self.inner.handle_request(request, context).await;
-        let served = outcome.as_mut().is_ok_and(|result| {
+        let (mut served, mut kept) = (false, None);
+        if let Ok(result) = &mut outcome {
             // An upstream's receipt is not ours to pass on.
             put(result, None);
-            served(result)
-        });
-        let receipt = conclude(gate, serving, served).await.map_err(error)?;
+            served = delivers(result);
+            if serving.keyed() {
+                kept = serde_json::to_vec(result).ok();
+            }
+        }
+        let concluded = conclude(gate, serving, served, kept).await;
+        let receipt = concluded.map_err(error)?;
         if let Ok(result) = &mut outcome {
             put(result, receipt);
         }
@@ -110,7 +123,7 @@ fn operation(request: &ClientRequest) -> Result<Option<Operation>, ErrorData> {
 
 /// A tool that says `isError`, or that asks for more input first, has not delivered. A task that
 /// was accepted is delivered.
-fn served(result: &ServerResult) -> bool {
+fn delivers(result: &ServerResult) -> bool {
     match result {
         ServerResult::CallToolResult(result) => result.is_error != Some(true),
         ServerResult::InputRequiredResult(_) => false,

@@ -4,7 +4,7 @@ use farebox_core::{
     Fault,
     wire::{AcceptPayment, Problem, Receipt},
 };
-use farebox_engine::{Admission, Gate, Inbound, Meter, Serving};
+use farebox_engine::{Admission, Gate, Inbound, Kept, Meter, Reply, Serving};
 use serde_json::Value;
 
 use super::answer;
@@ -22,9 +22,26 @@ pub struct Payment {
     pub source: Option<String>,
 }
 
+/// A call that is paid for.
+#[derive(Debug)]
+#[must_use]
+pub enum Admitted {
+    /// Serve it, then [`conclude`].
+    Serve(Box<Serving>, Payment),
+    /// It was served before, under the same key: answer with the same result, and do not run the
+    /// handler.
+    Replay {
+        /// The result as it was.
+        result: Value,
+        /// The receipt that goes with it.
+        receipt: Value,
+    },
+}
+
 /// Drives what a call presents to permission to serve it.
 ///
-/// `accept` is what the client can pay with, where it said so; see [`accept`](crate::accept).
+/// `key` is what [`take_key`](crate::take_key) found. `accept` is what the client can pay with,
+/// where it said so; see [`accept`](crate::accept).
 ///
 /// # Errors
 /// The error to answer with instead of serving; see the table in [`super`].
@@ -32,14 +49,16 @@ pub async fn admit(
     gate: &Gate,
     operation: &Operation,
     presented: Presented,
+    key: Option<&str>,
     accept: Option<&AcceptPayment>,
-) -> Result<(Serving, Payment), ErrorObject> {
+) -> Result<Admitted, ErrorObject> {
     let inbound = Inbound {
         method: operation.method(),
         target: operation.scope(),
         body: operation.body().map(str::as_bytes),
         digest: operation.digest(),
         accept,
+        idempotency_key: key,
         ..Inbound::default()
     };
     let credential = match presented {
@@ -58,32 +77,50 @@ pub async fn admit(
         }
     };
     let source = credential.source.clone();
-    let admission = match Box::pin(gate.present(credential, &inbound)).await {
-        Ok(admission) => admission,
-        Err(refused) => return Err(answer::refused(gate, &inbound, refused).await),
-    };
-    let Admission::Serve(serving) = admission else {
-        // Only an `Idempotency-Key` has a response repeated, and JSON-RPC has none.
-        let fault = Fault::new("a response was repeated for a call without a key");
-        return Err(answer::fault(gate.route(), &fault));
-    };
-    let payment = Payment {
-        receipt: serving.receipt().clone(),
-        meter: serving.meter().cloned(),
-        source,
-    };
-    Ok((serving, payment))
+    match Box::pin(gate.present(credential, &inbound)).await {
+        Ok(Admission::Serve(serving)) => {
+            let payment = Payment {
+                receipt: serving.receipt().clone(),
+                meter: serving.meter().cloned(),
+                source,
+            };
+            Ok(Admitted::Serve(Box::new(serving), payment))
+        }
+        Ok(Admission::Replay(reply)) => match replay(&reply) {
+            Some(replay) => Ok(replay),
+            None => Err(unreadable(gate)),
+        },
+        Ok(_) => Err(unreadable(gate)),
+        Err(refused) => Err(answer::refused(gate, &inbound, refused).await),
+    }
 }
+
+fn replay(reply: &Reply) -> Option<Admitted> {
+    let result = serde_json::from_slice(&reply.body).ok()?;
+    let receipt = serde_json::to_value(&reply.receipt).ok()?;
+    Some(Admitted::Replay { result, receipt })
+}
+
+fn unreadable(gate: &Gate) -> ErrorObject {
+    answer::fault(gate.route(), &Fault::new("reading a result that was kept"))
+}
+
+/// The largest result that is kept for a call repeated under its key, in bytes.
+const KEPT: usize = 1024 * 1024;
 
 /// Closes the lease. A call that was `served` is recorded before its result leaves, and has a
 /// receipt; otherwise the payment is given back, so that the same credential may collect it.
+///
+/// Where the call came with a key ([`Serving::keyed`]), `result` is kept for whoever repeats it, up
+/// to a megabyte.
 ///
 /// # Errors
 /// The error to answer with instead of the result: the delivery could not be recorded.
 pub async fn conclude(
     gate: &Gate,
-    serving: Serving,
+    serving: Box<Serving>,
     served: bool,
+    result: Option<Vec<u8>>,
 ) -> Result<Option<Value>, ErrorObject> {
     if !served {
         if let Err(fault) = serving.failed().await {
@@ -92,7 +129,12 @@ pub async fn conclude(
         }
         return Ok(None);
     }
-    let receipt = serving.delivered(None).await;
+    let kept = result.filter(|body| body.len() <= KEPT).map(|body| Kept {
+        status: 200,
+        headers: Vec::new(),
+        body,
+    });
+    let receipt = serving.delivered(kept).await;
     let receipt = receipt.map_err(|fault| answer::fault(gate.route(), &fault))?;
     match serde_json::to_value(receipt) {
         Ok(receipt) => Ok(Some(receipt)),

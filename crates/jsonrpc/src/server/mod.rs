@@ -25,8 +25,9 @@
 //! |---|---|
 //! | no credential | `-32042`, challenges |
 //! | unknown, forged, expired or for something else; the proof is wrong | `-32043`, fresh challenges |
+//! | repeated under its [`IDEMPOTENCY_KEY`](crate::IDEMPOTENCY_KEY) | the result it got |
 //! | used already | `-32043` without challenges: fresh ones would make the client pay again |
-//! | malformed, two credentials, rail not offered here | `-32602` |
+//! | malformed, two credentials, rail not offered here, a key used for another call | `-32602` |
 //! | outcome not known yet | `-32603`, `data.httpStatus` 503, `data.retryAfter` seconds; the same credential may come again |
 //! | store or rail fault | `-32603`, fixed text |
 //! | a paid operation as a notification | nothing, and nothing is done |
@@ -42,7 +43,7 @@ mod admit;
 mod answer;
 mod tariff;
 
-pub use admit::{Payment, admit, conclude};
+pub use admit::{Admitted, Payment, admit, conclude};
 pub use tariff::{Tariff, TariffError};
 
 #[cfg(doc)]

@@ -6,10 +6,10 @@ use farebox_core::wire::{AcceptPayment, OfferId};
 use farebox_engine::Gate;
 use serde_json::{Map, Value};
 
-use super::admit::{Payment, admit, conclude};
+use super::admit::{Admitted, Payment, admit, conclude};
 use crate::{
     ErrorObject, Id, Message, Operation, Placement, Presented, Request, Response,
-    operation::is_delivery, strip_receipt,
+    operation::is_delivery, strip_receipt, take_key,
 };
 
 /// Why gates make no tariff.
@@ -125,20 +125,29 @@ impl Tariff {
             );
             return None;
         };
-        let presented = Presented::take(&mut request);
+        let (presented, key) = (Presented::take(&mut request), take_key(&mut request));
         let placement = match &presented {
             Presented::One(_, placement) => *placement,
             _ => Placement::of(&request.method),
         };
-        let (serving, payment) = match admit(gate, &operation, presented, accept).await {
-            Ok(admitted) => admitted,
+        let admitted = admit(gate, &operation, presented, key.as_deref(), accept).await;
+        let (serving, payment) = match admitted {
+            Ok(Admitted::Serve(serving, payment)) => (serving, payment),
+            Ok(Admitted::Replay { result, receipt }) => {
+                let mut response = respond(id, Ok(result));
+                placement.put_receipt(receipt, &mut response);
+                return Some(response);
+            }
             Err(error) => return Some(respond(id, Err(error))),
         };
         let mut response = respond(id.clone(), handler(request, Some(payment)).await);
         // An upstream's receipt is not ours to pass on.
         strip_receipt(&mut response);
-        let served = response.outcome.as_ref().is_ok_and(is_delivery);
-        match conclude(gate, serving, served).await {
+        let result = response.outcome.as_ref().ok();
+        let kept = result.filter(|_| serving.keyed());
+        let kept = kept.and_then(|result| serde_json::to_vec(result).ok());
+        let served = result.is_some_and(is_delivery);
+        match conclude(gate, serving, served, kept).await {
             Ok(Some(receipt)) => placement.put_receipt(receipt, &mut response),
             Ok(None) => {}
             Err(error) => response = respond(id, Err(error)),

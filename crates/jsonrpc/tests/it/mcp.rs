@@ -8,8 +8,8 @@ use std::sync::{
 use farebox_core::{Charge, Method, Typed};
 use farebox_engine::{Engine, MemoryStore};
 use farebox_jsonrpc::{
-    client::{Caller, PayError},
-    mcp::{Paid, PayPeerExt as _, advertise},
+    client::{Call, Caller, PayError, Reply},
+    mcp::{Paid, PayPeerExt as _, Peered, advertise},
     server::{Payment, Tariff},
 };
 use farebox_testkit::{Bank, Fuse, TEST_REALM, TestRail, test_secrets};
@@ -285,4 +285,44 @@ async fn a_lost_connection_is_an_error_before_paying() {
     let outcome = world.client.call_tool_paid(&world.caller, joke()).await;
     assert!(matches!(outcome, Err(PayError::Call(_))));
     assert_eq!(world.bank.moved(), 0);
+}
+
+/// Protects: a result whose reply was lost can be had again, by rmcp's way too.
+#[tokio::test]
+async fn a_lost_result_is_given_again() {
+    let world = world().await;
+    let mut lossy = Lossy {
+        inner: Peered::tool(&world.client, joke()),
+        lose: 1,
+    };
+    let answer = world.caller.call(&mut lossy).await.unwrap();
+    let text = serde_json::to_string(&complete(answer.result).content).unwrap();
+    assert!(answer.receipt.is_some() && text.contains("a bus"), "{text}");
+    assert_eq!(
+        (world.desk.calls.load(SeqCst), world.bank.transfers()),
+        (1, 1)
+    );
+}
+
+/// Loses replies to paid calls.
+struct Lossy {
+    inner: Peered<CallToolResponse>,
+    lose: u32,
+}
+
+impl Call for Lossy {
+    type Result = CallToolResponse;
+    type Error = rmcp::ServiceError;
+
+    async fn send(
+        &mut self,
+        meta: &serde_json::Map<String, Value>,
+    ) -> Result<Reply<CallToolResponse>, rmcp::ServiceError> {
+        let reply = self.inner.send(meta).await?;
+        if self.lose > 0 && !meta.is_empty() {
+            self.lose -= 1;
+            return Err(rmcp::ServiceError::TransportClosed);
+        }
+        Ok(reply)
+    }
 }

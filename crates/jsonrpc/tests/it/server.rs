@@ -208,6 +208,29 @@ async fn used_challenges_are_refused_without_a_challenge() {
     assert_eq!((shop.calls(), shop.bank.moved()), (1, 1));
 }
 
+/// Protects: a call that is repeated under its key, because its reply was lost, gets the same result
+/// and receipt without another run; another call under that key does not.
+#[tokio::test]
+async fn a_repeated_key_repeats_the_result() {
+    let shop = Shop::open();
+    let ask = shop.ask(&joke(1)).await;
+    let keyed = |mut call: Value| {
+        call["params"]["_meta"]["io.github.farebox/idempotency-key"] = "k".into();
+        call
+    };
+    let call = keyed(with(joke(1), paid(&ask, "good")));
+    let first = shop.call(&call).await;
+    shop.answers(Ok(json!("another")));
+    let again = shop.call(&call).await;
+    assert!(receipt_of(&first).is_some());
+    assert_eq!((&first.outcome, &first.meta), (&again.outcome, &again.meta));
+    assert_eq!(
+        code(&shop.call(&with(joke(1), paid(&ask, "good"))).await),
+        -32043
+    );
+    assert_eq!((shop.calls(), shop.bank.transfers()), (1, 1));
+}
+
 /// Protects: of many calls with one credential one is served, and money moves once.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn parallel_calls_are_served_once() {
