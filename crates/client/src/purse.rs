@@ -25,6 +25,8 @@ pub struct Purse {
     payers: Vec<Arc<dyn Payer>>,
     budget: Budget,
     preference: Option<AcceptPayment>,
+    /// What one request says that it accepts.
+    accepting: Option<AcceptPayment>,
     clock: Arc<dyn Fn() -> Timestamp + Send + Sync>,
     paid: Arc<Mutex<Paid>>,
 }
@@ -57,6 +59,7 @@ impl Purse {
             payers: Vec::new(),
             budget,
             preference: None,
+            accepting: None,
             clock: Arc::new(Timestamp::now),
             paid: Arc::default(),
         }
@@ -81,6 +84,16 @@ impl Purse {
     pub fn prefer(mut self, preference: AcceptPayment) -> Self {
         self.preference = Some(preference);
         self
+    }
+
+    /// The same purse for one request that says for itself what it accepts: what it excludes or
+    /// leaves out is not paid, and its weights come first.
+    #[must_use]
+    pub fn accepting(&self, accept: AcceptPayment) -> Self {
+        Self {
+            accepting: Some(accept),
+            ..self.clone()
+        }
     }
 
     /// Where the time comes from, for tests.
@@ -144,7 +157,7 @@ impl Purse {
             .iter()
             .map(|challenge| (challenge.offer(), challenge))
             .collect();
-        ranked.sort_by_key(|(offer, _)| Reverse(self.quality(offer)));
+        ranked.sort_by_key(|(offer, _)| Reverse(self.rank(offer)));
         let mut skipped = Vec::new();
         for (offer, challenge) in ranked {
             let mut skip = |reason| {
@@ -153,7 +166,7 @@ impl Purse {
                     reason,
                 })
             };
-            if self.quality(&offer) == 0 {
+            if self.rank(&offer).is_none() {
                 skip(Reason::NotWanted);
                 continue;
             }
@@ -180,6 +193,15 @@ impl Purse {
         self.preference
             .as_ref()
             .map_or(1000, |preference| preference.quality(offer))
+    }
+
+    /// What ranks an offer: the request's weight, then the purse's. `None` if either does not want
+    /// it.
+    fn rank(&self, offer: &OfferId) -> Option<(u16, u16)> {
+        let request = self.accepting.as_ref();
+        let request = request.map_or(1000, |accept| accept.quality(offer));
+        let own = self.quality(offer);
+        (request > 0 && own > 0).then_some((request, own))
     }
 
     fn in_time(&self, challenge: &Challenge) -> Result<(), Reason> {

@@ -4,7 +4,7 @@ use std::{error::Error, time::Duration};
 
 use farebox_client::{Origin, Payment, Purse};
 use farebox_core::wire::{
-    BodyDigest, Challenge, CredentialHeader, FormatError, ParseError, ProblemDetails,
+    AcceptPayment, BodyDigest, Challenge, CredentialHeader, FormatError, ParseError, ProblemDetails,
 };
 use http::{
     HeaderMap, HeaderName, HeaderValue, Method, StatusCode,
@@ -43,6 +43,10 @@ pub(crate) async fn pay<T: Transport>(
     purse: &Purse,
     options: &PayOptions,
 ) -> Result<Response, PayError<T::Error>> {
+    // What the caller wrote there is meant for us as well. Servers pass over one that is malformed.
+    let own = accepted(request.headers());
+    let restricted = own.map(|accept| purse.accepting(accept));
+    let purse = restricted.as_ref().unwrap_or(purse);
     if let Some(accept) = purse
         .accept()
         .and_then(|a| HeaderValue::try_from(a.to_string()).ok())
@@ -145,6 +149,13 @@ async fn answered<E: Error + 'static>(
         payment.accepted(response.receipt().as_ref());
     }
     Ok(response)
+}
+
+/// What the request itself says that it accepts.
+fn accepted(headers: &HeaderMap) -> Option<AcceptPayment> {
+    let values = headers.get_all(ACCEPT_PAYMENT).iter();
+    let values: Vec<&[u8]> = values.map(HeaderValue::as_bytes).collect();
+    AcceptPayment::parse_bytes(&values.join(&b", "[..])).ok()
 }
 
 /// Everything the response asks for. Servers write header text in ISO-8859-1.

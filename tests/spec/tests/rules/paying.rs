@@ -12,7 +12,7 @@ use axum::{
     response::{IntoResponse, Response},
     routing::any,
 };
-use farebox_client::{Approved, Budget, ClientError, Cost, Limit, Payer, Purse};
+use farebox_client::{Approved, Budget, ClientError, Cost, Limit, Payer, Purse, Reason};
 use farebox_core::{
     Paid, PayError as WalletError, Paying,
     wire::{Amount, Challenge, Encoded, OfferId, Payload, Timestamp},
@@ -147,6 +147,42 @@ async fn only_what_was_told_to_pay_pays() {
     assert_eq!(response.status(), 402);
     assert_eq!(log.lock().unwrap().len(), 1);
     assert_eq!(client.get(url).pay(&purse()).await.unwrap().status(), 200);
+}
+
+/// 143, 154: the caller's own word on what a request accepts binds the purse, and not the server
+/// alone.
+#[tokio::test]
+async fn a_request_is_paid_as_its_own_header_says() {
+    for (accept, paid) in [
+        ("test/charge", true),
+        ("*/charge;q=0.1, other/*", true),
+        ("other/*", false),
+        ("test/*;q=0, */*", false),
+        // What a server takes for absent is absent.
+        ("test", true),
+    ] {
+        let (url, log) = asking(vec![challenge("c").to_header().unwrap()]).await;
+        let request = reqwest::Client::new().get(url);
+        let request = request.header("accept-payment", accept);
+        let (purse, presented) = (purse(), if paid { 2 } else { 1 });
+        match request.pay(&purse).await {
+            Ok(response) => assert!(paid && response.status() == 200, "{accept}"),
+            Err(PayError::Client(ClientError::NothingPayable(why))) => {
+                assert!(
+                    !paid && matches!(why[0].reason, Reason::NotWanted),
+                    "{accept}"
+                );
+            }
+            Err(error) => panic!("{accept}: {error}"),
+        }
+        let log = log.lock().unwrap();
+        assert_eq!(log.len(), presented, "{accept}");
+        assert!(
+            log.iter()
+                .all(|headers| headers["accept-payment"] == accept)
+        );
+        assert_eq!(purse.budget().spent("pts"), Amount::new(u128::from(paid)));
+    }
 }
 
 /// Answers like a server that was reached under `url`.
