@@ -3,7 +3,7 @@
 use std::{fmt, sync::Arc};
 
 use farebox_core::{Fault, wire::Receipt};
-use tokio::{runtime::Handle, sync::Mutex, task::AbortHandle};
+use tokio::{runtime::Handle, sync::Mutex, task::AbortHandle, time::Instant};
 
 use crate::{
     drain::UnderWay,
@@ -150,7 +150,12 @@ impl Serving {
             reply,
         });
         let mut trouble = None;
+        let started = Instant::now();
         for _ in 0..TRIES {
+            // Its client waits: a store that hangs is not asked again and again.
+            if started.elapsed() >= self.shared.timing.store {
+                break;
+            }
             match self
                 .shared
                 .advance(&self.id, Some(&stored), delivered.clone())
@@ -158,9 +163,12 @@ impl Serving {
             {
                 Ok(Some(_)) => return Ok(self.receipt.clone()),
                 Ok(None) => {}
-                Err(fault) => trouble = Some(fault),
+                Err(fault) => {
+                    trouble = Some(fault);
+                    continue;
+                }
             }
-            // The write may have been carried out and its reply lost, a heartbeat's too.
+            // A heartbeat's write may have been carried out and its reply lost.
             match self.shared.record(&self.id).await {
                 Ok(Some(now)) => match &now.record.state {
                     State::Delivered { holder, .. } if *holder == me => {

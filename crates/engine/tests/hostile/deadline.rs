@@ -102,7 +102,8 @@ async fn a_store_that_hangs_anywhere_is_answered_in_time_and_costs_nobody_money(
             let took = asked.elapsed();
             let reached = store.reached.load(SeqCst);
             let at = format!("call {n}, prepaid {prepaid}, carried out {carried_out}");
-            assert!(took <= Duration::from_secs(5), "{at}: {took:?}");
+            // A write and a look at what became of it, and once more for what a handler's end writes.
+            assert!(took <= Duration::from_secs(2), "{at}: {took:?}");
             if reached {
                 let late = matches!(&got[0], Got::Fault(text) if text.contains("in time"));
                 // What is struck off the list after the money is in is the reconciler's too.
