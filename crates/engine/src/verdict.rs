@@ -2,7 +2,9 @@
 
 use std::time::Duration;
 
-use farebox_core::{Fault, Refusal, Rejection};
+use farebox_core::{Fault, Refusal, Rejection, wire::Problem};
+
+use crate::meter::MeterError;
 
 /// Why a presentation is not served.
 #[derive(Debug)]
@@ -59,6 +61,20 @@ impl From<Rejection> for Refused {
 impl From<Fault> for Refused {
     fn from(fault: Fault) -> Self {
         Self::Fault(fault)
+    }
+}
+
+impl From<MeterError> for Refused {
+    /// A balance that does not cover what is asked for is the payer's to raise.
+    fn from(error: MeterError) -> Self {
+        match error {
+            MeterError::Exhausted { .. } => {
+                let problem = Problem::rail("session", "insufficient-balance");
+                Rejection::new(problem, error.to_string()).into()
+            }
+            MeterError::Channel(error) => error.into(),
+            MeterError::Fault(fault) => fault.into(),
+        }
     }
 }
 

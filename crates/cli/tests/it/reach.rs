@@ -130,3 +130,34 @@ fn a_missing_realm_is_an_error_that_says_what_to_set() {
     std::fs::write(&path, named).unwrap();
     assert!(run(&["check", path.to_str().unwrap()]).status.success());
 }
+
+/// Protects: a 402 for five offers fits the 8 KB that proxies and clients take in headers.
+#[test]
+fn five_offers_fit_the_headers_that_proxies_take() {
+    let (_sandbox, printed) = Running::start(&["sandbox", "--json"], |line| {
+        serde_json::from_str::<serde_json::Value>(line).ok()
+    });
+    let mut config = printed["config"].clone();
+    config["listen"] = "127.0.0.1:0".into();
+    config["realm"] = "payments.some-longer-name.example.com".into();
+    let route = &mut config["routes"][0];
+    let offers = route["offers"].as_array_mut().unwrap();
+    let tempo = offers.iter().find(|offer| offer["rail"] == "tempo/charge");
+    let mut dearer = tempo.unwrap().clone();
+    dearer["amount"] = "1.25".into();
+    offers.push(dearer);
+    for offer in offers.iter_mut() {
+        offer["description"] = "One report on the weather of the coming week, by the hour".into();
+        offer["external_id"] = "order-2f1c9a64-30c4-4b2e-9c53-5f8a1d1f6f10".into();
+    }
+    assert_eq!(offers.len(), 5);
+    let path = route["path"].as_str().unwrap().to_owned();
+    let dir = tempfile::tempdir().unwrap();
+    let file = dir.path().join("farebox.toml");
+    std::fs::write(&file, toml::to_string(&config).unwrap()).unwrap();
+    let (_serve, base) = Running::start(&["serve", "--config", file.to_str().unwrap()], listening);
+    let answer = send(&base, &format!("GET {path} HTTP/1.1\nhost: x"));
+    let head = answer.split("\r\n\r\n").next().unwrap();
+    assert_eq!(head.matches("www-authenticate: ").count(), 5, "{head}");
+    assert!(head.len() < 8 * 1024, "{} bytes:\n{head}", head.len());
+}

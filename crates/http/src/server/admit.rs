@@ -139,7 +139,7 @@ where
         Ok(Admission::Serve(serving)) => serving,
         Ok(Admission::Replay(reply)) => return Err(replay(gate.route(), reply)),
         Ok(_) => return Err(answer::fault(gate.route(), &unknown_admission())),
-        Err(refused) => return Err(Box::pin(answer::refused(gate, &inbound, refused)).await),
+        Err(refused) => return Err(Box::pin(answer::refuse(gate, &inbound, refused)).await),
     };
     parts.extensions.insert(Payment::new(&serving, source));
     let body = match buffered {

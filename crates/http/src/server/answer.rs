@@ -13,12 +13,9 @@ use http::{
     header::{CACHE_CONTROL, CONTENT_TYPE, RETRY_AFTER, WWW_AUTHENTICATE},
 };
 
-/// The answer to a refused presentation, with fresh challenges where paying would help.
-pub(crate) async fn refused(
-    gate: &Gate,
-    inbound: &Inbound<'_>,
-    refused: Refused,
-) -> Response<Bytes> {
+/// The answer to a refusal, with fresh challenges where paying would help. For handlers too, whose
+/// [`Meter`](farebox_engine::Meter) refuses: `refuse(&gate, &inbound, error.into())`.
+pub async fn refuse(gate: &Gate, inbound: &Inbound<'_>, refused: Refused) -> Response<Bytes> {
     match refused {
         Refused::Payment(rejection) => {
             tracing::debug!(

@@ -15,7 +15,8 @@
 //!
 //! [`PaymentLayer`] is the usual way in. It is made of two functions that anything else can be
 //! built from as well: [`admit`], from a request to permission to serve or the answer that refuses
-//! it, and [`conclude`], from the handler's response to the one that leaves.
+//! it, and [`conclude`], from the handler's response to the one that leaves. [`refuse`] answers for
+//! a handler that spends a session's balance and finds too little.
 //!
 //! | situation | answer |
 //! |---|---|
@@ -51,6 +52,7 @@ mod layer;
 mod transport;
 
 pub use admit::{Admitted, Settings, admit};
+pub use answer::refuse;
 pub use conclude::conclude;
 pub use extract::Payment;
 pub use layer::{PaymentFuture, PaymentLayer, PaymentService};

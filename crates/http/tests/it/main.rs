@@ -16,5 +16,6 @@ mod idempotency;
 mod rails;
 mod reach;
 mod script;
+mod secrets;
 mod support;
 mod table;
