@@ -2,7 +2,7 @@
 
 use std::{path::PathBuf, time::Duration};
 
-use clap::{Args, Parser, Subcommand};
+use clap::{Args, Parser, Subcommand, ValueEnum};
 
 /// Paid HTTP on any rail: sell a route, pay for one, see how it works.
 #[derive(Debug, Parser)]
@@ -21,6 +21,9 @@ pub(crate) enum Command {
         /// The configuration file, TOML
         #[arg(long, value_name = "FILE")]
         config: PathBuf,
+        /// How to log, on standard error; FAREBOX_LOG says how much: `info`, `farebox=debug`
+        #[arg(long, value_enum, default_value_t, env = "FAREBOX_LOG_FORMAT")]
+        log: LogFormat,
     },
     /// Check a configuration file without starting anything
     Check {
@@ -44,6 +47,16 @@ pub(crate) enum Command {
     Reconcile(Reconcile),
     /// Run the offline stand-ins of every rail and print how to reach them
     Sandbox(Json),
+}
+
+/// What a line of the log looks like.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
+pub(crate) enum LogFormat {
+    /// For people
+    #[default]
+    Text,
+    /// One JSON object per line
+    Json,
 }
 
 #[derive(Clone, Copy, Debug, Args)]

@@ -25,7 +25,7 @@ use std::{io::IsTerminal as _, process::ExitCode};
 use clap::Parser as _;
 use tracing_subscriber::EnvFilter;
 
-use args::{Cli, Command};
+use args::{Cli, Command, LogFormat};
 use failure::{Failure, printable};
 
 /// Reads the command line, does what it says, and answers with the exit code.
@@ -35,17 +35,7 @@ pub fn main() -> ExitCode {
     #[cfg(feature = "failpoints")]
     panics_abort();
     let cli = Cli::parse();
-    // Logs go where they do not mix with output. The demo and the client speak for themselves.
-    let default = match cli.command {
-        Command::Serve { .. } => "info",
-        _ => "error",
-    };
-    let filter = EnvFilter::try_from_env("FAREBOX_LOG").unwrap_or_else(|_| EnvFilter::new(default));
-    tracing_subscriber::fmt()
-        .with_env_filter(filter)
-        .with_ansi(std::io::stderr().is_terminal())
-        .with_writer(std::io::stderr)
-        .init();
+    log(&cli.command);
     let runtime = match tokio::runtime::Builder::new_multi_thread()
         .enable_all()
         .build()
@@ -56,7 +46,7 @@ pub fn main() -> ExitCode {
     let done = runtime.block_on(async {
         match cli.command {
             Command::Demo(json) => demo::run(json.json).await,
-            Command::Serve { config } => serve::run(&config).await,
+            Command::Serve { config, .. } => serve::run(&config).await,
             Command::Check { config } => check::run(&config).await,
             Command::Rails(json) => rails::run(json.json),
             Command::Pay(pay) => pay::run(pay).await,
@@ -70,6 +60,22 @@ pub fn main() -> ExitCode {
     // What is still running (an idle connection, a sandbox) need not be waited for.
     runtime.shutdown_background();
     end(done)
+}
+
+/// Logs go where they do not mix with output. The demo and the client speak for themselves.
+fn log(command: &Command) {
+    let (default, format) = match command {
+        Command::Serve { log, .. } => ("info", *log),
+        _ => ("error", LogFormat::Text),
+    };
+    let filter = EnvFilter::try_from_env("FAREBOX_LOG").unwrap_or_else(|_| EnvFilter::new(default));
+    let log = tracing_subscriber::fmt()
+        .with_env_filter(filter)
+        .with_writer(std::io::stderr);
+    match format {
+        LogFormat::Text => log.with_ansi(std::io::stderr().is_terminal()).init(),
+        LogFormat::Json => log.json().flatten_event(true).init(),
+    }
 }
 
 fn end(done: Result<(), Failure>) -> ExitCode {

@@ -46,7 +46,12 @@ impl Drop for Running {
 impl Running {
     /// Starts `farebox` and reads its output up to the first line that `wanted` accepts.
     pub(crate) fn start<T>(args: &[&str], wanted: impl Fn(&str) -> Option<T>) -> (Self, T) {
-        let mut child = farebox(args).stdout(Stdio::piped()).spawn().unwrap();
+        Self::begin(&mut farebox(args), wanted)
+    }
+
+    /// The same with a command that was made before.
+    pub(crate) fn begin<T>(command: &mut Command, wanted: impl Fn(&str) -> Option<T>) -> (Self, T) {
+        let mut child = command.stdout(Stdio::piped()).spawn().unwrap();
         let lines = BufReader::new(child.stdout.take().unwrap()).lines();
         let running = Self(child);
         let found = lines

@@ -4,7 +4,7 @@ use std::{
     io::{Read as _, Write as _},
     net::{TcpListener, TcpStream},
     path::Path,
-    process::{Command, Output},
+    process::{Command, Output, Stdio},
     thread::JoinHandle,
     time::{Duration, Instant},
 };
@@ -77,8 +77,8 @@ pub(crate) fn answer(mut stream: TcpStream) {
 pub(crate) fn pay(base: &str) -> std::process::Child {
     farebox(&["pay", &format!("{base}/ask"), "--json"])
         .env("FAREBOX_PROOF_PRIVATE_KEY", KEY)
-        .stdout(std::process::Stdio::piped())
-        .stderr(std::process::Stdio::piped())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
         .spawn()
         .unwrap()
 }
@@ -187,6 +187,38 @@ fn an_idle_server_ends_at_once() {
     assert_eq!(&some, b"HTTP/1.1 402");
     signal(&serve, "-TERM");
     assert_eq!(ended(&mut serve), Some(0));
+}
+
+/// Protects: a log that machines read is one object per line, from the first to the last.
+#[test]
+fn logs_can_be_json() {
+    let folder = tempfile::tempdir().unwrap();
+    let config = config(folder.path(), "memory:", "1s", 1);
+    let mut command = farebox(&["serve", "--config", &config, "--log", "json"]);
+    let (mut serve, _) = Running::begin(command.stderr(Stdio::piped()), listening);
+    signal(&serve, "-TERM");
+    let mut said = String::new();
+    let stderr = serve.0.stderr.take();
+    stderr.unwrap().read_to_string(&mut said).unwrap();
+    assert_eq!(ended(&mut serve), Some(0));
+    let lines: Vec<Value> = said
+        .lines()
+        .map(|line| serde_json::from_str(line).unwrap())
+        .collect();
+    let [volatile, draining] = lines.as_slice() else {
+        panic!("{said}")
+    };
+    assert_eq!(
+        (&volatile["level"], &draining["level"]),
+        (&"WARN".into(), &"INFO".into())
+    );
+    assert!(
+        draining["message"]
+            .as_str()
+            .unwrap()
+            .starts_with("draining")
+    );
+    assert!(draining["timestamp"].is_string() && draining["target"].is_string());
 }
 
 pub(crate) fn operator(command: &str, config: &str, more: &[&str]) -> Output {
