@@ -125,6 +125,8 @@ impl Gate {
         }
         let described = quote.request.decode::<Described>();
         let description = described.ok().and_then(|d| d.description);
+        // A header is one line; the request keeps the text as it is.
+        let description = description.map(|text| text.replace(['\r', '\n'], " "));
         let mut challenge = Challenge {
             id: String::new(),
             realm: self.realm(inbound).to_owned(),

@@ -8,7 +8,7 @@ use farebox_engine::Clock;
 use farebox_http::PaymentLayer;
 use serde_json::{Map, Value};
 
-use crate::common::{OLD, engine, header, parameters, problem, rail, request, send};
+use crate::common::{OLD, decoded, engine, header, parameters, problem, rail, request, send};
 
 /// A rail that takes any voucher for a channel that nobody has opened.
 #[derive(Default)]
@@ -85,11 +85,45 @@ async fn a_channel_that_is_gone_is_410() {
     assert_eq!(problem["challengeId"], fresh["id"]);
 }
 
+/// A rail whose author gave it a name that no header can carry.
+struct Misnamed(NoSettler);
+
+impl Rail<Charge> for Misnamed {
+    const METHOD: &'static str = "no method\r\nSet-Cookie: a=b";
+    type Details = Map<String, Value>;
+    type Payload = Token;
+    type Settler = NoSettler;
+
+    async fn quote(&self, _: &ChargeTerms) -> Result<Quote<Charge, Self::Details>, NoQuote> {
+        let request = ChargeRequest {
+            amount: Amount::new(5),
+            currency: "usd".into(),
+            recipient: None,
+            description: None,
+            external_id: None,
+        };
+        Ok(Quote::new(request, Map::new()))
+    }
+
+    async fn verify(
+        &self,
+        _: &Presented<'_>,
+        _: &Ask<Charge, Self::Details>,
+        _: Token,
+    ) -> Result<Plan<Once, Never>, Refusal> {
+        Err(Rejection::verification("nothing can be presented to it").into())
+    }
+
+    fn settler(&self) -> &NoSettler {
+        &self.0
+    }
+}
+
 /// 55: neither a header that breaks off nor a 402 without a challenge.
 #[tokio::test]
 async fn what_fits_no_header_is_a_500() {
-    let terms = ChargeTerms::amount("5").description("a joke\r\nSet-Cookie: a=b");
-    let shop = selling(Offer::new::<Charge>(rail(true), terms).unwrap());
+    let method = Arc::new(Typed::<Misnamed, Charge>::new(Misnamed(NoSettler)));
+    let shop = selling(Offer::new::<Charge>(method, ChargeTerms::amount("5")).unwrap());
     let mut malformed = request(Verb::GET, "/joke");
     let header = "Payment !!!".parse().unwrap();
     malformed.headers_mut().insert("authorization", header);
@@ -104,4 +138,21 @@ async fn what_fits_no_header_is_a_500() {
         let kind = problem["type"].as_str().unwrap();
         assert!(kind.ends_with("/internal-payment-error"), "{kind}");
     }
+}
+
+/// 55: text in several lines is sold all the same, and starts no header of its own.
+#[tokio::test]
+async fn a_description_in_lines_is_written_in_one() {
+    let text = "a joke\r\nSet-Cookie: a=b\nand more";
+    let terms = ChargeTerms::amount("5").description(text);
+    let shop = selling(Offer::new::<Charge>(rail(true), terms).unwrap());
+    let asked = send(&shop, request(Verb::GET, "/joke")).await;
+    assert!(!asked.headers().contains_key("set-cookie"));
+    let issued = parameters(&asked);
+    assert_eq!(issued["description"], "a joke  Set-Cookie: a=b and more");
+    assert_eq!(decoded(&issued["request"])["description"], text);
+    let mut paying = request(Verb::GET, "/joke");
+    let header = header(issued, "t").parse().unwrap();
+    paying.headers_mut().insert("authorization", header);
+    assert_eq!(send(&shop, paying).await.status(), 200);
 }
