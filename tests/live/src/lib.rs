@@ -13,6 +13,8 @@ use std::{
 
 use serde_json::{Value, json};
 
+pub mod mcp;
+
 /// What went wrong, for people.
 pub type Problem = Box<dyn std::error::Error>;
 
@@ -47,7 +49,8 @@ pub fn missing() -> Option<String> {
     if !anvil_binary().exists() {
         return Some("anvil is not installed (./tests/run installs it)".to_owned());
     }
-    if !peers().join("node_modules/mppx").exists() {
+    let modules = peers().join("node_modules");
+    if !modules.join("mppx").exists() || !modules.join("@modelcontextprotocol/sdk").exists() {
         return Some("mppx is not installed (./tests/run installs it)".to_owned());
     }
     None
@@ -172,25 +175,24 @@ pub fn wait_for<T>(what: &str, ready: impl Fn() -> Option<T>) -> Result<T, Probl
 
 /// The `farebox` command, built from this tree.
 pub fn farebox() -> Result<Command, Problem> {
+    Ok(Command::new(built("farebox-cli", "farebox")?))
+}
+
+/// A binary of a package of this tree, built.
+fn built(package: &str, name: &str) -> Result<PathBuf, Problem> {
     let cargo = std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
     let output = Command::new(cargo)
         .current_dir("../..")
-        .args([
-            "build",
-            "--quiet",
-            "-p",
-            "farebox-cli",
-            "--message-format",
-            "json",
-        ])
+        .args(["build", "--quiet", "-p", package])
+        .args(["--message-format", "json"])
         .stderr(Stdio::inherit())
         .output()?;
     let binary = String::from_utf8(output.stdout)?
         .lines()
         .filter_map(|line| serde_json::from_str::<Value>(line).ok())
         .filter_map(|message| message["executable"].as_str().map(PathBuf::from))
-        .find(|path| path.file_stem().is_some_and(|stem| stem == "farebox"));
-    Ok(Command::new(binary.ok_or("cargo built no farebox")?))
+        .find(|path| path.file_stem().is_some_and(|stem| stem == name));
+    Ok(binary.ok_or_else(|| format!("cargo built no {name}"))?)
 }
 
 /// `farebox serve` with a paid `/joke` on `chain`.
@@ -329,4 +331,9 @@ pub fn output(mut command: Command, patience: Duration) -> Result<Output, Proble
         stdout: join(writer)??,
         stderr: join(reader)??,
     })
+}
+
+/// Output as text.
+pub fn text(bytes: &[u8]) -> String {
+    String::from_utf8_lossy(bytes).into_owned()
 }

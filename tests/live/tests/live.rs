@@ -5,7 +5,8 @@
 use std::time::Duration;
 
 use farebox_live_tests::{
-    Chain, LOCALNET, MAINNET, Mppx, PAYER_KEY, Problem, SELLER, Server, farebox, missing, output,
+    Chain, LOCALNET, MAINNET, Mppx, PAYER_KEY, Problem, SELLER, Server, farebox, mcp, missing,
+    output, text,
 };
 use libtest_mimic::{Arguments, Failed, Trial};
 use serde_json::Value;
@@ -15,11 +16,13 @@ type Test = fn() -> Result<(), Problem>;
 fn main() {
     let missing = missing();
     let required = std::env::var_os("FAREBOX_REQUIRE_LIVE").is_some();
-    let tests: [(&str, Test); 4] = [
+    let tests: [(&str, Test); 6] = [
         ("mppx_pays_farebox_exactly_the_price", mppx_pays_farebox),
         ("farebox_pays_mppx_exactly_the_price", farebox_pays_mppx),
         ("mppx_validates_farebox", mppx_validates_farebox),
         ("farebox_validates_mppx", farebox_validates_mppx),
+        ("mppx_pays_a_tool_of_farebox", mppx_pays_a_tool),
+        ("farebox_pays_a_tool_of_mppx", farebox_pays_a_tool),
     ];
     let trials = tests.map(|(name, test)| {
         let missing = missing.clone();
@@ -39,10 +42,6 @@ fn main() {
         ..Arguments::from_args()
     };
     libtest_mimic::run(&arguments, trials.into()).exit();
-}
-
-fn text(bytes: &[u8]) -> String {
-    String::from_utf8_lossy(bytes).into_owned()
 }
 
 fn ensure(condition: bool, message: impl FnOnce() -> String) -> Result<(), Problem> {
@@ -144,4 +143,40 @@ fn farebox_validates_mppx() -> Result<(), Problem> {
     })?;
     let last: Value = serde_json::from_str(said.lines().last().unwrap_or_default())?;
     ensure(last["paid"]["amount"] == "20000", || said)
+}
+
+/// The deployed MCP client, on the official TypeScript SDK, pays for a tool of ours, on the Rust
+/// one: the result, a receipt, and exactly the price.
+fn mppx_pays_a_tool() -> Result<(), Problem> {
+    let chain = Chain::start(LOCALNET)?;
+    let before = chain.balance(SELLER)?;
+    let said = mcp::mppx_calls(&chain, "joke")?;
+    let receipt = &said["receipt"];
+    ensure(
+        receipt["status"] == "success" && receipt["challengeId"].is_string(),
+        || format!("no receipt: {said}"),
+    )?;
+    let text = said["content"][0]["text"].as_str().unwrap_or_default();
+    ensure(text.starts_with("a joke, paid as 0x"), || {
+        format!("no joke: {said}")
+    })?;
+    let moved = chain.balance(SELLER)? - before;
+    ensure(moved == 10_000, || {
+        format!("the seller got {moved} base units, not 10000")
+    })
+}
+
+/// Our MCP client pays for a tool of the deployed server.
+fn farebox_pays_a_tool() -> Result<(), Problem> {
+    let chain = Chain::start(LOCALNET)?;
+    let before = chain.balance(SELLER)?;
+    let said = mcp::farebox_calls(&chain, "joke")?;
+    ensure(
+        said.contains("a joke from the other side") && said.contains("tempo 0x"),
+        || format!("it said {said:?}"),
+    )?;
+    let moved = chain.balance(SELLER)? - before;
+    ensure(moved == 20_000, || {
+        format!("the seller got {moved} base units, not 20000")
+    })
 }
