@@ -1,10 +1,11 @@
 //! `farebox validate`: a black-box check of a paid URL, whoever serves it.
 //!
-//! [`probe`] asks and keeps the answers, [`read`] reads them, and each function in [`checks`]
-//! judges one thing and names the requirements it stands for. To add a check, write such a function
-//! and give it a line in its file's list.
+//! [`probe`] asks and keeps the answers, [`read`] reads them, [`pay`] pays once if that is wanted,
+//! and each function in [`checks`] judges one thing and names the requirements it stands for. To add
+//! a check, write such a function and give it a line in its file's list.
 
 pub(crate) mod checks;
+pub(crate) mod pay;
 pub(crate) mod probe;
 pub(crate) mod read;
 
@@ -12,7 +13,7 @@ use std::{future::Future, pin::Pin};
 
 use serde_json::{Value, json};
 
-use self::probe::Site;
+use self::{pay::Paying, probe::Site};
 use crate::{
     args::Validate,
     failure::{Failure, printable},
@@ -185,7 +186,7 @@ impl Report {
 
 pub(crate) async fn run(args: Validate) -> Result<(), Failure> {
     let request = Prepared::new(&args.request)?;
-    let paying = checks::paid::Paying::new(&args, &request)?;
+    let paying = Paying::new(&args, &request)?;
     let mut site = Site::open(client()?, request).await?;
     let mut report = Report {
         json: args.json,

@@ -9,7 +9,7 @@ use http::{HeaderMap, HeaderName, HeaderValue, StatusCode, header};
 use reqwest::Client;
 use serde_json::{Map, Value, json};
 
-use super::{Finding, checks::paid::Paid, read, read::Seen};
+use super::{Finding, pay::Paid, read, read::Seen};
 use crate::{failure::Failure, request::Prepared};
 
 /// How long one answer may take.

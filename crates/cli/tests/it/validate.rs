@@ -5,7 +5,7 @@ use std::{collections::BTreeMap, process::Output};
 use serde_json::Value;
 
 use crate::{
-    common::{Market, farebox, run, stderr, stdout},
+    common::{Market, Running, farebox, listening, run, stderr, stdout},
     shop::Shop,
 };
 
@@ -85,35 +85,74 @@ fn serve_is_valid_on_every_rail() {
     assert!(said.ends_with(" skipped\n"), "{said}");
 }
 
-/// A validation of a shop with a body, another route and a wallet, so that every check can run.
-fn validate(defect: &'static str) -> (Output, BTreeMap<String, Value>, Value) {
-    let shop = Shop::open(defect);
-    let (url, other) = (
-        format!("{}/joke", shop.base),
-        format!("{}/other", shop.base),
-    );
+/// Protects: a payment is for its route and its body, and a repeated request is answered as before.
+#[test]
+fn serve_is_valid_for_bodies_and_routes() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("farebox.toml");
+    let routes = ["/ask/{*rest}", "/other"].map(|path| {
+        format!(
+            r#"
+[[routes]]
+path = "{path}"
+method = "POST"
+respond = "an answer"
+offers = [{{ rail = "proof/charge", amount = "0" }}]
+"#
+        )
+    });
+    let head = r#"
+listen = "127.0.0.1:0"
+realm = "127.0.0.1"
+secrets = ["a secret of 32 bytes, only for tests"]
+store = "memory:"
+[rails.proof]
+chain_id = 1337
+currency = "0x20c0000000000000000000000000000000000000"
+recipient = "0x3C44CdDdB6a900fa2b585dd299e03d12FA4293BC"
+"#;
+    std::fs::write(&path, format!("{head}{}", routes.concat())).unwrap();
+    let (_serve, base) = Running::start(&["serve", "--config", path.to_str().unwrap()], listening);
+    let (output, checks, last) = validate(&format!("{base}/ask/me"), &format!("{base}/other"));
+    assert!(output.status.success(), "{checks:#?}");
+    assert_eq!(last["summary"]["warned"], 0, "{checks:#?}");
+    for check in [
+        "challenge-digest",
+        "challenge-digest-matches",
+        "forged-digest",
+        "other-body",
+        "other-route",
+        "replay",
+        "replay-with-key",
+    ] {
+        assert_eq!(checks[check]["outcome"], "pass", "{}", checks[check]);
+    }
+}
+
+/// A validation with a body, another route and a wallet, so that every check can run.
+fn validate(url: &str, other: &str) -> (Output, BTreeMap<String, Value>, Value) {
     let key = "0x59c6995e998f97a5a0044966f0945389dc9e86dae88c7a8412f4603b6b78690d";
-    let output = farebox(&[
-        "validate",
-        &url,
-        "--other",
-        &other,
-        "-d",
-        "the question",
-        "--pay",
-    ])
-    .args(["--rail", "proof/charge", "--json"])
-    .env("FAREBOX_PROOF_PRIVATE_KEY", key)
-    .output()
-    .unwrap();
+    let output = farebox(&["validate", url, "--other", other, "-d", "the question"])
+        .args(["--pay", "--rail", "proof/charge", "--json"])
+        .env("FAREBOX_PROOF_PRIVATE_KEY", key)
+        .output()
+        .unwrap();
     let (checks, last) = report(&output);
     (output, checks, last)
+}
+
+fn validate_shop(defect: &'static str) -> (Output, BTreeMap<String, Value>, Value) {
+    let shop = Shop::open(defect);
+    validate(
+        &format!("{}/joke", shop.base),
+        &format!("{}/other", shop.base),
+    )
 }
 
 /// Protects: a sound server of another's making is not accused, and every kind of check has run.
 #[test]
 fn a_sound_server_passes() {
-    let (output, checks, last) = validate("");
+    let (output, checks, last) = validate_shop("");
     assert!(output.status.success(), "{checks:#?}");
     let sums = &last["summary"];
     assert_eq!(
@@ -137,7 +176,7 @@ fn a_sound_server_passes() {
 }
 
 /// Each defect, the check that must find it, and how much it weighs.
-const PLANTED: [(&str, &str, &str); 36] = [
+const PLANTED: [(&str, &str, &str); 37] = [
     ("everything is free", "unpaid-status", "fail"),
     ("everything is free", "never-served-unpaid", "fail"),
     ("asks for nothing", "challenge-present", "fail"),
@@ -172,6 +211,7 @@ const PLANTED: [(&str, &str, &str); 36] = [
     ("refers to nothing", "receipt-tempo", "fail"),
     ("paid is public", "paid-private", "fail"),
     ("sells twice", "replay", "fail"),
+    ("forgets keys", "replay-with-key", "warn"),
     ("sells everywhere", "other-route", "fail"),
     ("sells any body", "other-body", "fail"),
 ];
@@ -180,7 +220,7 @@ const PLANTED: [(&str, &str, &str); 36] = [
 #[test]
 fn planted_defects_are_found_by_name() {
     for (defect, check, outcome) in PLANTED {
-        let (output, checks, _) = validate(defect);
+        let (output, checks, _) = validate_shop(defect);
         assert_eq!(
             checks[check]["outcome"], outcome,
             "{defect}: {}",

@@ -4,7 +4,7 @@ mod challenges;
 mod discovery;
 mod forged;
 mod negotiation;
-pub(crate) mod paid;
+mod paid;
 mod terms;
 mod throughout;
 mod unpaid;

@@ -1,15 +1,9 @@
 //! One payment: what it opens, and what it must not open.
 
-use std::{sync::Arc, time::Duration};
+use std::sync::Arc;
 
-use farebox::{
-    client::{Origin, Purse},
-    config::Wallets,
-    wire::Receipt,
-};
-use http::{HeaderMap, HeaderName, HeaderValue, StatusCode, header::RETRY_AFTER};
-use reqwest::Url;
-use serde_json::{Map, Value, json};
+use http::StatusCode;
+use serde_json::{Map, Value};
 use sha2::{Digest as _, Sha256};
 use time::OffsetDateTime;
 
@@ -17,14 +11,10 @@ use crate::validate::{
     Check, Finding,
     Level::*,
     Verdict, ensure,
-    probe::{Answer, Site, credential_header},
-    read::{Seen, instant, object},
+    pay::Paid,
+    probe::{Answer, Site},
+    read::{instant, object},
     skip,
-};
-use crate::{
-    args::Validate,
-    failure::Failure,
-    request::{Max, Prepared, budget, challenges, wallets},
 };
 
 pub(crate) const CHECKS: &[Check] = &[
@@ -41,201 +31,10 @@ pub(crate) const CHECKS: &[Check] = &[
     Check::look("receipt-lightning", &["LNC-20"], Must, lightning_receipt),
     Check::look("paid-private", &["CORE-60"], Must, private),
     Check::look("replay", &["CORE-53", "CHG-8"], Must, replay),
+    Check::look("replay-with-key", &["CORE-55"], Should, replay_with_key),
     Check::look("other-route", &["CORE-4"], Must, other_route),
     Check::look("other-body", &["CORE-18"], Must, other_body),
 ];
-
-/// How often a credential is presented while the server says that it is not done, or nothing.
-const ATTEMPTS: u32 = 5;
-
-/// Whether to pay, with what, and where else to try.
-pub(crate) struct Paying {
-    wallets: Option<Wallets>,
-    max: Vec<Max>,
-    other: Option<Url>,
-}
-
-/// What a payment led to.
-pub(crate) struct Paid {
-    challenge: Seen,
-    /// What was paid, for the summary.
-    pub(crate) cost: Value,
-    /// Before the credential was used: on another route, and with another body.
-    other_route: Result<Arc<Answer>, Finding>,
-    other_body: Result<Arc<Answer>, Finding>,
-    answer: Arc<Answer>,
-    /// The same credential again.
-    replay: Result<Arc<Answer>, Finding>,
-}
-
-impl Paying {
-    pub(crate) fn new(args: &Validate, request: &Prepared) -> Result<Self, Failure> {
-        let other = match &args.other {
-            None => None,
-            Some(text) => {
-                let other = Prepared::parse_url(text)?;
-                if other.origin() != request.url.origin() {
-                    // A credential is as good as money.
-                    return Err(Failure::usage("--other must be at the same origin as URL"));
-                }
-                Some(other)
-            }
-        };
-        let wallet = &args.wallet;
-        let wallets = match args.pay {
-            true => Some(wallets(wallet.wallet.as_deref(), wallet.rail.as_deref())?),
-            false => None,
-        };
-        let max = Max::all(&wallet.max)?;
-        Ok(Self {
-            wallets,
-            max,
-            other,
-        })
-    }
-
-    /// Pays one challenge and presents the credential: where it does not belong, where it does, and
-    /// there again.
-    pub(crate) async fn pay(&self, site: &Site) -> Result<Paid, Finding> {
-        let Some(wallets) = &self.wallets else {
-            return skip("nothing was paid; --pay pays once");
-        };
-        let unpaid = |why: String| Finding::Wrong(format!("nothing was paid: {why}"));
-        let fresh = site
-            .send(&site.request, HeaderMap::new(), "the request to pay for")
-            .await?;
-        let found = challenges(&fresh.headers);
-        let budget = budget(&found, &self.max).map_err(|failure| unpaid(failure.message))?;
-        let purse = wallets
-            .iter()
-            .fold(Purse::new(budget), |purse, (_, payer)| {
-                purse.payer(payer.clone())
-            });
-        let url = &site.request.url;
-        let host = url.host_str().unwrap_or_default();
-        let port = url.port_or_known_default().unwrap_or_default();
-        let origin = Origin::new(url.scheme(), host, port);
-        let payment = match purse.pay(&found, &origin).await {
-            Ok(payment) => payment,
-            Err(error) => return Err(unpaid(error.to_string())),
-        };
-        let cost = payment.cost();
-        let offer = payment.offer().to_string();
-        let cost = json!({ "offer": offer, "amount": cost.amount, "currency": cost.currency });
-        let paid = &payment.credential().challenge;
-        let name = credential_header(paid.header.map(|header| header.as_str()));
-        let (seen, _) = fresh.challenges();
-        let challenge = seen
-            .into_iter()
-            .find(|seen| seen.get("id") == Some(&paid.id));
-        let credential = payment.credential().to_header();
-        let credential = credential
-            .ok()
-            .and_then(|text| HeaderValue::from_str(&text).ok());
-        let (Some(challenge), Some(mut credential)) = (challenge, credential) else {
-            payment.unknown();
-            return Err(Finding::Wrong(
-                "paid, and the credential fits no header".to_owned(),
-            ));
-        };
-        credential.set_sensitive(true);
-        let with = Credential { name, credential };
-
-        let other_route = self.elsewhere(site, &with).await;
-        let other_body = with.other_body(site, &challenge).await;
-        let answer = with.present(site).await;
-        let replay = with
-            .send(site, &site.request, "the same credential again")
-            .await;
-        match &answer {
-            Ok(answer) if answer.status.is_success() => {
-                let receipt = answer.receipt().and_then(|text| Receipt::parse(text).ok());
-                payment.accepted(receipt.as_ref());
-            }
-            Ok(answer) if answer.status.is_client_error() => payment.not_accepted(),
-            _ => payment.unknown(),
-        }
-        Ok(Paid {
-            challenge,
-            cost,
-            other_route,
-            other_body,
-            answer: answer?,
-            replay,
-        })
-    }
-
-    async fn elsewhere(&self, site: &Site, with: &Credential) -> Result<Arc<Answer>, Finding> {
-        let Some(url) = self.other.clone() else {
-            return skip("no other paid URL of this server is known; --other names one");
-        };
-        let other = Prepared {
-            url,
-            ..site.request.clone()
-        };
-        let asked = site.send(&other, HeaderMap::new(), "the other URL").await;
-        match asked {
-            Ok(asked) if asked.status == StatusCode::PAYMENT_REQUIRED => {
-                with.send(site, &other, "the credential at the other URL")
-                    .await
-            }
-            _ => skip("--other asks for no payment"),
-        }
-    }
-}
-
-struct Credential {
-    name: HeaderName,
-    credential: HeaderValue,
-}
-
-impl Credential {
-    async fn send(
-        &self,
-        site: &Site,
-        request: &Prepared,
-        what: &str,
-    ) -> Result<Arc<Answer>, Finding> {
-        let headers = HeaderMap::from_iter([(self.name.clone(), self.credential.clone())]);
-        site.send_free(request, headers, what).await
-    }
-
-    async fn other_body(&self, site: &Site, challenge: &Seen) -> Result<Arc<Answer>, Finding> {
-        let Some(mut body) = site.request.body.clone().filter(|body| !body.is_empty()) else {
-            return skip("the request has no body; -d gives it one");
-        };
-        if challenge.get("digest").is_none() {
-            return skip("the challenge is not bound to the body");
-        }
-        body.extend_from_slice(b" and more");
-        let other = Prepared {
-            body: Some(body),
-            ..site.request.clone()
-        };
-        self.send(site, &other, "the credential with another body")
-            .await
-    }
-
-    /// Until the server knows: a lost answer and a 503 mean the same credential again.
-    async fn present(&self, site: &Site) -> Result<Arc<Answer>, Finding> {
-        let mut attempt = 1;
-        loop {
-            let answer = self.send(site, &site.request, "the paid request").await;
-            let wait = match &answer {
-                Ok(answer) if answer.status == StatusCode::SERVICE_UNAVAILABLE => {
-                    answer.text(RETRY_AFTER.as_str()).parse().unwrap_or(1)
-                }
-                Ok(_) => return answer,
-                Err(_) => 1,
-            };
-            if attempt == ATTEMPTS {
-                return answer;
-            }
-            attempt += 1;
-            tokio::time::sleep(Duration::from_secs(wait.clamp(1, 10))).await;
-        }
-    }
-}
 
 fn opens(site: &Site) -> Verdict {
     let paid = site.paid.as_ref().map_err(Clone::clone)?;
@@ -401,6 +200,22 @@ fn replay(site: &Site) -> Verdict {
         ))),
         (status, false) => Err(Finding::Warn(format!("answered {status}, and not 403"))),
     }
+}
+
+/// Who repeats a request under its key gets the first answer, and pays nothing more.
+fn replay_with_key(site: &Site) -> Verdict {
+    let paid = paid(site)?;
+    if !paid.answer.status.is_success() {
+        return skip("the payment opened nothing");
+    }
+    let keyed = paid.keyed.as_ref().map_err(Clone::clone)?;
+    let (first, again) = (paid.answer.status, keyed.status);
+    ensure(first == again, || {
+        format!("answered {first}, and then {again} under the same Idempotency-Key")
+    })?;
+    ensure(paid.answer.body == keyed.body, || {
+        "answered with another body under the same Idempotency-Key".to_owned()
+    })
 }
 
 fn unserved(answer: &Answer) -> Verdict {
