@@ -30,10 +30,13 @@ use failure::{Failure, printable};
 
 /// Reads the command line, does what it says, and answers with the exit code.
 ///
-/// With the feature `failpoints`, a panic anywhere ends the process like a crash.
+/// With the feature `failpoints`, the points named in the variable `FAILPOINTS` are armed (the syntax
+/// of the crate `fail`), and a panic anywhere ends the process like a crash.
 pub fn main() -> ExitCode {
     #[cfg(feature = "failpoints")]
     panics_abort();
+    #[cfg(feature = "failpoints")]
+    let _armed = fail::FailScenario::setup();
     let cli = Cli::parse();
     log(&cli.command);
     let runtime = match tokio::runtime::Builder::new_multi_thread()
@@ -90,12 +93,12 @@ fn end(done: Result<(), Failure>) -> ExitCode {
     }
 }
 
-/// A fail point panics where a crash is wanted: on any thread, and with nothing unwound or flushed.
+/// A fail point panics where a crash is wanted: on any thread, at once, with nothing unwound or
+/// flushed. No backtrace: while one is written, other threads go on.
 #[cfg(feature = "failpoints")]
 fn panics_abort() {
-    let report = std::panic::take_hook();
-    std::panic::set_hook(Box::new(move |panic| {
-        report(panic);
+    std::panic::set_hook(Box::new(|panic| {
+        eprintln!("{panic}");
         std::process::abort();
     }));
 }
