@@ -112,6 +112,13 @@ impl Upstream {
 }
 
 fn answer(response: reqwest::Response) -> Response {
+    if response.status() == StatusCode::PAYMENT_REQUIRED {
+        // Its challenges stay here, and who has paid here must not be told to pay again: this is a
+        // server behind that does not serve, and the payment may be presented once more.
+        tracing::warn!("the upstream asks for payment itself");
+        let text = "the server behind this one asks for payment itself\n";
+        return (StatusCode::BAD_GATEWAY, text).into_response();
+    }
     // As a body and not as a stream: it knows its length, without which it could not be kept.
     let response: http::Response<reqwest::Body> = response.into();
     let (status, mut headers) = (response.status(), response.headers().clone());

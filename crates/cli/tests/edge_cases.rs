@@ -182,3 +182,37 @@ fn a_method_that_is_unknown_can_be_looked_at() {
     assert_eq!(challenge["request"]["amount"], "1250");
     server.join().unwrap();
 }
+
+/// 160, CORE-2: a 402 of the server behind is no 402 of ours: who has paid is not asked again.
+#[test]
+fn an_upstream_that_asks_for_payment_is_a_bad_gateway() {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let port = listener.local_addr().unwrap().port();
+    std::thread::spawn(move || {
+        for stream in listener.incoming() {
+            let mut stream = stream.unwrap();
+            let mut asked = [0; 4096];
+            let read = stream.read(&mut asked).unwrap();
+            let asked = String::from_utf8_lossy(&asked[..read]).to_lowercase();
+            assert!(!asked.contains("payment"), "{asked}");
+            let answer = "HTTP/1.1 402 Pay\r\nwww-authenticate: Payment id=\"i\", realm=\"r\", \
+                          method=\"tempo\", intent=\"charge\", request=\"e30\"\r\n\
+                          content-length: 0\r\nconnection: close\r\n\r\n";
+            stream.write_all(answer.as_bytes()).unwrap();
+        }
+    });
+    let folder = tempfile::tempdir().unwrap();
+    let path = config(&folder, "realm = \"127.0.0.1\"");
+    let text = std::fs::read_to_string(&path).unwrap();
+    let upstream = format!("upstream = \"http://127.0.0.1:{port}\"");
+    std::fs::write(&path, text.replacen("respond = \"a file\"", &upstream, 1)).unwrap();
+    let serving = Serving::start(&path);
+    let url = format!("http://{}/files/a", serving.1);
+    let key = "0x59c6995e998f97a5a0044966f0945389dc9e86dae88c7a8412f4603b6b78690d";
+    let mut pay = farebox(&["pay", &url]);
+    let output = pay.env("FAREBOX_PROOF_PRIVATE_KEY", key).output().unwrap();
+    // Nobody knows yet, and the same credential may come again.
+    assert_eq!(output.status.code(), Some(6), "{output:?}");
+    let said = String::from_utf8(output.stderr).unwrap();
+    assert!(said.contains("502"), "{said}");
+}
