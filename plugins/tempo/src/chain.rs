@@ -12,7 +12,10 @@ use serde_json::{Value, json};
 use tempo_contracts::precompiles::ITIP20;
 use tokio::time::Instant;
 
-use crate::rpc::{Rpc, RpcError};
+use crate::{
+    legs::Made,
+    rpc::{Rpc, RpcError},
+};
 
 /// For calls that answer from a node's state.
 const READ: Duration = Duration::from_secs(5);
@@ -27,11 +30,14 @@ pub(crate) struct Chain {
     rpc: Rpc,
 }
 
-/// The parts of a transaction's receipt that say whether money moved.
+/// The parts of a transaction's receipt that say whether money moved, as
+/// `eth_getTransactionReceipt` has them.
 #[derive(Clone, Debug, Deserialize)]
 #[serde(rename_all = "camelCase")]
-pub(crate) struct Receipt {
+pub struct Receipt {
     pub(crate) transaction_hash: B256,
+    #[serde(default)]
+    pub(crate) from: Option<Address>,
     status: U64,
     logs: Vec<ReceiptLog>,
 }
@@ -73,20 +79,73 @@ impl Receipt {
 
     /// Whether the token itself says that exactly this was transferred.
     pub(crate) fn shows(&self, transfer: &Transfer) -> bool {
-        self.logs
-            .iter()
-            .filter(|log| log.address == transfer.token)
-            .any(|log| {
-                let data = LogData::new_unchecked(log.topics.clone(), log.data.clone());
-                let log = Log {
-                    address: log.address,
-                    data,
-                };
-                ITIP20::TransferWithMemo::decode_log(&log).is_ok_and(|event| {
-                    (event.from, event.to, event.amount, event.memo)
-                        == (transfer.from, transfer.to, transfer.amount, transfer.memo)
-                })
-            })
+        let made = Made {
+            from: transfer.from,
+            to: transfer.to,
+            amount: transfer.amount,
+            memo: Some(transfer.memo),
+        };
+        self.transfers(transfer.token).contains(&made)
+    }
+
+    /// The transfers that a token logged. It logs one with a memo twice, with and without it, one
+    /// after the other; such a pair is one transfer.
+    pub(crate) fn transfers(&self, token: Address) -> Vec<Made> {
+        let mut made: Vec<Made> = Vec::new();
+        // Whether the last one may be one half of a pair.
+        let mut half = false;
+        for log in self.logs.iter().filter(|log| log.address == token) {
+            let Some(this) = log.transfer() else {
+                half = false;
+                continue;
+            };
+            match made.last_mut().filter(|last| half && last.same(&this)) {
+                Some(last) => {
+                    last.memo = last.memo.or(this.memo);
+                    half = false;
+                }
+                None => {
+                    made.push(this);
+                    half = true;
+                }
+            }
+        }
+        made
+    }
+}
+
+impl ReceiptLog {
+    fn transfer(&self) -> Option<Made> {
+        let data = LogData::new_unchecked(self.topics.clone(), self.data.clone());
+        let log = Log {
+            address: self.address,
+            data,
+        };
+        if let Ok(event) = ITIP20::TransferWithMemo::decode_log(&log) {
+            let (from, to, amount, memo) = (event.from, event.to, event.amount, Some(event.memo));
+            return Some(Made {
+                from,
+                to,
+                amount,
+                memo,
+            });
+        }
+        let event = ITIP20::Transfer::decode_log(&log).ok()?;
+        let (from, to, amount, memo) = (event.from, event.to, event.amount, None);
+        Some(Made {
+            from,
+            to,
+            amount,
+            memo,
+        })
+    }
+}
+
+impl Made {
+    /// The same movement, logged once with its memo and once without.
+    fn same(&self, other: &Self) -> bool {
+        (self.from, self.to, self.amount) == (other.from, other.to, other.amount)
+            && self.memo.is_some() != other.memo.is_some()
     }
 }
 

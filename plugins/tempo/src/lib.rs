@@ -27,10 +27,13 @@
 mod chain;
 mod config;
 mod explain;
+mod legs;
 pub mod memo;
 mod quote;
+mod receipt;
 mod rpc;
 mod settle;
+mod sponsor;
 mod tx;
 mod verify;
 mod wallet;
@@ -40,8 +43,11 @@ use std::{fmt, sync::Arc};
 use farebox_core::prelude::*;
 use farebox_proof::terms::Payee;
 
+pub use chain::Receipt as TransactionReceipt;
 pub use config::{Config, SecretText, WalletConfig};
+pub use receipt::verify_receipt;
 pub use settle::{Order, TempoSettler};
+pub use sponsor::{Sponsor, SponsorLimits};
 pub use wallet::{Payment, TempoWallet};
 
 use chain::Chain;
@@ -92,6 +98,9 @@ pub struct Payload {
     /// The signed transaction, or the proof's signature; hexadecimal.
     #[serde(default)]
     pub signature: String,
+    /// The hash of a transaction that the payer has broadcast.
+    #[serde(default)]
+    pub hash: String,
 }
 
 impl fmt::Debug for Payload {

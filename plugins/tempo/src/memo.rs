@@ -28,6 +28,11 @@ pub fn attribution(challenge: &Challenge) -> B256 {
     memo.into()
 }
 
+/// Whether `memo` is an attribution memo, of whatever challenge.
+pub(crate) fn is_attribution(memo: &B256) -> bool {
+    memo.starts_with(&TAG) && memo[4] == VERSION
+}
+
 /// Whether `memo` names this challenge. Any client id will do.
 ///
 /// # Errors

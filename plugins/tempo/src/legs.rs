@@ -1,0 +1,175 @@
+//! The transfers that a request asks for, the payment and its splits, and whether those that were
+//! made are these.
+
+use alloy::primitives::{Address, B256, U256};
+use farebox_core::{Ask, Charge, Rejection};
+use farebox_wire::{Amount, Challenge, Problem};
+use serde::Deserialize;
+
+use crate::{Details, memo};
+
+/// As many splits as one payment may have.
+const MAX_SPLITS: usize = 10;
+
+/// What a challenge asks for.
+#[derive(Debug)]
+pub(crate) struct Asked<'a> {
+    pub(crate) challenge: &'a Challenge,
+    pub(crate) token: Address,
+    pub(crate) details: Details,
+    legs: Vec<Leg>,
+}
+
+/// One transfer that is asked for.
+#[derive(Debug)]
+struct Leg {
+    to: Address,
+    amount: U256,
+    memo: Memo,
+}
+
+/// What a transfer's memo must be. Sorted by how few memos will do.
+#[derive(Debug, PartialEq, Eq, PartialOrd, Ord)]
+enum Memo {
+    Exactly(B256),
+    /// The attribution memo of this challenge.
+    Attribution,
+    /// Anything but the attribution memo of another one.
+    Any,
+}
+
+/// A transfer that was made, or would be.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Made {
+    pub(crate) from: Address,
+    pub(crate) to: Address,
+    pub(crate) amount: U256,
+    pub(crate) memo: Option<B256>,
+}
+
+#[derive(Deserialize)]
+struct Split {
+    amount: Amount,
+    recipient: Address,
+    #[serde(default)]
+    memo: Option<B256>,
+}
+
+impl<'a> Asked<'a> {
+    /// Reads a challenge's request.
+    ///
+    /// # Errors
+    /// If it is none of this rail's, or asks for nothing.
+    pub(crate) fn read(challenge: &'a Challenge) -> Result<Self, Rejection> {
+        let wrong = |detail: &str| Rejection::new(Problem::InvalidChallenge, detail);
+        if (challenge.method.as_str(), challenge.intent.as_str()) != ("tempo", "charge") {
+            return Err(wrong("the challenge is not for tempo/charge"));
+        }
+        let ask: Ask<Charge, Details> = Ask::decode(&challenge.request)
+            .map_err(|_| wrong("the challenge's request is none of tempo/charge"))?;
+        let address = |text: &str| text.parse::<Address>().ok().filter(|a| !a.is_zero());
+        let token = address(&ask.request.currency)
+            .ok_or_else(|| wrong("the request's currency is no token address"))?;
+        let recipient = address(ask.request.recipient.as_deref().unwrap_or_default())
+            .ok_or_else(|| wrong("the request's recipient is no address"))?;
+        let total = ask.request.amount;
+        if total.is_zero() {
+            return Err(Rejection::verification(
+                "an amount of 0 takes a proof instead of a transfer",
+            ));
+        }
+        let splits = ask.details.splits.clone().unwrap_or_default();
+        if splits.len() > MAX_SPLITS {
+            return Err(wrong("the request has too many splits"));
+        }
+        let mut rest = total;
+        let mut legs = Vec::with_capacity(splits.len() + 1);
+        for split in splits {
+            let split: Split =
+                serde_json::from_value(split).map_err(|_| wrong("a split cannot be read"))?;
+            rest = rest
+                .checked_sub(split.amount)
+                .filter(|rest| !rest.is_zero() && !split.amount.is_zero())
+                .ok_or_else(|| wrong("the splits leave nothing, or one of them is nothing"))?;
+            legs.push(Leg {
+                to: split.recipient,
+                amount: U256::from(split.amount.get()),
+                memo: split.memo.map_or(Memo::Any, Memo::Exactly),
+            });
+        }
+        legs.push(Leg {
+            to: recipient,
+            amount: U256::from(rest.get()),
+            memo: ask.details.memo.map_or(Memo::Attribution, Memo::Exactly),
+        });
+        legs.sort_by(|a, b| a.memo.cmp(&b.memo));
+        Ok(Self {
+            challenge,
+            token,
+            details: ask.details,
+            legs,
+        })
+    }
+
+    /// How many transfers there are.
+    pub(crate) fn len(&self) -> usize {
+        self.legs.len()
+    }
+
+    /// What all of them move together.
+    pub(crate) fn total(&self) -> U256 {
+        let amounts = self.legs.iter().map(|leg| leg.amount);
+        amounts.fold(U256::ZERO, U256::saturating_add)
+    }
+
+    /// Whether `made` holds every transfer that is asked for, each counted once.
+    ///
+    /// # Errors
+    /// The first one that is missing, or that names another challenge.
+    pub(crate) fn check(&self, made: &[Made]) -> Result<(), Rejection> {
+        let mut left: Vec<&Made> = made.iter().collect();
+        for leg in &self.legs {
+            let pays = |made: &&Made| made.to == leg.to && made.amount == leg.amount;
+            match left.iter().position(|m| pays(m) && self.fits(leg, m)) {
+                Some(at) => {
+                    left.swap_remove(at);
+                }
+                None => return Err(self.missing(leg, left.into_iter().find(pays))),
+            }
+        }
+        Ok(())
+    }
+
+    fn fits(&self, leg: &Leg, made: &Made) -> bool {
+        match (&leg.memo, &made.memo) {
+            (Memo::Exactly(memo), made) => *made == Some(*memo),
+            (Memo::Attribution, made) => {
+                made.is_some_and(|memo| memo::check(&memo, self.challenge).is_ok())
+            }
+            (Memo::Any, Some(memo)) => {
+                !memo::is_attribution(memo) || memo::check(memo, self.challenge).is_ok()
+            }
+            (Memo::Any, None) => true,
+        }
+    }
+
+    fn missing(&self, leg: &Leg, nearest: Option<&Made>) -> Rejection {
+        let Some(made) = nearest else {
+            let (amount, to, token) = (leg.amount, leg.to, self.token);
+            return Rejection::verification(format!(
+                "there is no transfer of {amount} base units of {token} to {to}"
+            ));
+        };
+        match (&leg.memo, made.memo) {
+            (Memo::Exactly(_), _) => {
+                Rejection::verification("the transfer's memo is not the one asked for")
+            }
+            (_, Some(memo)) => memo::check(&memo, self.challenge)
+                .err()
+                .unwrap_or_else(|| Rejection::verification("the transfer is counted already")),
+            (_, None) => Rejection::verification(
+                "a plain transfer names no challenge; it needs the attribution memo",
+            ),
+        }
+    }
+}
