@@ -106,6 +106,7 @@ listen = "127.0.0.1:0"
 realm = "127.0.0.1"
 secrets = ["a secret of 32 bytes, only for tests"]
 store = "memory:"
+cors = "*"
 [rails.proof]
 chain_id = 1337
 currency = "0x20c0000000000000000000000000000000000000"
@@ -117,11 +118,13 @@ recipient = "0x3C44CdDdB6a900fa2b585dd299e03d12FA4293BC"
     assert!(output.status.success(), "{checks:#?}");
     assert_eq!(last["summary"]["warned"], 0, "{checks:#?}");
     for check in [
+        "browser-readable",
         "challenge-digest",
         "challenge-digest-matches",
         "forged-digest",
         "other-body",
         "other-route",
+        "preflight",
         "replay",
         "replay-with-key",
     ] {
