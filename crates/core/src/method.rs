@@ -85,18 +85,25 @@ pub struct Ask<I: IntentSpec, D> {
 
 const DETAILS: &str = "methodDetails";
 
+#[derive(Serialize)]
+struct Written<'a, R> {
+    #[serde(flatten)]
+    request: &'a R,
+    #[serde(rename = "methodDetails", skip_serializing_if = "Option::is_none")]
+    details: Option<Value>,
+}
+
 impl<I: IntentSpec, D: Serialize + DeserializeOwned> Ask<I, D> {
     /// The wire form. `methodDetails` is left out when it has no members.
     pub fn encode(&self) -> Result<Encoded, Fault> {
-        let broken = |what| move |e: serde_json::Error| Fault::new(what).caused_by(e);
-        let mut request =
-            serde_json::to_value(&self.request).map_err(broken("serialising a request"))?;
-        let details = serde_json::to_value(&self.details).map_err(broken("serialising details"))?;
+        let details = serde_json::to_value(&self.details)
+            .map_err(|e| Fault::new("serialising details").caused_by(e))?;
         let empty = details.is_null() || details.as_object().is_some_and(Map::is_empty);
-        if let (Value::Object(map), false) = (&mut request, empty) {
-            map.insert(DETAILS.to_owned(), details);
-        }
-        Encoded::encode(&request).map_err(|e| Fault::new("encoding a request").caused_by(e))
+        let whole = Written {
+            request: &self.request,
+            details: (!empty).then_some(details),
+        };
+        Encoded::encode(&whole).map_err(|e| Fault::new("encoding a request").caused_by(e))
     }
 
     /// Reads the wire form. Absent `methodDetails` are those without members.

@@ -1,7 +1,7 @@
 //! Issuing challenges: quotes run concurrently, each under a deadline, and each challenge binds
 //! its route, its offer and the offer's terms.
 
-use std::collections::BTreeMap;
+use std::borrow::Cow;
 
 use base64::{Engine as _, engine::general_purpose::URL_SAFE_NO_PAD};
 use farebox_core::{
@@ -9,7 +9,7 @@ use farebox_core::{
     wire::{Challenge, Encoded, Timestamp},
 };
 use futures_util::future::join_all;
-use serde::Deserialize;
+use serde::{Deserialize, Serialize};
 use sha2::{Digest as _, Sha256};
 
 use crate::{
@@ -29,6 +29,17 @@ pub(crate) struct Bound {
     pub(crate) terms: String,
     /// The rail kept something with the challenge.
     pub(crate) kept: Option<String>,
+}
+
+/// The same as it is written. In alphabetical order, so that nobody has to sort it.
+#[derive(Serialize)]
+struct Issued<'a> {
+    #[serde(skip_serializing_if = "Option::is_none")]
+    kept: Option<&'a str>,
+    nonce: &'a str,
+    offer: &'a str,
+    route: &'a str,
+    terms: &'a str,
 }
 
 const PER_REQUEST: &str = "for:";
@@ -161,26 +172,24 @@ impl Gate {
     ) -> Result<Encoded, Fault> {
         // Without the nonce the id is a function of price and time, and two payers who ask in one
         // millisecond would share one single-use id.
-        let mut opaque = BTreeMap::from([
-            ("nonce", Shared::nonce()?),
-            ("route", self.route.clone()),
-            ("offer", index.to_string()),
-            ("terms", terms_print(offer, inbound)),
-        ]);
-        if kept {
-            opaque.insert("kept", "1".to_owned());
-        }
+        let opaque = Issued {
+            kept: kept.then_some("1"),
+            nonce: &Shared::nonce()?,
+            offer: &index.to_string(),
+            route: &self.route,
+            terms: &terms_print(offer, inbound),
+        };
         Encoded::encode(&opaque).map_err(|e| Fault::new("encoding opaque").caused_by(e))
     }
 }
 
 /// What the price stands on: the terms, or the request they are computed from. A credential for
 /// the cheap item of a dynamically priced route must not buy the dear one.
-pub(crate) fn terms_print(offer: &Offer, inbound: &Inbound<'_>) -> String {
-    if let Some(print) = offer.fingerprint() {
-        return print.to_owned();
+pub(crate) fn terms_print<'a>(offer: &'a Offer, inbound: &Inbound<'_>) -> Cow<'a, str> {
+    match offer.fingerprint() {
+        Some(print) => print.into(),
+        None => request_print(inbound).into(),
     }
-    request_print(inbound)
 }
 
 /// What a price that was computed for this very request stands on. No hash of terms looks so.

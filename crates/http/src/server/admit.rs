@@ -1,7 +1,7 @@
 //! From a request to permission to serve.
 
 use bytes::Bytes;
-use farebox_core::wire::{BodyDigest, Problem, ProblemDetails};
+use farebox_core::wire::{BodyDigest, Problem};
 use farebox_engine::{Admission, Gate, Inbound, Serving};
 use http::{
     Method, Request, Response,
@@ -122,12 +122,12 @@ where
         Presented::Nothing => {
             let detail = "This resource is paid for. Pay one of the challenges and retry with \
                           the credential.";
-            let details = ProblemDetails::new(&Problem::PaymentRequired, detail);
-            return Err(Box::pin(answer::challenge(gate, &inbound, details)).await);
+            let kind = &Problem::PaymentRequired;
+            return Err(answer::challenge(gate, &inbound, kind, detail).await);
         }
         Presented::Malformed(why) => {
-            let details = ProblemDetails::new(&Problem::MalformedCredential, why);
-            return Err(Box::pin(answer::challenge(gate, &inbound, details)).await);
+            let kind = &Problem::MalformedCredential;
+            return Err(answer::challenge(gate, &inbound, kind, &why).await);
         }
         Presented::Several => {
             let detail = "The request carries more than one Payment credential; send one.";

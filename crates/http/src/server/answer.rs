@@ -1,17 +1,18 @@
 //! Refusals as responses.
 
-use std::time::Duration;
+use std::{borrow::Cow, time::Duration};
 
 use bytes::Bytes;
 use farebox_core::{
     Fault, Rejection,
-    wire::{Challenge, Problem, ProblemDetails},
+    wire::{Challenge, Problem},
 };
 use farebox_engine::{Gate, Inbound, Refused};
 use http::{
     HeaderValue, Response, StatusCode,
     header::{CACHE_CONTROL, CONTENT_TYPE, RETRY_AFTER, WWW_AUTHENTICATE},
 };
+use serde::Serialize;
 
 /// The answer to a refusal, with fresh challenges where paying would help. For handlers too, whose
 /// [`Meter`](farebox_engine::Meter) refuses: `refuse(&gate, &inbound, error.into())`.
@@ -24,12 +25,11 @@ pub async fn refuse(gate: &Gate, inbound: &Inbound<'_>, refused: Refused) -> Res
                 "payment rejected"
             );
             // 402, or 410 where a session's channel is gone and a fresh challenge opens another.
-            let details = ProblemDetails::new(&rejection.problem, rejection.detail);
-            challenge(gate, inbound, details).await
+            challenge(gate, inbound, &rejection.problem, &rejection.detail).await
         }
-        Refused::Request(rejection) => with_status(StatusCode::BAD_REQUEST, rejection),
-        Refused::Conflict(rejection) => with_status(StatusCode::UNPROCESSABLE_ENTITY, rejection),
-        Refused::Spent(rejection) => with_status(StatusCode::FORBIDDEN, rejection),
+        Refused::Request(rejection) => with_status(StatusCode::BAD_REQUEST, &rejection),
+        Refused::Conflict(rejection) => with_status(StatusCode::UNPROCESSABLE_ENTITY, &rejection),
+        Refused::Spent(rejection) => with_status(StatusCode::FORBIDDEN, &rejection),
         Refused::Pending { retry_after } => {
             let detail = "The payment is being processed. Retry with the same credential; do not \
                           pay again.";
@@ -44,7 +44,8 @@ pub async fn refuse(gate: &Gate, inbound: &Inbound<'_>, refused: Refused) -> Res
 pub(crate) async fn challenge(
     gate: &Gate,
     inbound: &Inbound<'_>,
-    mut details: ProblemDetails,
+    kind: &Problem,
+    detail: &str,
 ) -> Response<Bytes> {
     let challenges = match gate.challenges(inbound).await {
         Ok(challenges) => challenges,
@@ -54,7 +55,7 @@ pub(crate) async fn challenge(
     for challenge in &challenges {
         match header_value(challenge) {
             Ok(value) => {
-                first.get_or_insert(&challenge.id);
+                first.get_or_insert(challenge.id.as_str());
                 values.push(value);
             }
             Err(error) => {
@@ -65,8 +66,7 @@ pub(crate) async fn challenge(
     if values.is_empty() {
         return fault(gate.route(), &Fault::new("writing challenges"));
     }
-    details.challenge_id = first.cloned();
-    let mut response = problem(details);
+    let mut response = problem(status_of(kind), kind, detail, first);
     for value in values {
         response.headers_mut().append(WWW_AUTHENTICATE, value);
     }
@@ -77,10 +77,8 @@ fn header_value(challenge: &Challenge) -> Result<HeaderValue, Box<dyn std::error
     Ok(HeaderValue::try_from(challenge.to_header()?)?)
 }
 
-fn with_status(status: StatusCode, rejection: Rejection) -> Response<Bytes> {
-    let mut details = ProblemDetails::new(&rejection.problem, rejection.detail);
-    details.status = status.as_u16();
-    problem(details)
+fn with_status(status: StatusCode, rejection: &Rejection) -> Response<Bytes> {
+    problem(status, &rejection.problem, &rejection.detail, None)
 }
 
 /// Our own failure. What it was goes to the log and never to the payer.
@@ -95,16 +93,13 @@ pub(crate) fn fault(route: &str, fault: &Fault) -> Response<Bytes> {
         None => {
             let detail = "The payment could not be processed. If you have paid, retry with the \
                           same credential; do not pay again.";
-            problem(ProblemDetails::new(&Problem::Internal, detail))
+            simple(&Problem::Internal, detail)
         }
     }
 }
 
 fn unavailable(detail: &str, retry_after: Duration) -> Response<Bytes> {
-    let mut response = problem(ProblemDetails::new(
-        &Problem::TemporarilyUnavailable,
-        detail,
-    ));
+    let mut response = simple(&Problem::TemporarilyUnavailable, detail);
     let seconds = retry_after.as_secs() + u64::from(retry_after.subsec_nanos() > 0);
     response
         .headers_mut()
@@ -114,16 +109,47 @@ fn unavailable(detail: &str, retry_after: Duration) -> Response<Bytes> {
 
 /// A refusal without challenges.
 pub(crate) fn simple(kind: &Problem, detail: &str) -> Response<Bytes> {
-    problem(ProblemDetails::new(kind, detail))
+    problem(status_of(kind), kind, detail, None)
 }
 
-fn problem(details: ProblemDetails) -> Response<Bytes> {
-    let status = StatusCode::from_u16(details.status).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
-    // Strings and a flat map: this does not fail, and an empty body is still a valid answer.
-    let body = serde_json::to_vec(&details).unwrap_or_default();
+fn status_of(kind: &Problem) -> StatusCode {
+    StatusCode::from_u16(kind.status()).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR)
+}
+
+/// A problem's body (RFC 9457), as `ProblemDetails` has it, without copies of its texts.
+#[derive(Serialize)]
+struct Details<'a> {
+    #[serde(rename = "type")]
+    problem_type: Cow<'a, str>,
+    title: Cow<'a, str>,
+    status: u16,
+    detail: &'a str,
+    #[serde(rename = "challengeId", skip_serializing_if = "Option::is_none")]
+    challenge_id: Option<&'a str>,
+}
+
+fn problem(
+    status: StatusCode,
+    kind: &Problem,
+    detail: &str,
+    challenge_id: Option<&str>,
+) -> Response<Bytes> {
+    let details = Details {
+        problem_type: kind.type_uri(),
+        title: kind.title(),
+        status: status.as_u16(),
+        detail,
+        challenge_id,
+    };
+    // Strings and numbers: this does not fail, and an empty body is still a valid answer.
+    let mut body = Vec::with_capacity(384);
+    if serde_json::to_writer(&mut body, &details).is_err() {
+        body.clear();
+    }
     let mut response = Response::new(Bytes::from(body));
     *response.status_mut() = status;
     let headers = response.headers_mut();
+    headers.reserve(4);
     headers.insert(
         CONTENT_TYPE,
         HeaderValue::from_static("application/problem+json"),
