@@ -12,18 +12,21 @@ use tokio::sync::OnceCell;
 /// Every store that a Cargo feature of this crate switched on, named so that no linker can lose it.
 /// `memory:` is always there.
 pub static STORES: &[&StoreDriver] = &[
+    #[cfg(feature = "redis")]
+    &farebox_store_redis::DRIVER,
     #[cfg(feature = "sqlite")]
     &farebox_store_sqlite::DRIVER,
 ];
 
 /// The schemes that the features above bring.
-const BY_FEATURE: [(&str, &str); 6] = [
+const BY_FEATURE: [(&str, &str); 7] = [
     ("postgres", "postgres"),
     ("postgresql", "postgres"),
     ("redis", "redis"),
     ("rediss", "redis"),
     ("sqlite", "sqlite"),
     ("valkey", "redis"),
+    ("valkeys", "redis"),
 ];
 
 /// [`STORES`], and the stores of other packages that were linked in.

@@ -2,30 +2,30 @@
 
 #![allow(clippy::unwrap_used, reason = "a test may panic")]
 
-use std::{path::Path, sync::Arc};
+use std::{path::PathBuf, sync::Arc};
 
 use farebox_core::Store;
 use farebox_store_sqlite::SqliteStore;
 use tempfile::TempDir;
 
-/// A store in a folder of its own, which goes with the test's process.
-async fn store() -> Arc<dyn Store> {
-    let folder = TempDir::new().unwrap().keep();
-    Arc::new(open(&folder.join("farebox.db")).await)
+/// A file in a folder of its own, which goes with the test's process.
+fn place() -> PathBuf {
+    TempDir::new().unwrap().keep().join("farebox.db")
 }
 
-async fn open(path: &Path) -> SqliteStore {
-    SqliteStore::open(path).await.unwrap()
+async fn open(path: PathBuf) -> Arc<dyn Store> {
+    Arc::new(SqliteStore::open(path).await.unwrap())
 }
 
-farebox_testkit::store_conformance!(sqlite, store().await);
+farebox_testkit::store_conformance!(rules, open(place()).await);
+farebox_testkit::durable_store_conformance!(shared, place(), open);
 
 /// Protects: what was answered is there after a restart, and a file at rest is its owner's alone.
 #[tokio::test]
 async fn records_outlive_the_store() {
     let folder = TempDir::new().unwrap();
     let path = folder.path().join("farebox.db");
-    let first = open(&path).await;
+    let first = open(path.clone()).await;
     assert!(
         first
             .compare_and_swap("k", None, Some("v"), None)
@@ -34,7 +34,7 @@ async fn records_outlive_the_store() {
     );
     drop(first);
     assert_eq!(
-        open(&path).await.get("k").await.unwrap().as_deref(),
+        open(path.clone()).await.get("k").await.unwrap().as_deref(),
         Some("v")
     );
     #[cfg(unix)]

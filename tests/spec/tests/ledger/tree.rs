@@ -105,7 +105,8 @@ fn rules(file: &str, after: &str) -> Vec<String> {
     let text = fs::read_to_string(path).unwrap();
     let list = text.split(after).nth(1).unwrap();
     let list = list.split(");").next().unwrap();
-    let rules = list.split(',').map(|rule| rule.trim().to_owned());
+    let rules = list.split(|c: char| c == ',' || c.is_whitespace());
+    let rules = rules.map(str::to_owned);
     rules.filter(|rule| !rule.is_empty()).collect()
 }
 
@@ -117,7 +118,7 @@ fn packages(folder: &Path, found: &mut BTreeMap<String, BTreeSet<String>>) {
         for text in sources(folder) {
             names.extend(test_functions(&text));
             if text.contains("store_conformance!(") {
-                names.extend(rules("store", "@tests $store;"));
+                names.extend(rules("store", "[$store]"));
             }
         }
     }
