@@ -199,6 +199,7 @@ fn built(package: &str, name: &str) -> Result<PathBuf, Problem> {
 #[derive(Debug)]
 pub struct Server {
     _process: Running,
+    _sandbox: Option<Running>,
     _config: tempfile::TempDir,
     /// The paid route.
     pub url: String,
@@ -207,7 +208,6 @@ pub struct Server {
 impl Server {
     /// Serves `GET /joke` at `price` pathUSD.
     pub fn start(chain: &Chain, price: &str) -> Result<Self, Problem> {
-        let directory = tempfile::tempdir()?;
         let port = free_port()?;
         let config = format!(
             r#"
@@ -230,6 +230,35 @@ offers = [{{ rail = "tempo/charge", amount = "{price}" }}]
             rpc = chain.url,
             id = chain.id,
         );
+        Self::run(&config, port, None)
+    }
+
+    /// Serves `GET /joke` on every rail that takes money: Tempo on `chain`, the others on the
+    /// sandbox.
+    pub fn on_every_rail(chain: &Chain) -> Result<Self, Problem> {
+        let mut child = farebox()?
+            .args(["sandbox", "--json"])
+            .stdout(Stdio::piped())
+            .spawn()?;
+        let stdout = child.stdout.take().ok_or("no standard output")?;
+        let sandbox = Running { child };
+        let mut line = String::new();
+        BufReader::new(stdout).read_line(&mut line)?;
+        let mut config = serde_json::from_str::<Value>(&line)?["config"].take();
+        let port = free_port()?;
+        config["listen"] = format!("127.0.0.1:{port}").into();
+        config["rails"]["tempo"]["rpc_url"] = chain.url.as_str().into();
+        config["rails"]["tempo"]["chain_id"] = chain.id.into();
+        // Free offers are left out: a proof's receipt refers to its challenge, as drafted, and mppx
+        // expects a transaction there.
+        if let Some(offers) = config["routes"][0]["offers"].as_array_mut() {
+            offers.retain(|offer| offer["rail"] != "proof/charge");
+        }
+        Self::run(&toml::to_string(&config)?, port, Some(sandbox))
+    }
+
+    fn run(config: &str, port: u16, sandbox: Option<Running>) -> Result<Self, Problem> {
+        let directory = tempfile::tempdir()?;
         let path = directory.path().join("farebox.toml");
         std::fs::write(&path, config)?;
         let child = farebox()?
@@ -245,6 +274,7 @@ offers = [{{ rail = "tempo/charge", amount = "{price}" }}]
         let url = format!("http://127.0.0.1:{port}/joke");
         Ok(Self {
             _process: process,
+            _sandbox: sandbox,
             _config: directory,
             url,
         })
