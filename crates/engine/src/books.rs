@@ -166,7 +166,7 @@ const SUFFIX: usize = 8;
 
 impl Entry {
     fn of(id: &str, record: Record, now: i64) -> Self {
-        let (state, receipt) = match record.state {
+        let (state, receipt) = match &record.state {
             State::Reserved { .. } => (Standing::Reserved, None),
             State::Attempted { .. } => (Standing::Attempted, None),
             State::Paid { receipt } => (Standing::Paid, Some(receipt)),
@@ -182,14 +182,14 @@ impl Entry {
                 }
                 None => id.to_owned(),
             },
-            method: record.method,
-            offer: record.offer,
+            method: record.method.clone(),
+            offer: record.offer.clone(),
             state,
-            amount: record.amount,
-            currency: record.currency,
-            reference: receipt.map(|receipt| receipt.reference),
-            external_id: record.external_id,
-            challenge_id: record.challenge,
+            amount: record.amount.clone(),
+            currency: record.currency.clone(),
+            reference: receipt.map(|receipt| receipt.reference.clone()),
+            external_id: record.external_id.clone(),
+            challenge_id: record.challenge.clone(),
             presented: Timestamp::from_unix_millis(record.presented),
             expires: Timestamp::from_unix_millis(record.expires),
             age: Duration::from_millis(age.unsigned_abs()),

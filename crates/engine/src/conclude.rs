@@ -11,10 +11,26 @@ use crate::{
     engine::Shared,
     payment::Driven,
     record::{Record, State, Stored},
+    withdraw::withdraw,
 };
 
 /// How often a record may move under us before we leave it to the next one who asks.
 const ROUNDS: usize = 16;
+
+/// What became of a payment, and its record where it was ours to write.
+pub(crate) struct Concluded {
+    pub(crate) driven: Driven,
+    pub(crate) written: Option<Stored>,
+}
+
+impl From<Driven> for Concluded {
+    fn from(driven: Driven) -> Self {
+        Self {
+            driven,
+            written: None,
+        }
+    }
+}
 
 /// Records an outcome over whatever the record says by now. Evidence that money moved wins over
 /// everything; what only says that it did not yields to what others found out.
@@ -24,25 +40,38 @@ pub(crate) async fn conclude(
     from: &Stored,
     outcome: Outcome,
 ) -> Result<Driven, Fault> {
+    Ok(conclude_for(shared, id, from, outcome, None).await?.driven)
+}
+
+/// The same. `holder` is served at once: that the money is in and who has the serving lease is one
+/// write then.
+pub(crate) async fn conclude_for(
+    shared: &Shared,
+    id: &str,
+    from: &Stored,
+    outcome: Outcome,
+    holder: Option<&str>,
+) -> Result<Concluded, Fault> {
     // `None`: nothing was attempted, so the outcome stands on the reservation and its proofs alone.
     let todo = match &from.record.state {
         State::Attempted { todo, .. } => Some(todo.as_str()),
         _ => None,
     };
-    let mut current = Some(from.clone());
+    // What was found since `from`, once it has moved.
+    let mut found = None;
     for _ in 0..ROUNDS {
-        let record = current
-            .as_ref()
-            .map_or(&from.record, |stored| &stored.record);
-        let ours = current
-            .as_ref()
-            .is_some_and(|stored| stored.text == from.text);
+        let current = match &found {
+            None => Some(from),
+            Some(found) => Option::as_ref(found),
+        };
+        let record = current.map_or(&from.record, |stored: &Stored| &stored.record);
+        let ours = current.is_some_and(|stored| stored.text == from.text);
         let (next, driven) = match (&outcome, &record.state) {
             (_, State::Paid { .. } | State::Serving { .. } | State::Delivered { .. }) => {
-                return Ok(Driven::Paid);
+                return Ok(Driven::Paid.into());
             }
             // A reservation that is not ours any more: its proof may be somebody else's by now.
-            _ if todo.is_none() && !ours => return Ok(Driven::Pending),
+            _ if todo.is_none() && !ours => return Ok(Driven::Pending.into()),
             (
                 Outcome::Settled {
                     reference,
@@ -59,16 +88,25 @@ pub(crate) async fn conclude(
                 };
                 members.extend(more.clone());
                 let receipt = receipt(shared, record, reference.clone(), members);
-                (State::Paid { receipt }, Driven::Paid)
+                let receipt = Arc::new(receipt);
+                let paid = match holder {
+                    None => State::Paid { receipt },
+                    Some(holder) => State::Serving {
+                        receipt,
+                        holder: holder.to_owned(),
+                        until: shared.lease_until(shared.timing.serve),
+                    },
+                };
+                (paid, Driven::Paid)
             }
             (Outcome::Declined(_) | Outcome::Unknown, State::Declined { rejection }) => {
-                return Ok(Driven::Declined(rejection.clone()));
+                return Ok(Driven::Declined(rejection.clone()).into());
             }
             (Outcome::Declined(_) | Outcome::Unknown, State::Reserved { .. }) if !ours => {
-                return Ok(Driven::Pending);
+                return Ok(Driven::Pending.into());
             }
             (Outcome::Declined(_) | Outcome::Unknown, _) if current.is_none() => {
-                return Ok(Driven::Pending);
+                return Ok(Driven::Pending.into());
             }
             (Outcome::Declined(rejection), _) => {
                 let rejection = rejection.clone().on_rail(&record.offer.method);
@@ -80,7 +118,9 @@ pub(crate) async fn conclude(
                 )
             }
             // Somebody else is at it.
-            (Outcome::Unknown, State::Attempted { .. }) if !ours => return Ok(Driven::Pending),
+            (Outcome::Unknown, State::Attempted { .. }) if !ours => {
+                return Ok(Driven::Pending.into());
+            }
             (
                 Outcome::Unknown,
                 State::Attempted {
@@ -101,21 +141,22 @@ pub(crate) async fn conclude(
                 };
                 (parked, Driven::Pending)
             }
-            (Outcome::Unknown, State::Reserved { .. }) => return Ok(Driven::Pending),
+            (Outcome::Unknown, State::Reserved { .. }) => return Ok(Driven::Pending.into()),
         };
         let next = record.with(next);
-        if let Some(stored) = shared.advance(id, current.as_ref(), next).await? {
+        if let Some(stored) = shared.advance(id, current, next).await? {
             if matches!(driven, Driven::Declined(_)) {
                 shared.free(id, &stored).await?;
             }
             if let (Some(todo), Driven::Paid | Driven::Declined(_)) = (todo, &driven) {
                 shared.strike(id, todo).await?;
             }
-            return Ok(driven);
+            let written = Some(stored);
+            return Ok(Concluded { driven, written });
         }
-        current = shared.record(id).await?;
+        found = Some(shared.record(id).await?);
     }
-    Ok(Driven::Pending)
+    Ok(Driven::Pending.into())
 }
 
 /// The longest pause between two attempts to record an outcome.
@@ -123,14 +164,17 @@ const PAUSE: Duration = Duration::from_millis(500);
 
 /// Records an outcome, and where the store is away goes on behind the caller's back for as long as
 /// the payment is ours. Nobody else knows it, and the others would have to wait that long to ask.
+///
+/// `holder` as for [`conclude_for`]; once its caller was told otherwise it serves nothing.
 pub(crate) async fn insist(
     shared: &Arc<Shared>,
     id: &str,
     from: &Stored,
     outcome: Outcome,
-) -> Result<Driven, Fault> {
-    let fault = match conclude(shared, id, from, outcome.clone()).await {
-        Ok(driven) => return Ok(driven),
+    holder: Option<&str>,
+) -> Result<Concluded, Fault> {
+    let fault = match conclude_for(shared, id, from, outcome.clone(), holder).await {
+        Ok(concluded) => return Ok(concluded),
         Err(fault) => fault,
     };
     let until = match from.record.state {
@@ -138,6 +182,7 @@ pub(crate) async fn insist(
         _ => return Err(fault),
     };
     let (shared, id, from) = (shared.clone(), id.to_owned(), from.clone());
+    let holder = holder.map(str::to_owned);
     let under_way = shared.drain.settling();
     tokio::spawn(async move {
         let _under_way = under_way;
@@ -146,9 +191,12 @@ pub(crate) async fn insist(
             sleep(pause).await;
             pause = (pause * 2).min(PAUSE);
             match conclude(&shared, &id, &from, outcome.clone()).await {
-                Ok(_) => return,
+                Ok(_) => break,
                 Err(fault) => tracing::warn!(%fault, "an outcome is not recorded yet"),
             }
+        }
+        if let Some(holder) = holder {
+            withdraw(&shared, &id, &holder).await;
         }
     });
     Err(fault)

@@ -8,7 +8,7 @@ use std::{
 };
 
 use farebox_core::{
-    ChannelId, Durability, Fault, Method, Offers, Store,
+    ChannelId, Durability, Method, Offers, Store,
     wire::{SecretRing, Timestamp},
 };
 use tokio::sync::Notify;
@@ -17,7 +17,9 @@ use crate::{
     deadline::Punctual,
     drain::Drain,
     gate::Gate,
+    heartbeat::Heart,
     meter::Meter,
+    nonce,
     pulse::{Condition, Pulse},
 };
 
@@ -210,7 +212,7 @@ impl EngineBuilder {
         let condition = Condition::new();
         let store = Punctual::new(self.store.0, self.timing.store, condition.clone());
         let store: Arc<dyn Store> = Arc::new(store);
-        let process = random_name().map_err(EngineError::Randomness)?;
+        let process = nonce::draw().map_err(EngineError::Randomness)?;
         let pulse = Pulse::new(condition, store.clone(), &process);
         let secrets = match store.durability() {
             Durability::Durable => self.secrets,
@@ -235,6 +237,7 @@ impl EngineBuilder {
                 methods: Mutex::default(),
                 drain: Arc::default(),
                 balances: Notify::new(),
+                heart: Heart::default(),
             }),
         })
     }
@@ -257,6 +260,7 @@ pub(crate) struct Shared {
     pub(crate) drain: Arc<Drain>,
     /// Woken when any channel's balance changes in this process.
     pub(crate) balances: Notify,
+    pub(crate) heart: Heart,
 }
 
 impl Engine {
@@ -353,16 +357,4 @@ impl Shared {
             .millis()
             .saturating_sub(i64::try_from(span.as_millis()).unwrap_or(i64::MAX))
     }
-
-    pub(crate) fn nonce() -> Result<String, Fault> {
-        random_name().map_err(|error| Fault::new("randomness").caused_by(error))
-    }
-}
-
-/// A random name: 96 bits, base64url.
-fn random_name() -> Result<String, getrandom::Error> {
-    use base64::{Engine as _, engine::general_purpose::URL_SAFE_NO_PAD};
-    let mut bytes = [0; 12];
-    getrandom::fill(&mut bytes)?;
-    Ok(URL_SAFE_NO_PAD.encode(bytes))
 }

@@ -12,9 +12,10 @@ use crate::{
     balance,
     challenge::{Bound, terms_print},
     conclude::conclude,
+    detached::Detached,
     engine::Shared,
     meter::Meter,
-    payment::{Authentic, Driven, Facts, Payment},
+    payment::{Authentic, Carried, Driven, Facts, Payment},
     record::{State, Stored, fingerprint},
     reply::{Keyed, Repeats, Reply},
     serving::{Admission, Serving},
@@ -226,16 +227,32 @@ impl Gate {
             {
                 return self.advance(verified).await;
             }
-            // On a task of its own, so that a client that goes away cannot cut it short.
-            let work = tokio::spawn(Box::pin(verified.carry_out()));
-            match timeout(self.shared.timing.settle, work).await {
+            // A client that goes away cannot cut it short.
+            let decided = verified.is_decided();
+            let work = verified.carry_out(keyed.clone());
+            let limit = self.shared.timing.settle;
+            let carried = match decided {
+                true => timeout(limit, Detached::new(work)).await.map(Ok),
+                false => timeout(limit, tokio::spawn(Box::pin(work))).await,
+            };
+            match carried {
                 Err(_) => return Err(Refused::pending()),
                 // A panic's own words could hold anything, so they are not passed on.
                 Ok(Err(_)) => return Err(Fault::new("a rail panicked while settling").into()),
-                Ok(Ok(driven)) => match driven? {
-                    None | Some(Driven::Paid) => {}
-                    Some(Driven::Declined(rejection)) => return Err(rejection.into()),
-                    Some(Driven::Pending) => return Err(Refused::pending()),
+                Ok(Ok(carried)) => match carried? {
+                    Some(Carried::Serve(serving)) => return Ok(Admission::Serve(serving)),
+                    Some(Carried::Paid(stored)) => {
+                        let (shared, keyed) = (self.shared.clone(), keyed.clone());
+                        let serving = Serving::lease(shared, payment.id(), &stored, keyed);
+                        if let Some(serving) = serving.await? {
+                            return Ok(Admission::Serve(serving));
+                        }
+                    }
+                    None | Some(Carried::Driven(Driven::Paid)) => {}
+                    Some(Carried::Driven(Driven::Declined(rejection))) => {
+                        return Err(rejection.into());
+                    }
+                    Some(Carried::Driven(Driven::Pending)) => return Err(Refused::pending()),
                 },
             }
         }

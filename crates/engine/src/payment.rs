@@ -1,11 +1,14 @@
 //! The lifecycle as types: each step consumes the value before it, so settling what was not
 //! reserved, or settling twice, does not compile.
 
-use std::{fmt, sync::Arc};
+use std::{
+    fmt,
+    sync::{Arc, OnceLock},
+};
 
 use farebox_core::{
-    AnyPlan, ChannelAction, ChannelId, Fault, IdempotencyKey, Method, Outcome, Presented, Refusal,
-    Rejection, Step, StoredOrder,
+    AnyPlan, ChannelAction, ChannelId, Fault, Method, Presented, Refusal, Rejection, Step,
+    StoredOrder,
     wire::{Amount, Credential, Problem, Receipt, Timestamp},
 };
 use serde_json::{Map, Value};
@@ -13,17 +16,20 @@ use tokio::time::timeout;
 
 use crate::{
     balance,
-    conclude::{insist, receipt},
+    conclude::receipt,
     drain::UnderWay,
     engine::Shared,
     meter::ChannelView,
-    record::{ChannelChange, Record, State, Stored, quote_key, todo_key},
+    record::{ChannelChange, Record, State, Stored, Terms, quote_key},
+    reply::Keyed,
     verdict::Refused,
 };
 
 mod claim;
+mod settle;
 mod undecided;
 
+pub(crate) use settle::Carried;
 use undecided::Undecided;
 
 /// A presented credential on its way to being paid.
@@ -109,11 +115,11 @@ impl<S> Payment<S> {
         }
     }
 
-    /// A record that claims nothing yet.
-    fn record(&self, state: State, claim: String) -> Record {
+    /// The terms of a record that claims nothing yet.
+    fn terms(&self, claim: String) -> Terms {
         let challenge = &self.credential.challenge;
         let books: Books = challenge.request.decode().unwrap_or_default();
-        Record {
+        Terms {
             method: self.method.name().to_owned(),
             offer: self.method.offer(),
             fingerprint: self.facts.fingerprint.clone(),
@@ -127,7 +133,7 @@ impl<S> Payment<S> {
             currency: books.currency,
             external_id: self.method.intent().external_id(&challenge.request),
             channel: None,
-            state,
+            text: OnceLock::new(),
         }
     }
 
@@ -289,17 +295,25 @@ impl Payment<Verified> {
             change: plan.change.clone(),
         };
         balance::apply(&self.shared, self.id(), &change).await?;
-        let state = State::Reserved { until: 0 };
-        let record = self.record(state, String::new());
+        let record = Record::new(self.terms(String::new()), State::Reserved { until: 0 });
         let reference = plan.channel.id().to_owned();
         let receipt = receipt(&self.shared, &record, reference, plan.receipt.clone());
         Ok((plan.channel.clone(), receipt))
     }
 
-    /// Claims, then settles. `None`: somebody else holds the challenge by now.
-    pub(crate) async fn carry_out(self) -> Result<Option<Driven>, Refused> {
+    /// Whether no rail is needed any more: all that is left is to record it.
+    pub(crate) fn is_decided(&self) -> bool {
+        match &self.stage.plan {
+            AnyPlan::Once(plan) => matches!(plan.step, Step::Paid { .. }),
+            AnyPlan::Channel(plan) => plan.order.is_none(),
+        }
+    }
+
+    /// Claims, settles and takes the serving lease. `None`: somebody else holds the challenge by
+    /// now.
+    pub(crate) async fn carry_out(self, keyed: Option<Keyed>) -> Result<Option<Carried>, Refused> {
         match self.reserve().await? {
-            Some(reserved) => Ok(Some(reserved.settle().await?)),
+            Some(reserved) => Ok(Some(reserved.serve(keyed).await?)),
             None => Ok(None),
         }
     }
@@ -343,13 +357,14 @@ impl Payment<Verified> {
         }
         let until = self.shared.after(self.shared.timing.reserve);
         let state = State::Reserved { until };
-        let record = Record {
+        let terms = Terms {
             proofs: keys,
             channel,
             presented: self.stage.presented,
             private: self.stage.private.clone(),
-            ..self.record(state, Shared::nonce()?)
+            ..self.terms(Shared::nonce()?)
         };
+        let record = Record::new(terms, state);
         let lapsed = self.stage.lapsed.as_ref();
         let Some(stored) = self.shared.advance(self.id(), lapsed, record).await? else {
             return Ok(None);
@@ -367,86 +382,5 @@ impl Payment<Verified> {
             Some(seen) => Ok(reserved.freeze(seen).await?.then_some(reserved)),
             None => Ok(Some(reserved)),
         }
-    }
-}
-
-impl Payment<Reserved> {
-    /// Drives the money to a known state. Run it on a task of its own: dropping the future leaves
-    /// the rest to the reconciler.
-    pub async fn settle(self) -> Result<Driven, Fault> {
-        let order = match &self.stage.step {
-            Step::Paid { reference } => {
-                let receipt = self.stage.receipt.clone();
-                let outcome = Outcome::Settled {
-                    reference: reference.clone(),
-                    receipt,
-                };
-                return insist(&self.shared, self.id(), &self.stage.stored, outcome).await;
-            }
-            Step::Settle(order) => order,
-        };
-        if let Err(expired) = self.in_time() {
-            return Ok(match self.release().await? {
-                true => Driven::Declined(expired),
-                false => Driven::Pending,
-            });
-        }
-        let Some(stored) = self.attempt(order).await? else {
-            return Ok(Driven::Pending);
-        };
-        let shared = &self.shared;
-        // The last look at the clock before what cannot be undone; never one after it.
-        if let Err(expired) = self.in_time() {
-            return insist(shared, self.id(), &stored, Outcome::Declined(expired)).await;
-        }
-        if let State::Attempted { until, .. } = stored.record.state
-            && shared.after(shared.timing.settle_cap) > until
-        {
-            // The write took so long that others may look the payment up while we settle.
-            return insist(shared, self.id(), &stored, Outcome::Unknown).await;
-        }
-        let key = IdempotencyKey::for_challenge(self.id());
-        let settler = self.method.settler();
-        let settling = timeout(shared.timing.settle_cap, settler.settle(&key, order));
-        let outcome = match effect!("settle", settling.await) {
-            Ok(Outcome::Unknown) | Err(_) => {
-                let lookup = timeout(shared.timing.settle, settler.lookup(&key, order));
-                effect!("lookup", lookup.await).unwrap_or(Outcome::Unknown)
-            }
-            Ok(known) => known,
-        };
-        insist(shared, self.id(), &stored, outcome).await
-    }
-
-    /// Writes ahead that money may move: on the reconciler's list first, so that the list never
-    /// lacks an attempt. `None`: the reservation is not ours any more.
-    async fn attempt(&self, order: &StoredOrder) -> Result<Option<Stored>, Fault> {
-        let (shared, key) = (&self.shared, todo_key(self.id()));
-        let todo = Shared::nonce()?;
-        // What an attempt before this one left on the list is replaced.
-        let before = shared.store.get(&key).await?;
-        let listed = shared.swap_own(&key, before.as_deref(), &todo, None);
-        if !effect!("todo.listed", listed.await)? {
-            return Ok(None);
-        }
-        let record = &self.stage.stored.record;
-        if let Some(change) = &record.channel
-            && change.action == ChannelAction::Close
-        {
-            // On the list by now, or a crash would leave the channel frozen for ever.
-            balance::refreeze(shared, self.id(), &record.claim, change).await?;
-        }
-        let timing = &shared.timing;
-        let attempted = record.with(State::Attempted {
-            // Longer than settling and looking up can take, with room for slow clocks and stores.
-            until: shared.after(timing.settle_cap + timing.settle + timing.slack),
-            todo,
-            order: order.clone(),
-            receipt: self.stage.receipt.clone(),
-            looked: 0,
-        });
-        shared
-            .advance(self.id(), Some(&self.stage.stored), attempted)
-            .await
     }
 }

@@ -11,7 +11,11 @@
 //! A payment's id is its challenge's, where a challenge pays once; a channel's challenge carries
 //! several actions, and their ids add the credential's fingerprint.
 
-use std::time::Duration;
+use std::{
+    ops::Deref,
+    sync::{Arc, OnceLock},
+    time::Duration,
+};
 
 use farebox_core::{
     Change, ChannelAction, ChannelId, Fault, Rejection, StoredOrder,
@@ -27,20 +31,20 @@ pub(crate) fn pay_key(id: &str) -> String {
 }
 
 pub(crate) fn proof_key(key: &str) -> String {
-    format!("proof:{key}")
+    ["proof:", key].concat()
 }
 
 /// What a claimed proof holds. Neither part has spaces.
 pub(crate) fn holder(id: &str, claim: &str) -> String {
-    format!("{id} {claim}")
+    [id, " ", claim].concat()
 }
 
 pub(crate) fn todo_key(id: &str) -> String {
-    format!("{TODO}{id}")
+    [TODO, id].concat()
 }
 
 pub(crate) fn quote_key(id: &str) -> String {
-    format!("quote:{id}")
+    ["quote:", id].concat()
 }
 
 pub(crate) fn channel_key(channel: &ChannelId) -> String {
@@ -52,8 +56,15 @@ pub(crate) const TODO: &str = "todo:";
 pub(crate) const CHANNEL: &str = "chan:";
 
 /// A payment: who may collect it, what it was, and where it stands.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug)]
 pub(crate) struct Record {
+    terms: Arc<Terms>,
+    pub(crate) state: State,
+}
+
+/// What of a record stays as it is while its payment moves on.
+#[derive(Debug, Serialize, Deserialize)]
+pub(crate) struct Terms {
     /// The method's name, by which its settler is found again.
     pub(crate) method: String,
     /// The wire pair.
@@ -85,9 +96,9 @@ pub(crate) struct Record {
     /// What it does to a channel, if anything.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(crate) channel: Option<ChannelChange>,
-    /// Where it stands.
-    #[serde(flatten)]
-    pub(crate) state: State,
+    /// All of the above as JSON, written once.
+    #[serde(skip)]
+    pub(crate) text: OnceLock<String>,
 }
 
 /// A change to a channel that takes effect when the payment is settled.
@@ -116,16 +127,16 @@ pub(crate) enum State {
         looked: i64,
     },
     /// Money is in and nobody is being served.
-    Paid { receipt: Receipt },
+    Paid { receipt: Arc<Receipt> },
     /// `holder` is being served, until the lease lapses.
     Serving {
-        receipt: Receipt,
+        receipt: Arc<Receipt>,
         holder: String,
         until: i64,
     },
     /// `holder` was served.
     Delivered {
-        receipt: Receipt,
+        receipt: Arc<Receipt>,
         holder: String,
         /// The response, where its request came with a key.
         #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -150,21 +161,49 @@ impl State {
     }
 }
 
+impl Deref for Record {
+    type Target = Terms;
+
+    fn deref(&self) -> &Terms {
+        &self.terms
+    }
+}
+
 impl Record {
-    pub(crate) fn with(&self, state: State) -> Self {
-        Self {
-            state,
-            ..self.clone()
-        }
+    pub(crate) fn new(terms: Terms, state: State) -> Self {
+        let terms = Arc::new(terms);
+        Self { terms, state }
     }
 
+    pub(crate) fn with(&self, state: State) -> Self {
+        let terms = self.terms.clone();
+        Self { terms, state }
+    }
+
+    /// One JSON object: the terms' members, then the state's.
     pub(crate) fn encode(&self) -> Result<String, Fault> {
-        serde_json::to_string(self).map_err(|e| Fault::new("serialising a record").caused_by(e))
+        let unwritten = |e| Fault::new("serialising a record").caused_by(e);
+        let terms = match self.terms.text.get() {
+            Some(text) => text,
+            None => {
+                let text = serde_json::to_string(&*self.terms).map_err(unwritten)?;
+                self.terms.text.get_or_init(|| text)
+            }
+        };
+        let state = serde_json::to_string(&self.state).map_err(unwritten)?;
+        let (terms, state) = (terms.strip_suffix('}'), state.strip_prefix('{'));
+        match (terms, state) {
+            (Some(terms), Some(state)) => Ok([terms, ",", state].concat()),
+            _ => Err(Fault::new("a record is a JSON object")),
+        }
     }
 
     pub(crate) fn decode(text: &str) -> Result<Self, Fault> {
         // serde_json's message could quote an order, which may hold what pays.
-        serde_json::from_str(text).map_err(|_| Fault::new("reading a record of another version"))
+        let foreign = |_| Fault::new("reading a record of another version");
+        let terms = serde_json::from_str(text).map_err(foreign)?;
+        let state = serde_json::from_str(text).map_err(foreign)?;
+        Ok(Self::new(terms, state))
     }
 
     /// How long the store must keep it: money that moved or may have moved is not forgotten.

@@ -3,11 +3,12 @@
 use std::{fmt, sync::Arc};
 
 use farebox_core::{Fault, wire::Receipt};
-use tokio::{runtime::Handle, sync::Mutex, task::AbortHandle, time::Instant};
+use tokio::{runtime::Handle, sync::Mutex, time::Instant};
 
 use crate::{
     drain::UnderWay,
     engine::Shared,
+    heartbeat::{Heartbeat, Held},
     meter::Meter,
     record::{State, Stored},
     reply::{Kept, Keyed, Reply, StoredReply},
@@ -44,11 +45,11 @@ impl Admission {
 pub struct Serving {
     shared: Arc<Shared>,
     id: String,
-    receipt: Receipt,
+    receipt: Arc<Receipt>,
     meter: Option<Meter>,
     /// The record as this lease last wrote it. `None` where there is nothing to give back.
-    held: Arc<Mutex<Option<Stored>>>,
-    heartbeat: Option<AbortHandle>,
+    held: Held,
+    heartbeat: Option<Heartbeat>,
     /// A server that drains waits for it.
     under_way: Option<UnderWay>,
     /// The request's key, under which its response is kept.
@@ -67,29 +68,39 @@ impl Serving {
         else {
             return Ok(None);
         };
-        let receipt = receipt.clone();
         let serving = State::Serving {
             receipt: receipt.clone(),
             holder: Shared::nonce()?,
             until: shared.lease_until(shared.timing.serve),
         };
         let next = stored.record.with(serving);
-        let Some(held) = shared.advance(id, Some(stored), next).await? else {
-            return Ok(None);
+        let held = shared.advance(id, Some(stored), next).await?;
+        Ok(held.and_then(|held| Self::of(shared, id, held, keyed)))
+    }
+
+    /// The lease that a record gives whoever wrote it.
+    pub(crate) fn of(
+        shared: Arc<Shared>,
+        id: &str,
+        held: Stored,
+        keyed: Option<Keyed>,
+    ) -> Option<Self> {
+        let State::Serving { receipt, .. } = &held.record.state else {
+            return None;
         };
+        let receipt = receipt.clone();
         let channel = held.record.channel.as_ref().map(|change| change.id.clone());
         let held = Arc::new(Mutex::new(Some(held)));
-        let heartbeat = tokio::spawn(beat(shared.clone(), id.to_owned(), held.clone()));
-        Ok(Some(Self {
+        Some(Self {
             under_way: Some(shared.drain.serving()),
             meter: channel.map(|channel| Meter::new(shared.clone(), channel)),
-            shared,
             id: id.to_owned(),
             receipt,
+            heartbeat: Some(Heartbeat::start(&shared, id, &held)),
             held,
-            heartbeat: Some(heartbeat.abort_handle()),
             keyed,
-        }))
+            shared,
+        })
     }
 
     /// Permission without a record: the balance behind `meter` is the only thing to spend.
@@ -99,7 +110,7 @@ impl Serving {
             under_way: Some(shared.drain.serving()),
             shared,
             id: String::new(),
-            receipt,
+            receipt: Arc::new(receipt),
             meter: Some(meter),
             held,
             heartbeat: None,
@@ -138,10 +149,10 @@ impl Serving {
         };
         let mut held = self.held.lock().await;
         let Some(mut stored) = held.take() else {
-            return Ok(self.receipt.clone());
+            return Ok(Receipt::clone(&self.receipt));
         };
         let State::Serving { holder, .. } = stored.record.state.clone() else {
-            return Ok(self.receipt.clone());
+            return Ok(Receipt::clone(&self.receipt));
         };
         let (receipt, me) = (self.receipt.clone(), holder.clone());
         let delivered = stored.record.with(State::Delivered {
@@ -161,7 +172,7 @@ impl Serving {
                 .advance(&self.id, Some(&stored), delivered.clone())
                 .await
             {
-                Ok(Some(_)) => return Ok(self.receipt.clone()),
+                Ok(Some(_)) => return Ok(Receipt::clone(&self.receipt)),
                 Ok(None) => {}
                 Err(fault) => {
                     trouble = Some(fault);
@@ -172,7 +183,7 @@ impl Serving {
             match self.shared.record(&self.id).await {
                 Ok(Some(now)) => match &now.record.state {
                     State::Delivered { holder, .. } if *holder == me => {
-                        return Ok(self.receipt.clone());
+                        return Ok(Receipt::clone(&self.receipt));
                     }
                     State::Serving { holder, .. } if *holder == me => stored = now,
                     // Lapsed under us: somebody else serves, or served, the same payment.
@@ -202,10 +213,6 @@ impl Serving {
 /// How often the last write is tried before the response is held back.
 const TRIES: usize = 3;
 
-fn holds(stored: &Stored, me: &str) -> bool {
-    matches!(&stored.record.state, State::Serving { holder, .. } if holder == me)
-}
-
 async fn give_back(shared: &Shared, id: &str, held: Option<Stored>) -> Result<(), Fault> {
     let Some(stored) = held else { return Ok(()) };
     if let State::Serving { receipt, .. } = &stored.record.state {
@@ -217,55 +224,22 @@ async fn give_back(shared: &Shared, id: &str, held: Option<Stored>) -> Result<()
     Ok(())
 }
 
-/// Renews the lease while the handler runs. Ends when the lease is given up or lost.
-async fn beat(shared: Arc<Shared>, id: String, held: Arc<Mutex<Option<Stored>>>) {
-    loop {
-        tokio::time::sleep(shared.timing.serve / 3).await;
-        let mut held = held.lock().await;
-        let Some(stored) = held.as_ref() else { return };
-        let State::Serving {
-            receipt, holder, ..
-        } = &stored.record.state
-        else {
-            return;
-        };
-        let until = shared.lease_until(shared.timing.serve);
-        let (receipt, holder, me) = (receipt.clone(), holder.clone(), holder.clone());
-        let next = stored.record.with(State::Serving {
-            receipt,
-            holder,
-            until,
-        });
-        match shared.advance(&id, Some(stored), next).await {
-            Ok(Some(renewed)) => *held = Some(renewed),
-            // A renewal whose reply was lost is still ours.
-            Ok(None) => match shared.record(&id).await {
-                Ok(Some(now)) if holds(&now, &me) => *held = Some(now),
-                Ok(_) => return,
-                Err(fault) => tracing::warn!(%fault, "a serving lease was not renewed"),
-            },
-            // The store may be back before the lease lapses.
-            Err(fault) => tracing::warn!(%fault, "a serving lease was not renewed"),
-        }
-    }
-}
-
 impl Drop for Serving {
     fn drop(&mut self) {
-        if let Some(heartbeat) = &self.heartbeat {
-            heartbeat.abort();
+        self.heartbeat = None;
+        if self.held.try_lock().is_ok_and(|held| held.is_none()) {
+            return;
         }
-        let Ok(mut held) = self.held.clone().try_lock_owned() else {
+        let Ok(runtime) = Handle::try_current() else {
             return;
         };
-        let (Some(stored), Ok(runtime)) = (held.take(), Handle::try_current()) else {
-            return;
-        };
-        let (shared, id) = (self.shared.clone(), std::mem::take(&mut self.id));
-        let under_way = self.under_way.take();
+        let (shared, held) = (self.shared.clone(), self.held.clone());
+        let (id, under_way) = (std::mem::take(&mut self.id), self.under_way.take());
         runtime.spawn(async move {
             let _under_way = under_way;
-            if let Err(fault) = give_back(&shared, &id, Some(stored)).await {
+            // Behind a renewal that is under way.
+            let held = held.lock().await.take();
+            if let Err(fault) = give_back(&shared, &id, held).await {
                 // The lease lapses by itself, so this only delays the next caller.
                 tracing::warn!(%fault, "an unserved payment was not given back");
             }

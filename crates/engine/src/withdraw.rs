@@ -45,7 +45,7 @@ async fn undo(shared: &Shared, id: &str, me: &str) -> Result<bool, Fault> {
     Ok(shared.advance(id, Some(&stored), paid).await?.is_some())
 }
 
-fn held_by(stored: &Stored, me: &str) -> Option<farebox_core::wire::Receipt> {
+fn held_by(stored: &Stored, me: &str) -> Option<std::sync::Arc<farebox_core::wire::Receipt>> {
     match &stored.record.state {
         State::Serving {
             receipt, holder, ..

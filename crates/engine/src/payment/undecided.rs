@@ -11,7 +11,7 @@ use serde_json::Value;
 use tokio::runtime::Handle;
 
 use super::{Authentic, Payment};
-use crate::record::{Record, State, Stored};
+use crate::record::{Record, State, Stored, Terms};
 
 /// Marks a proof as seen, unless it is judged before this is dropped.
 pub(super) struct Undecided {
@@ -65,12 +65,12 @@ impl Drop for Undecided {
 
 impl Payment<Authentic> {
     async fn mark(self, private: Option<Value>, presented: i64) {
-        let state = State::Reserved { until: presented };
-        let record = Record {
+        let terms = Terms {
             presented,
             private,
-            ..self.record(state, String::new())
+            ..self.terms(String::new())
         };
+        let record = Record::new(terms, State::Reserved { until: presented });
         if let Err(fault) = self.shared.advance(self.id(), None, record).await {
             tracing::warn!(%fault, "a proof that could not be judged was not marked as seen");
         }

@@ -222,7 +222,7 @@ async fn a_proof_that_is_taken_over_pays_once() {
 /// once another challenge has taken the proof over, waking up serves nothing.
 #[tokio::test]
 async fn a_straggler_whose_proof_was_taken_over_serves_nothing() {
-    for (prepaid, state) in [(true, "\"paid\""), (false, "\"attempted\"")] {
+    for (prepaid, state) in [(true, "\"serving\""), (false, "\"attempted\"")] {
         let (world, bank) = (World::new(), Arc::new(Bank::default()));
         let store = world.store();
         let (_, slow) = world.charge(store.clone(), rail(&bank, prepaid));
