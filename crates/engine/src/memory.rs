@@ -1,7 +1,7 @@
 //! The volatile store: for tests, demos and servers that may forget.
 
 use std::{
-    collections::{BTreeMap, BTreeSet},
+    collections::{BTreeMap, HashMap},
     fmt,
     sync::{Arc, Mutex, MutexGuard, PoisonError},
     time::Duration,
@@ -21,23 +21,36 @@ pub struct MemoryStore {
     capacity: usize,
 }
 
-#[derive(Default)]
 struct State {
-    entries: BTreeMap<Arc<str>, Entry>,
+    /// The entries by kind, which is their key up to its colon: a scan reads one kind only.
+    kinds: BTreeMap<Box<str>, HashMap<Arc<str>, Entry>>,
+    len: usize,
     /// The keys of entries that lapse, soonest first.
-    lapses: BTreeSet<(Instant, Arc<str>)>,
+    lapses: BTreeMap<Lapse, Arc<str>>,
+    born: Instant,
+    next: u64,
     complained: Option<Instant>,
 }
+
+/// The second of the store's life from which an entry may be collected, and the entry's number.
+/// In whole seconds, so that a record that moves on quickly keeps its place.
+type Lapse = (u64, u64);
 
 struct Entry {
     value: String,
     until: Option<Instant>,
+    number: u64,
+    lapse: Option<Lapse>,
 }
 
 impl Entry {
     fn live(&self, now: Instant) -> bool {
         self.until.is_none_or(|until| now < until)
     }
+}
+
+fn kind(key: &str) -> &str {
+    key.find(':').map_or("", |colon| &key[..=colon])
 }
 
 /// How many expired records one write collects: more than it adds, and so few that nobody waits.
@@ -47,45 +60,83 @@ const COLLECT: usize = 32;
 const COMPLAIN: Duration = Duration::from_secs(10);
 
 impl State {
+    fn entry(&self, key: &str) -> Option<&Entry> {
+        self.kinds.get(kind(key))?.get(key)
+    }
+
     fn live(&self, key: &str, now: Instant) -> Option<&str> {
-        let entry = self.entries.get(key).filter(|entry| entry.live(now));
+        let entry = self.entry(key).filter(|entry| entry.live(now));
         entry.map(|entry| entry.value.as_str())
     }
 
     fn collect(&mut self, now: Instant) {
+        let now = now.duration_since(self.born).as_secs();
         for _ in 0..COLLECT {
-            if self.lapses.first().is_none_or(|(until, _)| *until > now) {
-                return;
-            }
-            if let Some((_, key)) = self.lapses.pop_first() {
-                self.entries.remove(&key);
+            match self.lapses.first_entry() {
+                Some(first) if first.key().0 <= now => {
+                    let key = first.remove();
+                    self.remove(&key);
+                }
+                _ => return,
             }
         }
     }
 
     fn remove(&mut self, key: &str) {
-        if let Some((key, entry)) = self.entries.remove_entry(key)
-            && let Some(until) = entry.until
-        {
-            self.lapses.remove(&(until, key));
+        let entries = self.kinds.get_mut(kind(key));
+        if let Some(entry) = entries.and_then(|entries| entries.remove(key)) {
+            self.len -= 1;
+            if let Some(lapse) = entry.lapse {
+                self.lapses.remove(&lapse);
+            }
         }
     }
 
     fn insert(&mut self, key: &str, value: &str, until: Option<Instant>) {
-        self.remove(key);
-        let key: Arc<str> = key.into();
-        if let Some(until) = until {
-            self.lapses.insert((until, key.clone()));
+        let second = until.map(|until| until.duration_since(self.born).as_secs() + 1);
+        if !self.kinds.contains_key(kind(key)) {
+            self.kinds.insert(kind(key).into(), HashMap::new());
+        }
+        let Some(entries) = self.kinds.get_mut(kind(key)) else {
+            return;
+        };
+        if let Some(entry) = entries.get_mut(key) {
+            entry.value.clear();
+            entry.value.push_str(value);
+            entry.until = until;
+            let lapse = second.map(|second| (second, entry.number));
+            if entry.lapse != lapse {
+                let listed = entry.lapse.and_then(|lapse| self.lapses.remove(&lapse));
+                if let Some(lapse) = lapse {
+                    let key = listed.unwrap_or_else(|| key.into());
+                    self.lapses.insert(lapse, key);
+                }
+                entry.lapse = lapse;
+            }
+            return;
+        }
+        self.next += 1;
+        let (key, number): (Arc<str>, u64) = (key.into(), self.next);
+        let lapse = second.map(|second| (second, number));
+        if let Some(lapse) = lapse {
+            self.lapses.insert(lapse, key.clone());
         }
         let value = value.to_owned();
-        self.entries.insert(key, Entry { value, until });
+        let entry = Entry {
+            value,
+            until,
+            number,
+            lapse,
+        };
+        entries.insert(key, entry);
+        self.len += 1;
     }
 
     fn complain(&mut self, now: Instant) {
         if self.complained.is_none_or(|last| now >= last + COMPLAIN) {
             self.complained = Some(now);
             tracing::error!(
-                records = self.entries.len(),
+                records = self.len,
                 "the memory store is full: no payment is accepted until records expire"
             );
         }
@@ -101,15 +152,23 @@ impl MemoryStore {
     /// A store of at most `capacity` records. A payment has two or three, an unpaid challenge none
     /// or one, as its rail needs.
     pub fn with_capacity(capacity: usize) -> Self {
+        let state = State {
+            kinds: BTreeMap::new(),
+            len: 0,
+            lapses: BTreeMap::new(),
+            born: Instant::now(),
+            next: 0,
+            complained: None,
+        };
         Self {
-            state: Mutex::default(),
+            state: Mutex::new(state),
             capacity,
         }
     }
 
     /// How many records it holds, expired ones that were not yet collected included.
     pub fn len(&self) -> usize {
-        self.state().entries.len()
+        self.state().len
     }
 
     /// Whether it holds none.
@@ -162,7 +221,7 @@ impl Store for MemoryStore {
         }
         match next {
             None => state.remove(key),
-            Some(_) if expected.is_none() && state.entries.len() >= self.capacity => {
+            Some(_) if expected.is_none() && state.len >= self.capacity => {
                 state.complain(now);
                 return Err(Fault::unavailable("the memory store is full"));
             }
@@ -175,14 +234,17 @@ impl Store for MemoryStore {
     }
 
     async fn scan(&self, prefix: &str) -> Result<Vec<(String, String)>, Fault> {
-        use std::ops::Bound::{Included, Unbounded};
         let now = Instant::now();
-        let state = self.state();
-        let from = state.entries.range::<str, _>((Included(prefix), Unbounded));
-        Ok(from
-            .take_while(|(key, _)| key.starts_with(prefix))
-            .filter(|(_, entry)| entry.live(now))
-            .map(|(key, entry)| (key.to_string(), entry.value.clone()))
-            .collect())
+        let mut found = Vec::new();
+        for (kind, entries) in &self.state().kinds {
+            if kind.starts_with(prefix) || prefix.starts_with(&**kind) {
+                let entries = entries.iter();
+                let live =
+                    entries.filter(|(key, entry)| key.starts_with(prefix) && entry.live(now));
+                found.extend(live.map(|(key, entry)| (key.to_string(), entry.value.clone())));
+            }
+        }
+        found.sort_unstable();
+        Ok(found)
     }
 }
