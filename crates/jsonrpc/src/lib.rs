@@ -11,13 +11,15 @@
 //! or resource, and its arguments by digest.
 //!
 //! The codec is always here, without I/O: messages in and out are text or JSON values, so that it
-//! serves stdio, HTTP bodies and WebSocket frames alike. Nothing here opens a connection.
+//! serves stdio, HTTP bodies and WebSocket frames alike. Nothing here opens a connection, and there
+//! is no loop over a WebSocket yet: no events of a session's stream, and no limit on how many
+//! challenges one connection may ask for.
 //!
 //! | feature | gives |
 //! |---|---|
-//! | `server` | [`server`]: a price on any method, over plain JSON values |
-//! | `client` | [`client`]: calls that pay, over any way of calling |
-//! | `rmcp` | [`mcp`]: both for the official MCP SDK |
+//! | `server` | a price on any method, over plain JSON values |
+//! | `client` | calls that pay, over any way of calling |
+//! | `rmcp` | both for the official MCP SDK |
 
 mod capability;
 mod challenge;

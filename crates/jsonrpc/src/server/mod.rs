@@ -19,7 +19,8 @@
 //!
 //! A [`Gate`]'s route is the scope of an [`Operation`](crate::Operation) that has a price:
 //! `tools/call web-search`, `resources/read file:///prices`, `prompts/get greet`, or a bare method,
-//! which covers all of its operations that have no gate of their own.
+//! which covers all of its operations that have no gate of their own. Names and URIs are compared
+//! as text: a server that reads two spellings of a URI as one should price `resources/read` whole.
 //!
 //! | situation | answer |
 //! |---|---|
