@@ -49,6 +49,9 @@ impl Hosts {
     /// The realm that an authority, `api.example.com` or `API.example.com:443`, stands for.
     /// `None` where it is not listed.
     pub fn realm(&self, authority: &str) -> Option<&str> {
+        if self.is_empty() {
+            return None;
+        }
         let (name, port) = split(authority)?;
         let listed = self
             .0
@@ -68,7 +71,7 @@ impl Hosts {
     }
 }
 
-/// A name and the port that is not its scheme's own. A user before an `@` is no part of a host.
+/// A name and the port that is not its scheme's own.
 fn split(authority: &str) -> Option<(&str, Option<u16>)> {
     let (name, port) = match authority.strip_prefix('[').and_then(|a| a.split_once(']')) {
         Some((inside, rest)) => {

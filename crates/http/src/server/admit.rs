@@ -120,10 +120,8 @@ where
     let credential = match presented {
         Presented::One(credential) => *credential,
         Presented::Nothing => {
-            let detail = "This resource is paid for. Pay one of the challenges and retry with \
-                          the credential.";
             let kind = &Problem::PaymentRequired;
-            return Err(answer::challenge(gate, &inbound, kind, detail).await);
+            return Err(answer::challenge(gate, &inbound, kind, answer::PAY).await);
         }
         Presented::Malformed(why) => {
             let kind = &Problem::MalformedCredential;

@@ -1,6 +1,6 @@
 //! Refusals as responses.
 
-use std::{borrow::Cow, time::Duration};
+use std::{borrow::Cow, sync::LazyLock, time::Duration};
 
 use bytes::Bytes;
 use farebox_core::{
@@ -128,24 +128,52 @@ struct Details<'a> {
     challenge_id: Option<&'a str>,
 }
 
+/// The detail of the answer to a request without a credential.
+pub(crate) const PAY: &str = "This resource is paid for. Pay one of the challenges and retry with \
+                              the credential.";
+
+fn body(status: u16, kind: &Problem, detail: &str, challenge_id: Option<&str>) -> Vec<u8> {
+    /// The most frequent body, all of which but the challenge is always the same.
+    static START: LazyLock<Vec<u8>> = LazyLock::new(|| {
+        let kind = Problem::PaymentRequired;
+        let mut start = body(kind.status(), &kind, PAY, None);
+        start.pop();
+        start.extend_from_slice(br#","challengeId":"#);
+        start
+    });
+    let mut text = Vec::with_capacity(384);
+    let written = match (kind, challenge_id) {
+        (Problem::PaymentRequired, Some(id)) if detail == PAY => {
+            text.extend_from_slice(&START);
+            let written = serde_json::to_writer(&mut text, id);
+            text.push(b'}');
+            written
+        }
+        _ => {
+            let details = Details {
+                problem_type: kind.type_uri(),
+                title: kind.title(),
+                status,
+                detail,
+                challenge_id,
+            };
+            serde_json::to_writer(&mut text, &details)
+        }
+    };
+    // Texts and a number: this does not fail, and an empty body is still a valid answer.
+    if written.is_err() {
+        text.clear();
+    }
+    text
+}
+
 fn problem(
     status: StatusCode,
     kind: &Problem,
     detail: &str,
     challenge_id: Option<&str>,
 ) -> Response<Bytes> {
-    let details = Details {
-        problem_type: kind.type_uri(),
-        title: kind.title(),
-        status: status.as_u16(),
-        detail,
-        challenge_id,
-    };
-    // Strings and numbers: this does not fail, and an empty body is still a valid answer.
-    let mut body = Vec::with_capacity(384);
-    if serde_json::to_writer(&mut body, &details).is_err() {
-        body.clear();
-    }
+    let body = body(status.as_u16(), kind, detail, challenge_id);
     let mut response = Response::new(Bytes::from(body));
     *response.status_mut() = status;
     let headers = response.headers_mut();
@@ -156,4 +184,30 @@ fn problem(
     );
     headers.insert(CACHE_CONTROL, HeaderValue::from_static("no-store"));
     response
+}
+
+#[cfg(test)]
+mod tests {
+    use farebox_core::wire::ProblemDetails;
+
+    use super::*;
+
+    /// Protects: what is written in two ways here is what the protocol's own type would write.
+    #[test]
+    fn bodies_are_problem_details() {
+        for (kind, detail) in [
+            (Problem::PaymentRequired, PAY),
+            (Problem::PaymentRequired, "another \"text\""),
+            (Problem::VerificationFailed, PAY),
+            (Problem::rail("token", "torn-token"), "torn"),
+            (Problem::Forbidden, "no"),
+        ] {
+            for id in [None, Some("c\"1")] {
+                let mut details = ProblemDetails::new(&kind, detail);
+                details.challenge_id = id.map(str::to_owned);
+                let expected = serde_json::to_vec(&details).unwrap();
+                assert_eq!(body(kind.status(), &kind, detail, id), expected, "{kind:?}");
+            }
+        }
+    }
 }
