@@ -138,7 +138,7 @@ impl Challenge {
     /// # Errors
     /// If there is none, more than one, or it is malformed.
     pub fn parse_one(value: &str) -> Result<Self, ParseError> {
-        let mut found = elements(value).filter_map(from_element);
+        let mut found = Self::parse_each(value);
         let first = found
             .next()
             .unwrap_or(Err(ParseError::Syntax("no Payment challenge")));
@@ -156,9 +156,15 @@ impl Challenge {
     ) -> Vec<Result<Self, ParseError>> {
         let mut all = Vec::new();
         for header in headers {
-            all.extend(elements(&latin1(header)).filter_map(from_element));
+            all.extend(Self::parse_each(&latin1(header)));
         }
         all
+    }
+
+    /// [`Challenge::parse_all`] for one value that is text already, as the
+    /// header maps of other languages have it.
+    pub fn parse_each(value: &str) -> impl Iterator<Item = Result<Self, ParseError>> {
+        elements(value).filter_map(from_element)
     }
 }
 

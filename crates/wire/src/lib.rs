@@ -13,6 +13,7 @@
 mod accept;
 mod amount;
 mod auth_params;
+pub mod base64url;
 mod canonical;
 mod challenge;
 mod credential;
@@ -38,4 +39,4 @@ pub use error::{
 pub use offer::OfferId;
 pub use problem::{Problem, ProblemDetails};
 pub use receipt::{Receipt, Success};
-pub use secret::{MIN_SECRET_BYTES, SecretRing, challenge_id};
+pub use secret::{MIN_SECRET_BYTES, SecretRing, challenge_id, is_challenge_id};

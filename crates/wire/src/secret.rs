@@ -112,6 +112,14 @@ pub fn challenge_id(secret: &[u8], challenge: &Challenge) -> String {
     id_under(&keyed(secret), challenge)
 }
 
+/// Whether a secret of any length made this challenge's `id`: for test vectors
+/// and tools. Servers use [`SecretRing::verify`], whose rules these are.
+#[must_use]
+pub fn is_challenge_id(secret: &[u8], challenge: &Challenge) -> bool {
+    let keys = vec![keyed(secret)];
+    SecretRing { keys }.verify(challenge)
+}
+
 fn keyed(secret: &[u8]) -> Key {
     // A key of one block, made as RFC 2104 §2 says, has a constructor that cannot fail.
     let mut block = Zeroizing::new([0; 64]);

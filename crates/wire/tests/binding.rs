@@ -5,7 +5,7 @@
 
 use farebox_wire::{
     BodyDigest, Challenge, CredentialHeader, Encoded, SecretError, SecretRing, Timestamp,
-    challenge_id,
+    challenge_id, is_challenge_id,
 };
 use serde_json::json;
 
@@ -157,4 +157,18 @@ fn short_secrets_are_refused_by_position_and_length() {
 fn secrets_stay_out_of_debug_text() {
     let text = format!("{:?}", ring(&[SECRET, OTHER]));
     assert_eq!(text, "SecretRing([redacted; 2])");
+}
+
+/// Protects: tools with a short secret see what a server with a long one would see.
+#[test]
+fn tools_check_ids_by_the_rules_of_servers() {
+    let original = signed(&ring(&[SECRET]));
+    assert!(is_challenge_id(SECRET.as_bytes(), &original));
+    assert!(!is_challenge_id(OTHER.as_bytes(), &original));
+    let mut short = challenge();
+    short.id = challenge_id(b"short", &short);
+    assert!(is_challenge_id(b"short", &short));
+    short.realm = "a|b".into();
+    short.id = challenge_id(b"short", &short);
+    assert!(!is_challenge_id(b"short", &short), "a separator in a slot");
 }

@@ -3,7 +3,9 @@
 
 use std::collections::BTreeMap;
 
-use farebox_core::{Ask, Charge, Once, Plan, Presented, ProofKey, Refusal, Rejection};
+use farebox_core::{
+    Ask, Charge, ChargeRequest, Once, Plan, Presented, ProofKey, Refusal, Rejection,
+};
 use farebox_wire::Problem;
 use serde::{Deserialize, Serialize};
 
@@ -14,9 +16,6 @@ use crate::{
     token::{SharedPaymentToken, TokenParameter},
 };
 
-/// The longest reference of a client's own, characters.
-const MAX_EXTERNAL_ID: usize = 500;
-
 /// What the payer presents.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
@@ -24,7 +23,8 @@ const MAX_EXTERNAL_ID: usize = 500;
 pub struct Payload {
     /// The token.
     pub spt: SharedPaymentToken,
-    /// The request's reference, repeated; or the client's own, if the request has none.
+    /// The request's reference, repeated. Where the request has none it is the client's own, and
+    /// stays with the client.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub external_id: Option<String>,
 }
@@ -33,6 +33,24 @@ impl Payload {
     /// A payload.
     pub fn new(spt: SharedPaymentToken, external_id: Option<String>) -> Self {
         Self { spt, external_id }
+    }
+
+    /// The reference that the receipt carries: the request's, which this payload has to repeat.
+    ///
+    /// Never the payload's own. A receipt is the seller's word, and anything that a payer could
+    /// put there would pass for an order that the seller did not bind to this payment.
+    ///
+    /// # Errors
+    /// `invalid-challenge` if another reference, or none, is repeated.
+    pub fn reference<'a>(&self, request: &'a ChargeRequest) -> Result<Option<&'a str>, Rejection> {
+        let bound = request.external_id.as_deref();
+        if bound.is_some() && self.external_id.as_deref() != bound {
+            return Err(Rejection::new(
+                Problem::InvalidChallenge,
+                "`externalId` is not the one of the challenge; repeat it in the payload",
+            ));
+        }
+        Ok(bound)
     }
 }
 
@@ -43,27 +61,12 @@ pub(crate) fn verify(
     ask: &Ask<Charge, Details>,
     payload: Payload,
 ) -> Result<Plan<Once, Order>, Refusal> {
-    let Payload { spt, external_id } = payload;
-    if !spt.is_well_formed() {
+    if !payload.spt.is_well_formed() {
         return Err(Rejection::malformed("`spt` is no Shared Payment Token, `spt_…`").into());
     }
-    let bound = ask.request.external_id.as_deref();
-    if bound.is_some() && external_id.as_deref() != bound {
-        return Err(Rejection::new(
-            Problem::InvalidChallenge,
-            "`externalId` is not the one of the challenge; repeat it in the payload",
-        )
-        .into());
-    }
-    // The client's own reference goes on the receipt, so it may not be of any size.
-    let own = external_id.filter(|_| bound.is_none());
-    if own
-        .as_ref()
-        .is_some_and(|id| id.chars().count() > MAX_EXTERNAL_ID)
-    {
-        let detail = format!("`externalId` is too long; at most {MAX_EXTERNAL_ID} characters");
-        return Err(Rejection::malformed(detail).into());
-    }
+    // The engine puts the request's reference on the receipt.
+    payload.reference(&ask.request)?;
+    let spt = payload.spt;
     let Ok(amount) = i64::try_from(ask.request.amount.get()) else {
         // Never quoted; a challenge signed by an older configuration at the worst.
         return Err(Rejection::verification("the amount is more than Stripe charges").into());
@@ -85,11 +88,7 @@ pub(crate) fn verify(
         token_parameter,
         api_version: api_version.to_owned(),
     };
-    let plan = Plan::settle(proof, order);
-    Ok(match own {
-        Some(id) => plan.receipt("externalId", id),
-        None => plan,
-    })
+    Ok(Plan::settle(proof, order))
 }
 
 /// The request's metadata first, so that what the rail says cannot be overwritten.
