@@ -117,7 +117,14 @@ pub(crate) fn accept(headers: &HeaderMap) -> Option<AcceptPayment> {
 
 /// Makes a response's cache directives `private`, keeping what else they say.
 pub(crate) fn make_private(headers: &mut HeaderMap) {
-    let values: Vec<HeaderValue> = headers.get_all(CACHE_CONTROL).iter().cloned().collect();
+    let entry = match headers.entry(CACHE_CONTROL) {
+        Entry::Occupied(entry) => entry,
+        Entry::Vacant(entry) => {
+            entry.insert(HeaderValue::from_static("private"));
+            return;
+        }
+    };
+    let values: Vec<HeaderValue> = entry.iter().cloned().collect();
     let named = |element: &[u8], name: &str| element.eq_ignore_ascii_case(name.as_bytes());
     let mut directives: Vec<&[u8]> = vec![b"private"];
     for value in &values {
