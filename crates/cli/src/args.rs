@@ -127,7 +127,7 @@ pub(crate) struct Inspect {
 pub(crate) struct Validate {
     #[command(flatten)]
     pub(crate) request: Request,
-    /// Pay once, and see what that opens
+    /// Pay once and see what that opens, and try to pay a single base unit where more is asked
     #[arg(long)]
     pub(crate) pay: bool,
     /// Another paid URL of the same server, which the payment must not open

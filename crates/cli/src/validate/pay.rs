@@ -3,9 +3,9 @@
 use std::{sync::Arc, time::Duration};
 
 use farebox::{
-    client::{Origin, Purse},
+    client::{Origin, Payment, Purse},
     config::Wallets,
-    wire::Receipt,
+    wire::{Challenge, Encoded, Receipt},
 };
 use http::{HeaderMap, HeaderName, HeaderValue, StatusCode, header::RETRY_AFTER};
 use reqwest::Url;
@@ -38,6 +38,8 @@ pub(crate) struct Paid {
     pub(crate) challenge: Seen,
     /// What was paid, for the summary.
     pub(crate) cost: Value,
+    /// A payment of less than was asked, for a challenge that says so.
+    pub(crate) underpaid: Result<Arc<Answer>, Finding>,
     /// Before the credential was used: on another route, and with another body.
     pub(crate) other_route: Result<Arc<Answer>, Finding>,
     pub(crate) other_body: Result<Arc<Answer>, Finding>,
@@ -79,49 +81,28 @@ impl Paying {
         let Some(wallets) = &self.wallets else {
             return skip("nothing was paid; --pay pays once");
         };
-        let unpaid = |why: String| Finding::Wrong(format!("nothing was paid: {why}"));
-        let fresh = site
-            .send(&site.request, HeaderMap::new(), "the request to pay for")
-            .await?;
+        let origin = origin(site);
+        let underpaid = self.underpay(site, wallets, &origin).await;
+        let fresh = ask(site).await?;
         let found = challenges(&fresh.headers);
-        let budget = budget(&found, &self.max).map_err(|failure| unpaid(failure.message))?;
-        let purse = wallets
-            .iter()
-            .fold(Purse::new(budget), |purse, (_, payer)| {
-                purse.payer(payer.clone())
-            });
-        let url = &site.request.url;
-        let host = url.host_str().unwrap_or_default();
-        let port = url.port_or_known_default().unwrap_or_default();
-        let origin = Origin::new(url.scheme(), host, port);
+        let purse = self.purse(wallets, &found)?;
         let payment = match purse.pay(&found, &origin).await {
             Ok(payment) => payment,
-            Err(error) => return Err(unpaid(error.to_string())),
+            Err(error) => return Err(unpaid(&error)),
         };
         let cost = payment.cost();
         let offer = payment.offer().to_string();
         let cost = json!({ "offer": offer, "amount": cost.amount, "currency": cost.currency });
         let paid = &payment.credential().challenge;
-        let name = credential_header(paid.header.map(|header| header.as_str()));
         let (seen, _) = fresh.challenges();
         let challenge = seen
             .into_iter()
             .find(|seen| seen.get("id") == Some(&paid.id));
-        let credential = payment.credential().to_header();
-        let credential = credential
-            .ok()
-            .and_then(|text| HeaderValue::from_str(&text).ok());
-        let (Some(challenge), Some(mut credential)) = (challenge, credential) else {
+        let (Some(challenge), Ok(with)) = (challenge, Credential::of(&payment)) else {
             payment.unknown();
             return Err(Finding::Wrong(
                 "paid, and the credential fits no header".to_owned(),
             ));
-        };
-        credential.set_sensitive(true);
-        let with = Credential {
-            name,
-            credential,
-            key: key()?,
         };
 
         let other_route = self.elsewhere(site, &with).await;
@@ -142,12 +123,47 @@ impl Paying {
         Ok(Paid {
             challenge,
             cost,
+            underpaid,
             other_route,
             other_body,
             answer: answer?,
             replay,
             keyed,
         })
+    }
+
+    fn purse(&self, wallets: &Wallets, found: &[Challenge]) -> Result<Purse, Finding> {
+        let budget = budget(found, &self.max).map_err(|failure| unpaid(&failure.message))?;
+        let wallets = wallets.iter();
+        Ok(wallets.fold(Purse::new(budget), |purse, (_, payer)| {
+            purse.payer(payer.clone())
+        }))
+    }
+
+    /// Pays one base unit where more is asked, or for a challenge prolonged where no less can be
+    /// paid: with a proof as good as any, for a challenge that was never issued.
+    async fn underpay(
+        &self,
+        site: &Site,
+        wallets: &Wallets,
+        origin: &Origin,
+    ) -> Result<Arc<Answer>, Finding> {
+        let fresh = ask(site).await?;
+        let found: Vec<Challenge> = challenges(&fresh.headers)
+            .into_iter()
+            .filter_map(altered)
+            .collect();
+        let purse = self.purse(wallets, &found)?;
+        let payment = match purse.pay(&found, origin).await {
+            Ok(payment) => payment,
+            Err(error) => return skip(format!("the wallet pays no altered challenge: {error}")),
+        };
+        let answer = match Credential::of(&payment) {
+            Ok(with) => with.send(site, &site.request, "a payment of less").await,
+            Err(finding) => Err(finding),
+        };
+        payment.not_accepted();
+        answer
     }
 
     async fn elsewhere(&self, site: &Site, with: &Credential) -> Result<Arc<Answer>, Finding> {
@@ -169,6 +185,37 @@ impl Paying {
     }
 }
 
+fn unpaid(why: &dyn std::fmt::Display) -> Finding {
+    Finding::Wrong(format!("nothing was paid: {why}"))
+}
+
+fn origin(site: &Site) -> Origin {
+    let url = &site.request.url;
+    let host = url.host_str().unwrap_or_default();
+    let port = url.port_or_known_default().unwrap_or_default();
+    Origin::new(url.scheme(), host, port)
+}
+
+async fn ask(site: &Site) -> Result<Arc<Answer>, Finding> {
+    let what = "the request to pay for";
+    site.send(&site.request, HeaderMap::new(), what).await
+}
+
+/// The challenge with other terms and the same id.
+fn altered(mut challenge: Challenge) -> Option<Challenge> {
+    let mut request = challenge.request.value();
+    match request["amount"].as_str() {
+        Some("0" | "1") | None => {
+            challenge.expires = Some(challenge.expires?.plus(Duration::from_secs(60)));
+        }
+        Some(_) => {
+            request["amount"] = "1".into();
+            challenge.request = Encoded::encode(&request).ok()?;
+        }
+    }
+    Some(challenge)
+}
+
 struct Credential {
     name: HeaderName,
     credential: HeaderValue,
@@ -186,6 +233,21 @@ fn key() -> Result<HeaderValue, Finding> {
 }
 
 impl Credential {
+    fn of(payment: &Payment) -> Result<Self, Finding> {
+        let credential = payment.credential();
+        let fits = |text: &String| HeaderValue::from_str(text).ok();
+        let value = credential.to_header().ok().as_ref().and_then(fits);
+        let mut value =
+            value.ok_or_else(|| Finding::Wrong("the credential fits no header".to_owned()))?;
+        value.set_sensitive(true);
+        let header = credential.challenge.header.map(|header| header.as_str());
+        Ok(Self {
+            name: credential_header(header),
+            credential: value,
+            key: key()?,
+        })
+    }
+
     async fn send(
         &self,
         site: &Site,

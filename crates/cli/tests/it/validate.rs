@@ -179,7 +179,7 @@ fn a_sound_server_passes() {
 }
 
 /// Each defect, the check that must find it, and how much it weighs.
-const PLANTED: [(&str, &str, &str); 37] = [
+const PLANTED: [(&str, &str, &str); 38] = [
     ("everything is free", "unpaid-status", "fail"),
     ("everything is free", "never-served-unpaid", "fail"),
     ("asks for nothing", "challenge-present", "fail"),
@@ -213,6 +213,7 @@ const PLANTED: [(&str, &str, &str); 37] = [
     ("names another rail", "receipt", "fail"),
     ("refers to nothing", "receipt-tempo", "fail"),
     ("paid is public", "paid-private", "fail"),
+    ("binds nothing", "underpaid", "fail"),
     ("sells twice", "replay", "fail"),
     ("forgets keys", "replay-with-key", "warn"),
     ("sells everywhere", "other-route", "fail"),

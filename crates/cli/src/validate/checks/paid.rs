@@ -30,6 +30,7 @@ pub(crate) const CHECKS: &[Check] = &[
     Check::look("receipt-stripe", &["STC-11"], Must, stripe_receipt),
     Check::look("receipt-lightning", &["LNC-20"], Must, lightning_receipt),
     Check::look("paid-private", &["CORE-60"], Must, private),
+    Check::look("underpaid", &["CHG-7", "CORE-11"], Must, underpaid),
     Check::look("replay", &["CORE-53", "CHG-8"], Must, replay),
     Check::look("replay-with-key", &["CORE-55"], Should, replay_with_key),
     Check::look("other-route", &["CORE-4"], Must, other_route),
@@ -225,6 +226,10 @@ fn unserved(answer: &Answer) -> Verdict {
     ensure(answer.receipt().is_none(), || "got a receipt".to_owned())
 }
 
+fn underpaid(site: &Site) -> Verdict {
+    misplaced(&paid(site)?.underpaid)
+}
+
 fn other_route(site: &Site) -> Verdict {
     misplaced(&paid(site)?.other_route)
 }
@@ -233,7 +238,7 @@ fn other_body(site: &Site) -> Verdict {
     misplaced(&paid(site)?.other_body)
 }
 
-/// Refused as a challenge that is not for this request.
+/// Refused as a challenge that was not issued, or not for this request.
 fn misplaced(tried: &Result<Arc<Answer>, Finding>) -> Verdict {
     let answer = tried.as_ref().map_err(Clone::clone)?;
     unserved(answer)?;
