@@ -140,6 +140,21 @@ impl StoreDrivers {
     }
 }
 
+/// The first text after all that start with `prefix`, if there is one: where a scan of keys in the
+/// order of their bytes ends. UTF-8 sorts as its characters do, so the last character that has a
+/// successor gets it.
+pub fn prefix_end(prefix: &str) -> Option<String> {
+    let mut characters: Vec<char> = prefix.chars().collect();
+    while let Some(last) = characters.pop() {
+        // A range of characters skips the surrogates.
+        if let Some(next) = (last..=char::MAX).nth(1) {
+            characters.push(next);
+            return Some(characters.into_iter().collect());
+        }
+    }
+    None
+}
+
 /// Called by [`store_driver!`](crate::store_driver!).
 #[doc(hidden)]
 pub fn read_url<B: Backend>(url: &str) -> Result<Arc<dyn Opener>, Invalid> {
@@ -210,5 +225,14 @@ mod tests {
         let twice = drivers.with(&OTHER).map(drop).map_err(|e| e.to_string());
         let error = twice.err().unwrap_or_default();
         assert!(error.contains("one and other"), "{error}");
+    }
+
+    #[test]
+    fn a_prefix_ends_before_the_next_text() {
+        assert_eq!(prefix_end("a:").as_deref(), Some("a;"));
+        assert_eq!(prefix_end("a\u{d7ff}").as_deref(), Some("a\u{e000}"));
+        assert_eq!(prefix_end("a\u{10ffff}").as_deref(), Some("b"));
+        assert_eq!(prefix_end("\u{10ffff}"), None);
+        assert_eq!(prefix_end(""), None);
     }
 }

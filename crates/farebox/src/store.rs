@@ -12,6 +12,8 @@ use tokio::sync::OnceCell;
 /// Every store that a Cargo feature of this crate switched on, named so that no linker can lose it.
 /// `memory:` is always there.
 pub static STORES: &[&StoreDriver] = &[
+    #[cfg(feature = "postgres")]
+    &farebox_store_postgres::DRIVER,
     #[cfg(feature = "redis")]
     &farebox_store_redis::DRIVER,
     #[cfg(feature = "sqlite")]

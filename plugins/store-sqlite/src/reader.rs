@@ -5,7 +5,7 @@ use std::{
     sync::{Arc, Mutex, PoisonError},
 };
 
-use farebox_core::Fault;
+use farebox_core::{Fault, driver::prefix_end};
 use rusqlite::{Connection, OptionalExtension as _, params};
 use tokio::sync::Semaphore;
 
@@ -88,7 +88,7 @@ impl Reader {
     pub(crate) fn scan(&self, prefix: &str) -> rusqlite::Result<Vec<(String, String)>> {
         let row = |row: &rusqlite::Row<'_>| Ok((row.get(0)?, row.get(1)?));
         // Two statements: only a plain comparison bounds the search in the index.
-        match after(prefix) {
+        match prefix_end(prefix) {
             Some(end) => self
                 .0
                 .prepare_cached(
@@ -106,33 +106,5 @@ impl Reader {
                 .query_map(params![prefix, now()], row)?
                 .collect(),
         }
-    }
-}
-
-/// The first text after all that start with `prefix`, if there is one. UTF-8 sorts as its
-/// characters do, so the last character that has a successor gets it.
-fn after(prefix: &str) -> Option<String> {
-    let mut characters: Vec<char> = prefix.chars().collect();
-    while let Some(last) = characters.pop() {
-        // A range of characters skips the surrogates.
-        if let Some(next) = (last..=char::MAX).nth(1) {
-            characters.push(next);
-            return Some(characters.into_iter().collect());
-        }
-    }
-    None
-}
-
-#[cfg(test)]
-mod tests {
-    use super::after;
-
-    #[test]
-    fn a_prefix_ends_before_the_next_text() {
-        assert_eq!(after("a:").as_deref(), Some("a;"));
-        assert_eq!(after("a\u{d7ff}").as_deref(), Some("a\u{e000}"));
-        assert_eq!(after("a\u{10ffff}").as_deref(), Some("b"));
-        assert_eq!(after("\u{10ffff}"), None);
-        assert_eq!(after(""), None);
     }
 }
