@@ -42,8 +42,21 @@ impl Payee {
     /// Everything that is wrong with the terms: an option nobody knows, an amount the token cannot
     /// express, an address that is none.
     pub fn request(&self, terms: &ChargeTerms, decimals: u8) -> Result<ChargeRequest, Invalid> {
+        self.request_with(terms, decimals, &[])
+    }
+
+    /// The same where a rail has `options` of its own, which it reads itself.
+    ///
+    /// # Errors
+    /// As [`Self::request`].
+    pub fn request_with(
+        &self,
+        terms: &ChargeTerms,
+        decimals: u8,
+        options: &[&str],
+    ) -> Result<ChargeRequest, Invalid> {
         let mut issues = terms
-            .only_options(&[])
+            .only_options(options)
             .err()
             .map(Invalid::into_issues)
             .unwrap_or_default();

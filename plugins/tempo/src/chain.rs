@@ -49,7 +49,7 @@ struct ReceiptLog {
     data: Bytes,
 }
 
-/// A transfer with a memo, as it is asked for and as the token logs it.
+/// A transfer, as it is asked for and as the token logs it.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct Transfer {
     pub(crate) token: Address,
@@ -57,7 +57,8 @@ pub(crate) struct Transfer {
     pub(crate) to: Address,
     /// Base units.
     pub(crate) amount: U256,
-    pub(crate) memo: B256,
+    /// The payment itself always has one; a split may have none.
+    pub(crate) memo: Option<B256>,
 }
 
 impl Transfer {
@@ -66,9 +67,21 @@ impl Transfer {
         let Self {
             to, amount, memo, ..
         } = *self;
-        ITIP20::transferWithMemoCall { to, amount, memo }
-            .abi_encode()
-            .into()
+        match memo {
+            Some(memo) => ITIP20::transferWithMemoCall { to, amount, memo }.abi_encode(),
+            None => ITIP20::transferCall { to, amount }.abi_encode(),
+        }
+        .into()
+    }
+
+    /// Without its token.
+    pub(crate) fn made(&self) -> Made {
+        Made {
+            from: self.from,
+            to: self.to,
+            amount: self.amount,
+            memo: self.memo,
+        }
     }
 }
 
@@ -77,15 +90,20 @@ impl Receipt {
         self.status == U64::from(1)
     }
 
-    /// Whether the token itself says that exactly this was transferred.
-    pub(crate) fn shows(&self, transfer: &Transfer) -> bool {
-        let made = Made {
-            from: transfer.from,
-            to: transfer.to,
-            amount: transfer.amount,
-            memo: Some(transfer.memo),
-        };
-        self.transfers(transfer.token).contains(&made)
+    /// Whether the tokens themselves say that exactly these were transferred, each counted once.
+    pub(crate) fn shows(&self, transfers: &[Transfer]) -> bool {
+        let mut seen: Vec<(Address, Vec<Made>)> = Vec::new();
+        transfers.iter().all(|transfer| {
+            let token = transfer.token;
+            let at = seen.iter().position(|(of, _)| *of == token);
+            let at = at.unwrap_or_else(|| {
+                seen.push((token, self.transfers(token)));
+                seen.len() - 1
+            });
+            let left = &mut seen[at].1;
+            let found = left.iter().position(|made| *made == transfer.made());
+            found.map(|at| left.swap_remove(at)).is_some()
+        }) && !transfers.is_empty()
     }
 
     /// The transfers that a token logged. It logs one with a memo twice, with and without it, one

@@ -2,15 +2,17 @@
 
 use std::sync::Arc;
 
-use alloy::primitives::Address;
+use alloy::{primitives::Address, signers::Signer};
 use farebox_core::{Invalid, Issue, Secret, SecretSource};
 use farebox_proof::{
     LocalKey, Realms,
     terms::{self, Payee},
 };
-use serde::Deserialize;
+use serde::{Deserialize, Serialize};
 
-use crate::{Tempo, TempoSettler, TempoWallet, chain::Chain, rpc::Rpc};
+use crate::{
+    Broadcaster, Tempo, TempoSettler, TempoWallet, chain::Chain, rpc::Rpc, wallet::Account,
+};
 
 /// The server's side. `rpc_url`, `chain_id`, `currency` and `recipient` are required; they are
 /// optional here so that everything that is missing can be reported together.
@@ -27,6 +29,53 @@ pub struct Config {
     pub recipient: Option<String>,
     /// Digits after the token's decimal point; 6 on every TIP-20 token.
     pub decimals: Option<u8>,
+    /// How payers may hand over a payment; both ways if left out. An offer may say `modes` itself.
+    pub modes: Option<Vec<Mode>>,
+}
+
+/// How a payment is handed over.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+#[non_exhaustive]
+pub enum Mode {
+    /// As a signed transaction, which the server broadcasts.
+    Pull,
+    /// As the hash of a transaction that the payer has broadcast.
+    Push,
+}
+
+impl Mode {
+    /// Its name on the wire.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Pull => "pull",
+            Self::Push => "push",
+        }
+    }
+}
+
+/// The modes of an offer, in the order in which they are named.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Modes {
+    pull: bool,
+    push: bool,
+}
+
+impl From<&[Mode]> for Modes {
+    fn from(modes: &[Mode]) -> Self {
+        Self {
+            pull: modes.contains(&Mode::Pull),
+            push: modes.contains(&Mode::Push),
+        }
+    }
+}
+
+impl Modes {
+    pub(crate) fn names(self) -> Vec<String> {
+        let all = [(self.pull, Mode::Pull), (self.push, Mode::Push)];
+        let taken = all.into_iter().filter(|(taken, _)| *taken);
+        taken.map(|(_, mode)| mode.as_str().to_owned()).collect()
+    }
 }
 
 /// The client's side. `private_key`, `rpc_url` and `chain_id` are required.
@@ -41,6 +90,13 @@ pub struct WalletConfig {
     pub chain_id: Option<u64>,
     /// Pays in this token only. Without it, in any TIP-20 token that the budget allows.
     pub currency: Option<String>,
+    /// Pays in these tokens as well.
+    #[serde(default)]
+    pub currencies: Vec<String>,
+    /// Pays these accounts only, the recipients of splits included. Without any, whomever the
+    /// budget allows.
+    #[serde(default)]
+    pub recipients: Vec<String>,
     /// The stablecoin that network fees are paid in; the currency of the payment if left out.
     pub fee_token: Option<String>,
     /// Realms to sign zero-amount proofs for whatever host was asked.
@@ -92,6 +148,10 @@ impl Tempo {
                 "is above 18; TIP-20 tokens have 6, leave it out",
             ));
         }
+        let modes = config.modes.as_deref().unwrap_or(&[Mode::Pull, Mode::Push]);
+        if modes.is_empty() {
+            issues.push(Issue::new("modes", "is empty; name `pull`, `push` or both"));
+        }
         Invalid::unless_empty(issues)?;
         let (Some(rpc), Some(chain_id), Some(payee)) = (rpc, chain_id, payee) else {
             return Err(unreported());
@@ -102,6 +162,7 @@ impl Tempo {
             chain,
             payee,
             decimals,
+            modes: modes.into(),
             settler,
         })
     }
@@ -115,26 +176,90 @@ impl TempoWallet {
     pub fn new(config: WalletConfig) -> Result<Self, Invalid> {
         let mut issues = Vec::new();
         let key = collect(private_key(config.private_key.as_ref()), &mut issues);
+        let signer = key.map(|key| Account::Signs(Arc::new(key)));
+        Self::read(config, signer, issues)
+    }
+
+    /// A wallet whose key is elsewhere: a KMS, a custodian that signs raw hashes. The
+    /// configuration's `private_key` stays out.
+    ///
+    /// # Errors
+    /// Everything that is wrong with the configuration.
+    pub fn signing(
+        config: WalletConfig,
+        signer: impl Signer + Send + Sync + 'static,
+    ) -> Result<Self, Invalid> {
+        let issues = no_key(&config);
+        Self::read(config, Some(Account::Signs(Arc::new(signer))), issues)
+    }
+
+    /// A wallet that can only broadcast, so it pays in push mode. The configuration's `private_key`
+    /// stays out.
+    ///
+    /// # Errors
+    /// Everything that is wrong with the configuration.
+    pub fn broadcasting(
+        config: WalletConfig,
+        broadcaster: impl Broadcaster,
+    ) -> Result<Self, Invalid> {
+        let issues = no_key(&config);
+        Self::read(config, Some(Account::Sends(Arc::new(broadcaster))), issues)
+    }
+
+    fn read(
+        config: WalletConfig,
+        account: Option<Account>,
+        mut issues: Vec<Issue>,
+    ) -> Result<Self, Invalid> {
         let rpc = collect(rpc(config.rpc_url.as_ref()), &mut issues);
         let chain_id = collect(chain_id(config.chain_id), &mut issues);
-        let mut token = |key: &str, text: Option<&str>| -> Option<Address> {
-            collect(terms::token(key, text?), &mut issues)
-        };
-        let currency = token("currency", config.currency.as_deref());
-        let fee_token = token("fee_token", config.fee_token.as_deref());
+        let currencies = config
+            .currency
+            .iter()
+            .map(|text| terms::token("currency", text))
+            .chain(numbered("currencies", &config.currencies, terms::token))
+            .filter_map(|token| collect(token, &mut issues))
+            .collect();
+        let recipients = numbered("recipients", &config.recipients, terms::account)
+            .filter_map(|recipient| collect(recipient, &mut issues))
+            .collect();
+        let fee_token = config.fee_token.as_deref();
+        let fee_token =
+            fee_token.and_then(|text| collect(terms::token("fee_token", text), &mut issues));
         Invalid::unless_empty(issues)?;
-        let (Some(key), Some(rpc), Some(chain_id)) = (key, rpc, chain_id) else {
+        let (Some(account), Some(rpc), Some(chain_id)) = (account, rpc, chain_id) else {
             return Err(unreported());
         };
-        let chain = Arc::new(Chain::new(chain_id, rpc));
         Ok(Self {
-            signer: Arc::new(key),
-            chain,
-            currency,
+            account,
+            chain: Arc::new(Chain::new(chain_id, rpc)),
+            currencies,
+            recipients,
             fee_token,
             realms: Realms::from(config.realms),
         })
     }
+}
+
+/// Reads each text of a list under a key of its own.
+fn numbered<'a>(
+    key: &'a str,
+    texts: &'a [String],
+    read: fn(&str, &str) -> Result<Address, Issue>,
+) -> impl Iterator<Item = Result<Address, Issue>> + 'a {
+    let texts = texts.iter().enumerate();
+    texts.map(move |(number, text)| read(&format!("{key}.{number}"), text))
+}
+
+/// Two accounts would be one too many.
+fn no_key(config: &WalletConfig) -> Vec<Issue> {
+    let issue = || {
+        Issue::new(
+            "private_key",
+            "is of no use beside another account; leave it out",
+        )
+    };
+    config.private_key.iter().map(|_| issue()).collect()
 }
 
 fn collect<T>(result: Result<T, Issue>, issues: &mut Vec<Issue>) -> Option<T> {

@@ -1,21 +1,29 @@
 //! The transfers that a request asks for, the payment and its splits, and whether those that were
 //! made are these.
 
-use alloy::primitives::{Address, B256, U256};
+use alloy::{
+    primitives::{Address, B256, Bytes, U256},
+    sol_types::SolCall,
+};
 use farebox_core::{Ask, Charge, Rejection};
 use farebox_wire::{Amount, Challenge, Problem};
-use serde::Deserialize;
+use serde::{Deserialize, Serialize};
+use tempo_contracts::precompiles::ITIP20;
 
-use crate::{Details, memo};
+use crate::{Details, chain::Transfer, memo};
 
 /// As many splits as one payment may have.
-const MAX_SPLITS: usize = 10;
+pub(crate) const MAX_SPLITS: usize = 10;
 
 /// What a challenge asks for.
 #[derive(Debug)]
 pub(crate) struct Asked<'a> {
     pub(crate) challenge: &'a Challenge,
     pub(crate) token: Address,
+    /// Who gets what the splits leave.
+    pub(crate) recipient: Address,
+    /// What the splits leave, base units.
+    pub(crate) rest: U256,
     pub(crate) details: Details,
     legs: Vec<Leg>,
 }
@@ -47,12 +55,14 @@ pub(crate) struct Made {
     pub(crate) memo: Option<B256>,
 }
 
-#[derive(Deserialize)]
-struct Split {
-    amount: Amount,
-    recipient: Address,
-    #[serde(default)]
-    memo: Option<B256>,
+/// A part of the amount that goes to somebody else, as the request has it.
+#[derive(Debug, Serialize, Deserialize)]
+pub(crate) struct Split {
+    /// Base units.
+    pub(crate) amount: Amount,
+    pub(crate) recipient: Address,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) memo: Option<B256>,
 }
 
 impl<'a> Asked<'a> {
@@ -67,6 +77,18 @@ impl<'a> Asked<'a> {
         }
         let ask: Ask<Charge, Details> = Ask::decode(&challenge.request)
             .map_err(|_| wrong("the challenge's request is none of tempo/charge"))?;
+        Self::of(challenge, &ask)
+    }
+
+    /// The same from a request that has been read already.
+    ///
+    /// # Errors
+    /// As [`Self::read`].
+    pub(crate) fn of(
+        challenge: &'a Challenge,
+        ask: &Ask<Charge, Details>,
+    ) -> Result<Self, Rejection> {
+        let wrong = |detail: &str| Rejection::new(Problem::InvalidChallenge, detail);
         let address = |text: &str| text.parse::<Address>().ok().filter(|a| !a.is_zero());
         let token = address(&ask.request.currency)
             .ok_or_else(|| wrong("the request's currency is no token address"))?;
@@ -78,7 +100,7 @@ impl<'a> Asked<'a> {
                 "an amount of 0 takes a proof instead of a transfer",
             ));
         }
-        let splits = ask.details.splits.clone().unwrap_or_default();
+        let splits = ask.details.splits.as_deref().unwrap_or_default();
         if splits.len() > MAX_SPLITS {
             return Err(wrong("the request has too many splits"));
         }
@@ -86,7 +108,7 @@ impl<'a> Asked<'a> {
         let mut legs = Vec::with_capacity(splits.len() + 1);
         for split in splits {
             let split: Split =
-                serde_json::from_value(split).map_err(|_| wrong("a split cannot be read"))?;
+                Split::deserialize(split).map_err(|_| wrong("a split cannot be read"))?;
             rest = rest
                 .checked_sub(split.amount)
                 .filter(|rest| !rest.is_zero() && !split.amount.is_zero())
@@ -97,18 +119,45 @@ impl<'a> Asked<'a> {
                 memo: split.memo.map_or(Memo::Any, Memo::Exactly),
             });
         }
+        let rest = U256::from(rest.get());
         legs.push(Leg {
             to: recipient,
-            amount: U256::from(rest.get()),
+            amount: rest,
             memo: ask.details.memo.map_or(Memo::Attribution, Memo::Exactly),
         });
         legs.sort_by(|a, b| a.memo.cmp(&b.memo));
         Ok(Self {
             challenge,
             token,
-            details: ask.details,
+            recipient,
+            rest,
+            details: ask.details.clone(),
             legs,
         })
+    }
+
+    /// The transfers as `from` would make them. The payment itself comes last, where a node that
+    /// simulates one call of several is sure to see it.
+    pub(crate) fn transfers(&self, from: Address) -> Vec<Transfer> {
+        let transfer = |leg: &Leg| Transfer {
+            token: self.token,
+            from,
+            to: leg.to,
+            amount: leg.amount,
+            memo: match leg.memo {
+                Memo::Exactly(memo) => Some(memo),
+                Memo::Attribution => Some(memo::attribution(self.challenge)),
+                Memo::Any => None,
+            },
+        };
+        let mut transfers: Vec<Transfer> = self.legs.iter().map(transfer).collect();
+        transfers.sort_by_key(|made| (made.to, made.amount) == (self.recipient, self.rest));
+        transfers
+    }
+
+    /// Whom the request pays, the splits' recipients too.
+    pub(crate) fn payees(&self) -> impl Iterator<Item = Address> {
+        self.legs.iter().map(|leg| leg.to)
     }
 
     /// How many transfers there are.
@@ -138,6 +187,15 @@ impl<'a> Asked<'a> {
             }
         }
         Ok(())
+    }
+
+    /// Whether the recipient was paid under another challenge's memo.
+    pub(crate) fn is_for_another(&self, made: &[Made]) -> bool {
+        let mut memos = made
+            .iter()
+            .filter(|made| made.to == self.recipient)
+            .filter_map(|made| made.memo);
+        memos.any(|memo| memo::is_attribution(&memo) && memo::check(&memo, self.challenge).is_err())
     }
 
     fn fits(&self, leg: &Leg, made: &Made) -> bool {
@@ -172,4 +230,36 @@ impl<'a> Asked<'a> {
             ),
         }
     }
+}
+
+/// A call's arguments, if they are in their only canonical encoding: other bytes cost gas too.
+pub(crate) fn decode<C: SolCall>(input: &Bytes) -> Result<C, Rejection> {
+    let call = C::abi_decode(input).ok();
+    call.filter(|call| call.abi_encode() == **input)
+        .ok_or_else(|| {
+            Rejection::verification("a call is none of a payment, or not in its canonical encoding")
+        })
+}
+
+/// The transfer that a call of a token makes, with or without a memo.
+///
+/// # Errors
+/// If it makes none.
+pub(crate) fn transfer(input: &Bytes, from: Address) -> Result<Made, Rejection> {
+    if input.starts_with(&ITIP20::transferCall::SELECTOR) {
+        let call: ITIP20::transferCall = decode(input)?;
+        return Ok(Made {
+            from,
+            to: call.to,
+            amount: call.amount,
+            memo: None,
+        });
+    }
+    let call: ITIP20::transferWithMemoCall = decode(input)?;
+    Ok(Made {
+        from,
+        to: call.to,
+        amount: call.amount,
+        memo: Some(call.memo),
+    })
 }

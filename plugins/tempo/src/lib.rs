@@ -1,15 +1,18 @@
 //! The Tempo rail: stablecoin payments on the Tempo chain, `tempo/charge` on the wire.
 //!
-//! Pull mode: the payer signs a type-0x76 transaction with one `transferWithMemo` call and hands it
-//! over; the server checks it against what it asked for, simulates it, and the engine has it
-//! broadcast. The memo is bound to the challenge ([`memo`]), so one transaction pays for one
-//! challenge. An offer of amount `"0"` takes a proof instead (see `farebox-proof`).
+//! Pull mode: the payer signs a type-0x76 transaction of `transferWithMemo` calls, one for the
+//! payment and one for each of its splits, and hands it over; the server checks it against what it
+//! asked for, simulates it, and the engine has it broadcast. Push mode: the payer broadcasts and
+//! hands over the hash; the server reads what the tokens logged. The payment's memo is bound to the
+//! challenge ([`memo`]), so one transaction pays for one challenge. An offer of amount `"0"` takes a
+//! proof instead (see `farebox-proof`).
 //!
-//! Accepted are transactions with an expiring nonce that the account's own key has signed. Whether
-//! another nonce is the account's next, or an access key its own, takes further reads of the chain.
+//! Accepted in pull mode are transactions with an expiring nonce that the account's own key has
+//! signed. Whether another nonce is the account's next, or an access key its own, takes further
+//! reads of the chain.
 //!
-//! Of alloy and the Tempo crates only types, ABI and signing are used. A charge costs two RPC calls:
-//! a simulation and `eth_sendRawTransactionSync`.
+//! Of alloy and the Tempo crates only types, ABI and signing are used. A pull charge costs two RPC
+//! calls, a simulation and `eth_sendRawTransactionSync`; a push charge costs one, the receipt.
 //!
 //! ```no_run
 //! use farebox_tempo::{Config, Tempo};
@@ -24,6 +27,7 @@
 //! # Ok::<(), farebox_core::Invalid>(())
 //! ```
 
+mod build;
 mod chain;
 mod config;
 mod explain;
@@ -43,14 +47,16 @@ use std::{fmt, sync::Arc};
 use farebox_core::prelude::*;
 use farebox_proof::terms::Payee;
 
+pub use build::{Broadcaster, TokenCall};
 pub use chain::Receipt as TransactionReceipt;
-pub use config::{Config, SecretText, WalletConfig};
+pub use config::{Config, Mode, SecretText, WalletConfig};
 pub use receipt::verify_receipt;
 pub use settle::{Order, TempoSettler};
 pub use sponsor::{Sponsor, SponsorLimits};
 pub use wallet::{Payment, TempoWallet};
 
 use chain::Chain;
+use config::Modes;
 
 plugin! {
     /// `tempo/charge`: a stablecoin transfer that the payer signs and the server broadcasts.
@@ -64,6 +70,7 @@ pub struct Tempo {
     chain: Arc<Chain>,
     payee: Payee,
     decimals: u8,
+    modes: Modes,
     settler: TempoSettler,
 }
 
@@ -87,6 +94,45 @@ pub struct Details {
     /// Further transfers out of the amount.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub splits: Option<Vec<serde_json::Value>>,
+}
+
+impl Details {
+    /// Whether a signed transaction is taken.
+    ///
+    /// # Errors
+    /// What to present instead.
+    pub(crate) fn takes_transaction(&self) -> Result<(), Rejection> {
+        if self.takes(Mode::Pull) {
+            return Ok(());
+        }
+        Err(Rejection::verification(
+            "pull mode is not offered here: broadcast the transaction and hand over its hash",
+        ))
+    }
+
+    /// Whether the hash of a transaction is taken.
+    ///
+    /// # Errors
+    /// What to present instead.
+    pub(crate) fn takes_hash(&self) -> Result<(), Rejection> {
+        if self.fee_payer == Some(true) {
+            return Err(Rejection::verification(
+                "a sponsored payment is handed over signed, not as a hash",
+            ));
+        }
+        if self.takes(Mode::Push) {
+            return Ok(());
+        }
+        Err(Rejection::verification(
+            "push mode is not offered here: hand over the signed transaction instead of its hash",
+        ))
+    }
+
+    /// Whether the request lists a mode, or none.
+    pub(crate) fn takes(&self, mode: Mode) -> bool {
+        let listed = self.supported_modes.as_deref();
+        listed.is_none_or(|modes| modes.iter().any(|listed| listed == mode.as_str()))
+    }
 }
 
 /// What a payer presents. Which members are there depends on the type.
@@ -118,7 +164,7 @@ impl Rail<Charge> for Tempo {
     type Settler = TempoSettler;
 
     fn check(&self, terms: &ChargeTerms) -> Result<(), Invalid> {
-        self.payee.request(terms, self.decimals).map(drop)
+        quote::read(self, terms).map(drop)
     }
 
     async fn connect(&self) -> Result<(), Fault> {

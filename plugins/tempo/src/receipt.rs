@@ -32,10 +32,7 @@ pub fn verify_receipt(credential: &Credential, receipt: &Receipt) -> Result<B256
     if receipt.transaction_hash != hash {
         return Err(no("the receipt is of another transaction"));
     }
-    if !receipt.succeeded() {
-        return Err(no("the transaction was reverted; nothing was transferred"));
-    }
-    let source = source(credential, &asked)?;
+    let source = source(credential.source.as_deref(), asked.details.chain_id)?;
     if let (Some(source), Some(signer)) = (source, signer)
         && source != signer
     {
@@ -43,11 +40,35 @@ pub fn verify_receipt(credential: &Credential, receipt: &Receipt) -> Result<B256
             "the transaction is not signed by the account in `source`",
         ));
     }
-    let payer = source.or(signer).or(receipt.from);
+    pays(&asked, source.or(signer).or(receipt.from), receipt)?;
+    Ok(hash)
+}
+
+/// Whether a receipt shows every transfer that is asked for, made by `payer` where one is known.
+///
+/// # Errors
+/// The first thing that differs. A transaction that has paid for another challenge is spent: no
+/// fresh challenge follows, since its payer would pay again.
+pub(crate) fn pays(
+    asked: &Asked<'_>,
+    payer: Option<Address>,
+    receipt: &Receipt,
+) -> Result<(), Rejection> {
+    if !receipt.succeeded() {
+        return Err(no("the transaction was reverted; nothing was transferred"));
+    }
+    if payer == Some(asked.recipient) {
+        return Err(no("the payer and the recipient are the same account"));
+    }
     let mut made = receipt.transfers(asked.token);
     made.retain(|made: &Made| payer.is_none_or(|payer| made.from == payer));
-    asked.check(&made)?;
-    Ok(hash)
+    asked.check(&made).map_err(|why| {
+        if asked.is_for_another(&made) {
+            Rejection::spent("the transaction pays for another challenge, as its memo says")
+        } else {
+            why
+        }
+    })
 }
 
 /// The transaction that is presented, and its signer where it is there.
@@ -59,43 +80,45 @@ fn presented(
         .payload
         .decode()
         .map_err(|_| Rejection::malformed("the payload is none of tempo/charge"))?;
-    let taken = |mode: &str| {
-        let modes = asked.details.supported_modes.as_deref();
-        modes.is_none_or(|modes| modes.iter().any(|taken| taken == mode))
-    };
     match payload.kind.as_str() {
-        "hash" if asked.details.fee_payer == Some(true) => Err(no(
-            "a sponsored payment is handed over signed, not as a hash",
-        )),
-        "hash" if taken("push") => {
-            let hash = payload.hash.parse().map_err(|_| {
-                Rejection::malformed("the payload's `hash` is no transaction hash (0x…)")
-            })?;
-            Ok((hash, None))
+        "hash" => {
+            asked.details.takes_hash()?;
+            Ok((read_hash(&payload.hash)?, None))
         }
-        "transaction" if taken("pull") => {
+        "transaction" => {
+            asked.details.takes_transaction()?;
             let signed = SignedTx::read(&payload.signature)?;
             Ok((signed.hash, Some(signed.sender)))
         }
-        "hash" | "transaction" => Err(no("the challenge does not take this type of payload")),
         _ => Err(Rejection::malformed(
             "the payload's `type` must be `hash` or `transaction`",
         )),
     }
 }
 
-fn source(credential: &Credential, asked: &Asked<'_>) -> Result<Option<Address>, Rejection> {
-    let Some(source) = credential.source.as_deref() else {
+/// A transaction's hash: `0x` and 64 hexadecimal digits.
+pub(crate) fn read_hash(text: &str) -> Result<B256, Rejection> {
+    let hash = Some(text).filter(|text| text.starts_with("0x"));
+    hash.and_then(|text| text.parse().ok()).ok_or_else(|| {
+        Rejection::malformed("the payload's `hash` is no transaction hash (0x and 64 digits)")
+    })
+}
+
+/// Who says that it paid, if anybody.
+///
+/// # Errors
+/// If the text is no account, or one of another chain.
+pub(crate) fn source(
+    text: Option<&str>,
+    chain_id: Option<u64>,
+) -> Result<Option<Address>, Rejection> {
+    let Some(text) = text else {
         return Ok(None);
     };
-    let source: Source = source
+    let source: Source = text
         .parse()
         .map_err(|error| no(&format!("the source cannot be read: {error}")))?;
-    if asked
-        .details
-        .chain_id
-        .is_some_and(|id| id != source.chain_id)
-    {
+    if chain_id.is_some_and(|id| id != source.chain_id) {
         return Err(no("the source is an account of another chain"));
     }
     Ok(Some(source.address))

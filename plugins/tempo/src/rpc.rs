@@ -13,7 +13,10 @@ use serde_json::{Value, json};
 /// A node's answer, or none.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum RpcError {
-    /// Nobody knows whether the node acted: no connection, a timeout, an answer cut short.
+    /// No connection came about, so the node has got nothing.
+    #[error("the node cannot be reached: {0}")]
+    Unreached(String),
+    /// Nobody knows whether the node acted: a timeout, an answer cut short.
     #[error("the node did not answer: {0}")]
     Transport(String),
     /// The node or something before it answered with an HTTP error.
@@ -25,6 +28,13 @@ pub(crate) enum RpcError {
     /// The node says no.
     #[error(transparent)]
     Refused(Refused),
+}
+
+impl RpcError {
+    /// Whether it is certain that no node has got the call.
+    pub(crate) fn was_not_sent(&self) -> bool {
+        matches!(self, Self::Unreached(_))
+    }
 }
 
 /// A JSON-RPC error object.
@@ -151,7 +161,10 @@ impl Rpc {
 
     async fn post(&self, body: &Value, deadline: Duration) -> Result<Vec<u8>, RpcError> {
         // The text of a reqwest error ends with the URL unless it is taken out.
-        let transport = |e: reqwest::Error| RpcError::Transport(describe(&e.without_url()));
+        let transport = |e: reqwest::Error| match e.is_connect() {
+            true => RpcError::Unreached(describe(&e.without_url())),
+            false => RpcError::Transport(describe(&e.without_url())),
+        };
         let response = self
             .http
             .post(self.url.clone())

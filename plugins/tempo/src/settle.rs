@@ -37,7 +37,7 @@ pub struct Order {
     /// End of its window, Unix seconds. No block at or after it can include it.
     pub(crate) valid_before: u64,
     /// What the receipt must show.
-    pub(crate) transfer: Transfer,
+    pub(crate) transfers: Vec<Transfer>,
 }
 
 impl fmt::Debug for Order {
@@ -144,9 +144,9 @@ fn judge(order: &Order, receipt: &Receipt) -> Outcome {
     if !receipt.succeeded() {
         return declined("the transaction was included and reverted; nothing was transferred");
     }
-    if !receipt.shows(&order.transfer) {
-        // The one call cannot succeed without its log, so it is the receipt that is in doubt.
-        tracing::error!(hash = %order.hash, "a receipt of success lacks the transfer's log");
+    if !receipt.shows(&order.transfers) {
+        // No call can succeed without its log, so it is the receipt that is in doubt.
+        tracing::error!(hash = %order.hash, "a receipt of success lacks a transfer's log");
         return Outcome::Unknown;
     }
     Outcome::settled(order.hash.to_string())

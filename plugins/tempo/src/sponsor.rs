@@ -20,7 +20,7 @@ use tempo_contracts::precompiles::{
 };
 use tempo_primitives::{AASigned, TempoTransaction, transaction::TEMPO_EXPIRING_NONCE_KEY};
 
-use crate::legs::{Asked, Made};
+use crate::legs::{Asked, Made, decode, transfer};
 
 /// The chain of a request that names none (draft-tempo-charge).
 const DEFAULT_CHAIN: u64 = 42431;
@@ -304,32 +304,6 @@ fn check_calls(tx: &TempoTransaction, asked: &Asked<'_>, sender: Address) -> Res
         })
         .collect();
     asked.check(&made?)
-}
-
-/// A call's arguments, if they are in their only canonical encoding: other bytes cost gas too.
-fn decode<C: SolCall>(input: &Bytes) -> Result<C, Rejection> {
-    let call = C::abi_decode(input).ok();
-    call.filter(|call| call.abi_encode() == **input)
-        .ok_or_else(|| no("a call is none of a payment, or not in its canonical encoding"))
-}
-
-fn transfer(input: &Bytes, from: Address) -> Result<Made, Rejection> {
-    if input.starts_with(&ITIP20::transferCall::SELECTOR) {
-        let call: ITIP20::transferCall = decode(input)?;
-        return Ok(Made {
-            from,
-            to: call.to,
-            amount: call.amount,
-            memo: None,
-        });
-    }
-    let call: ITIP20::transferWithMemoCall = decode(input)?;
-    Ok(Made {
-        from,
-        to: call.to,
-        amount: call.amount,
-        memo: Some(call.memo),
-    })
 }
 
 /// Buying exactly what is paid, with an allowance for exactly what that may cost.

@@ -3,19 +3,19 @@
 use alloy::{
     consensus::transaction::SignerRecoverable,
     eips::eip2718::Decodable2718,
-    primitives::{Address, B256, Bytes, TxKind, U256, hex},
+    primitives::{Address, B256, Bytes, TxKind, hex},
     sol_types::SolCall,
 };
 use farebox_core::Rejection;
-use farebox_wire::{Challenge, Problem};
+use farebox_wire::{Challenge, Problem, Timestamp};
 use serde_json::{Value, json};
 use tempo_contracts::precompiles::ITIP20;
 use tempo_primitives::{
     AASigned, TempoTransaction,
-    transaction::{TEMPO_EXPIRING_NONCE_KEY, TEMPO_TX_TYPE_ID},
+    transaction::{Call, TEMPO_EXPIRING_NONCE_KEY, TEMPO_TX_TYPE_ID},
 };
 
-use crate::{chain::Transfer, memo};
+use crate::{chain::Transfer, legs::Asked};
 
 /// Handed to a sponsor for a second signature instead of being complete.
 const FEE_PAYER_ENVELOPE: u8 = 0x78;
@@ -30,18 +30,6 @@ pub(crate) struct SignedTx {
     pub(crate) hash: B256,
     /// The same for every signature over this payload by this sender: the chain includes one.
     pub(crate) unique: B256,
-}
-
-/// What a challenge asks for.
-#[derive(Debug)]
-pub(crate) struct Expected<'a> {
-    pub(crate) chain_id: u64,
-    pub(crate) token: Address,
-    pub(crate) recipient: Address,
-    pub(crate) amount: U256,
-    pub(crate) challenge: &'a Challenge,
-    /// Unix milliseconds.
-    pub(crate) now: i64,
 }
 
 fn no(detail: impl Into<String>) -> Rejection {
@@ -103,12 +91,17 @@ impl SignedTx {
     ///
     /// # Errors
     /// The first thing that differs from what was asked for.
-    pub(crate) fn check(&self, expected: &Expected<'_>) -> Result<(Transfer, u64), Rejection> {
+    pub(crate) fn check(
+        &self,
+        asked: &Asked<'_>,
+        chain_id: u64,
+        now: &Timestamp,
+    ) -> Result<(Vec<Transfer>, u64), Rejection> {
         let tx = self.tx();
-        if tx.chain_id != expected.chain_id {
-            let (is, asked) = (tx.chain_id, expected.chain_id);
+        if tx.chain_id != chain_id {
+            let is = tx.chain_id;
             return Err(no(format!(
-                "the transaction is for chain {is}, not {asked}"
+                "the transaction is for chain {is}, not {chain_id}"
             )));
         }
         if tx.fee_payer_signature.is_some() {
@@ -125,12 +118,12 @@ impl SignedTx {
                 "the transaction's max_priority_fee_per_gas is higher than its max_fee_per_gas",
             ));
         }
-        let transfer = self.transfer(expected)?;
-        memo::check(&transfer.memo, expected.challenge)?;
-        if self.sender == expected.recipient {
+        let transfers = self.transfers(asked)?;
+        if self.sender == asked.recipient {
             return Err(no("the payer and the recipient are the same account"));
         }
-        Ok((transfer, self.window(expected)?))
+        let end = self.window(asked.challenge, now)?;
+        Ok((transfers, end))
     }
 
     /// Expiring nonces only, which is what mppx and mpp sign unless told otherwise. A simulation
@@ -149,17 +142,36 @@ impl SignedTx {
         Ok(())
     }
 
-    /// The one call there may be. Several calls could be undone by each other's effects, so what
-    /// they move together cannot be told from the calls alone.
-    fn transfer(&self, expected: &Expected<'_>) -> Result<Transfer, Rejection> {
-        let [call] = self.tx().calls.as_slice() else {
-            let calls = self.tx().calls.len();
+    /// The calls there may be, in any order: the transfers asked for and nothing else. With other
+    /// calls among them, what all of them move together could not be told from the calls alone.
+    fn transfers(&self, asked: &Asked<'_>) -> Result<Vec<Transfer>, Rejection> {
+        let calls = self.tx().calls.as_slice();
+        if calls.len() != asked.len() {
+            let (calls, asked) = (calls.len(), asked.len());
+            let plural = if asked == 1 {
+                "one, transferWithMemo"
+            } else {
+                "one a transfer"
+            };
             return Err(no(format!(
-                "the transaction has {calls} calls; it must have one, transferWithMemo"
+                "the transaction has {calls} calls where {asked} are asked for; it must have {plural}"
             )));
-        };
-        if call.to != TxKind::Call(expected.token) {
-            let token = expected.token;
+        }
+        let transfers: Vec<Transfer> = calls
+            .iter()
+            .map(|call| self.transfer(call, asked))
+            .collect::<Result<_, _>>()?;
+        if let [transfer] = transfers.as_slice() {
+            only(transfer, asked)?;
+        }
+        let made: Vec<_> = transfers.iter().map(Transfer::made).collect();
+        asked.check(&made)?;
+        Ok(transfers)
+    }
+
+    fn transfer(&self, call: &Call, asked: &Asked<'_>) -> Result<Transfer, Rejection> {
+        let token = asked.token;
+        if call.to != TxKind::Call(token) {
             return Err(no(format!(
                 "the transaction does not call the token asked for, {token}"
             )));
@@ -169,36 +181,22 @@ impl SignedTx {
                 "the call carries a native value, which Tempo does not have",
             ));
         }
-        if call.input.starts_with(&ITIP20::transferCall::SELECTOR) {
-            return Err(no(
-                "a plain transfer names no challenge; call transferWithMemo with the attribution \
-                 memo",
-            ));
-        }
-        let made = ITIP20::transferWithMemoCall::abi_decode(&call.input)
-            .map_err(|_| no("the transaction's call is not transferWithMemo"))?;
-        if made.to != expected.recipient {
-            let asked = expected.recipient;
-            return Err(no(format!(
-                "the transfer goes to {}, not to {asked}",
-                made.to
-            )));
-        }
-        if made.amount != expected.amount {
-            let (is, asked) = (made.amount, expected.amount);
-            let text = format!("the transfer is of {is} base units, {asked} are asked for");
-            return Err(if is < asked {
-                Rejection::new(Problem::PaymentInsufficient, text)
-            } else {
-                no(text)
-            });
-        }
+        let from = self.sender;
+        let (to, amount, memo) = if call.input.starts_with(&ITIP20::transferCall::SELECTOR) {
+            let plain = ITIP20::transferCall::abi_decode(&call.input)
+                .map_err(|_| no("the transaction's call is not transferWithMemo"))?;
+            (plain.to, plain.amount, None)
+        } else {
+            let made = ITIP20::transferWithMemoCall::abi_decode(&call.input)
+                .map_err(|_| no("the transaction's call is not transferWithMemo"))?;
+            (made.to, made.amount, Some(made.memo))
+        };
         let transfer = Transfer {
-            token: expected.token,
-            from: self.sender,
-            to: made.to,
-            amount: made.amount,
-            memo: made.memo,
+            token,
+            from,
+            to,
+            amount,
+            memo,
         };
         // One transfer, one encoding: no bytes after the arguments, no dirty padding.
         if transfer.input() != call.input {
@@ -211,19 +209,19 @@ impl SignedTx {
 
     /// When the window closes, Unix seconds. Without an end the transaction could be included long
     /// after everyone has given the payment up.
-    fn window(&self, expected: &Expected<'_>) -> Result<u64, Rejection> {
+    fn window(&self, challenge: &Challenge, now: &Timestamp) -> Result<u64, Rejection> {
         let tx = self.tx();
         let end = tx
             .valid_before
             .ok_or_else(|| no("the transaction needs a valid_before within the challenge's time"))?
             .get();
-        let now = u64::try_from(expected.now.div_euclid(1000)).unwrap_or(0);
+        let now = u64::try_from(now.unix_millis().div_euclid(1000)).unwrap_or(0);
         if end <= now {
             return Err(no(
                 "the transaction's valid_before has passed; sign it again",
             ));
         }
-        if let Some(expires) = &expected.challenge.expires {
+        if let Some(expires) = &challenge.expires {
             // Rounded up: a client cannot say half a second.
             let limit = expires.unix_millis().saturating_add(999).div_euclid(1000);
             if i64::try_from(end).map_or(true, |end| end > limit) {
@@ -242,12 +240,36 @@ impl SignedTx {
     }
 }
 
+/// What is wrong with the one transfer there is, in its own words.
+fn only(transfer: &Transfer, asked: &Asked<'_>) -> Result<(), Rejection> {
+    if transfer.memo.is_none() {
+        return Err(no(
+            "a plain transfer names no challenge; call transferWithMemo with the attribution memo",
+        ));
+    }
+    if transfer.to != asked.recipient {
+        let (to, asked) = (transfer.to, asked.recipient);
+        return Err(no(format!("the transfer goes to {to}, not to {asked}")));
+    }
+    if transfer.amount != asked.rest {
+        let (is, asked) = (transfer.amount, asked.rest);
+        let text = format!("the transfer is of {is} base units, {asked} are asked for");
+        return Err(if is < asked {
+            Rejection::new(Problem::PaymentInsufficient, text)
+        } else {
+            no(text)
+        });
+    }
+    Ok(())
+}
+
 fn sponsored() -> Rejection {
     no("sponsored transactions are not accepted here; sign one that pays its own fee")
 }
 
-/// `tx` as `eth_call` and `eth_estimateGas` take it: one call, written the way that every node
-/// reads. With `priced`, the sender must also afford the gas.
+/// `tx` as `eth_call` and `eth_estimateGas` take it. The last call is written the way that every
+/// node reads, and the ones before it under `calls`, which a Tempo node puts before it and anvil
+/// ignores. With `priced`, the sender must also afford the gas.
 pub(crate) fn request(from: Address, tx: &TempoTransaction, priced: bool) -> Value {
     let quantity = |n: u128| json!(alloy::primitives::U128::from(n));
     let mut request = json!({
@@ -257,9 +279,15 @@ pub(crate) fn request(from: Address, tx: &TempoTransaction, priced: bool) -> Val
         "nonceKey": tx.nonce_key,
         "nonce": quantity(tx.nonce.into()),
     });
-    if let Some(call) = tx.calls.first() {
-        request["to"] = json!(call.to.to());
-        request["data"] = json!(call.input);
+    if let Some((last, before)) = tx.calls.split_last() {
+        request["to"] = json!(last.to.to());
+        request["data"] = json!(last.input);
+        if !before.is_empty() {
+            request["calls"] = before
+                .iter()
+                .map(|call| json!({ "to": call.to.to(), "value": "0x0", "input": call.input }))
+                .collect();
+        }
     }
     if let Some(token) = tx.fee_token {
         request["feeToken"] = json!(token);

@@ -2,15 +2,17 @@
 
 use std::time::Duration;
 
-use alloy::primitives::U256;
+use alloy::primitives::B256;
 use farebox_core::{Ask, Charge, Fault, Once, Plan, Presented, ProofKey, Refusal, Rejection};
-use farebox_proof::{Source, proof_key, verify_proof};
+use farebox_proof::{proof_key, verify_proof};
 
 use crate::{
     Details, Order, Payload, Tempo,
     explain::payers_fault,
+    legs::Asked,
+    receipt::{pays, read_hash, source},
     rpc::RpcError,
-    tx::{Expected, SignedTx},
+    tx::SignedTx,
 };
 
 /// How long a transaction's keys outlive its challenge. Its memo names the challenge and its window
@@ -29,13 +31,19 @@ pub(crate) async fn verify(
             verify_proof(cx.challenge, rail.chain.id(), cx.source, &payload.signature)?;
             Ok(Plan::paid(proof_key(cx.challenge), &cx.challenge.id))
         }
-        ("transaction", false) => transaction(rail, cx, ask, &payload.signature).await,
+        ("transaction", false) => {
+            ask.details.takes_transaction()?;
+            transaction(rail, cx, ask, &payload.signature).await
+        }
+        ("hash", false) => {
+            ask.details.takes_hash()?;
+            broadcast(rail, cx, ask, &payload.hash).await
+        }
         (_, true) => reject("this offer costs nothing and takes a payload of type `proof`"),
         ("proof", false) => reject("a proof moves no money and this offer has a price"),
-        ("hash", false) => reject(
-            "push mode is not offered here: hand over the signed transaction instead of its hash",
-        ),
-        _ => Err(Rejection::malformed("the payload's `type` must be `transaction`").into()),
+        _ => {
+            Err(Rejection::malformed("the payload's `type` must be `transaction` or `hash`").into())
+        }
     }
 }
 
@@ -49,63 +57,71 @@ async fn transaction(
     ask: &Ask<Charge, Details>,
     text: &str,
 ) -> Result<Plan<Once, Order>, Refusal> {
-    let expected = expected(rail, cx, ask)?;
+    let asked = asked(rail, cx, ask)?;
     let signed = SignedTx::read(text)?;
-    same_payer(cx.source, expected.chain_id, &signed)?;
-    let (transfer, valid_before) = signed.check(&expected)?;
+    let source = source(cx.source, Some(rail.chain.id()))?;
+    if source.is_some_and(|source| source != signed.sender) {
+        return reject("the transaction is not signed by the account in `source`");
+    }
+    let (transfers, valid_before) = signed.check(&asked, rail.chain.id(), cx.now)?;
     rail.chain
         .simulate(&signed.simulation())
         .await
         .map_err(refusal)?;
-    let keys = [signed.unique, signed.hash].map(|hash| ProofKey::of("tempo", hash).keep_for(KEEP));
-    let [unique, hash] = keys;
     let order = Order {
         raw: signed.raw,
         hash: signed.hash,
         valid_before,
-        transfer,
+        transfers,
     };
-    Ok(Plan::settle(unique, order).also(hash))
+    Ok(Plan::settle(key(signed.unique), order).also(key(signed.hash)))
 }
 
-/// What the request asks for, from the request itself: it is our own, authenticated.
-fn expected<'a>(
+/// A payment that the payer has broadcast. What counts is what the tokens logged, so its calls may
+/// be any. When it was included does not: its memo names the challenge, so it is no older, and the
+/// challenge has not expired yet.
+async fn broadcast(
+    rail: &Tempo,
+    cx: &Presented<'_>,
+    ask: &Ask<Charge, Details>,
+    text: &str,
+) -> Result<Plan<Once, Order>, Refusal> {
+    let asked = asked(rail, cx, ask)?;
+    let hash = read_hash(text)?;
+    let source = source(cx.source, Some(rail.chain.id()))?;
+    let receipt = rail.chain.receipt(hash).await.map_err(|error| {
+        Fault::unavailable("reading the receipt of a presented hash").caused_by(error)
+    })?;
+    // Perhaps it is in no block yet: the same credential may come again. A fresh challenge would
+    // have an honest payer pay twice.
+    let receipt =
+        receipt.ok_or_else(|| Fault::unavailable("a presented hash is in no block yet"))?;
+    if receipt.transaction_hash != hash {
+        return Err(Fault::unavailable("a node answered with another receipt").into());
+    }
+    let payer = source
+        .or(receipt.from)
+        .ok_or_else(|| Fault::unavailable("a node's receipt names no sender"))?;
+    pays(&asked, Some(payer), &receipt)?;
+    Ok(Plan::paid(key(hash), hash.to_string()))
+}
+
+fn key(hash: B256) -> ProofKey {
+    ProofKey::of("tempo", hash).keep_for(KEEP)
+}
+
+/// What the request asks for. It is our own, authenticated, so one that cannot be read is our
+/// fault.
+fn asked<'a>(
     rail: &Tempo,
     cx: &Presented<'a>,
     ask: &Ask<Charge, Details>,
-) -> Result<Expected<'a>, Fault> {
-    let broken = |_| Fault::new("a tempo request of ours names no address");
-    let recipient = ask.request.recipient.as_deref().unwrap_or_default();
+) -> Result<Asked<'a>, Fault> {
     if ask.details.chain_id != Some(rail.chain.id()) {
         return Err(Fault::new("a tempo request of ours is for another chain"));
     }
-    Ok(Expected {
-        chain_id: rail.chain.id(),
-        token: ask.request.currency.parse().map_err(broken)?,
-        recipient: recipient.parse().map_err(broken)?,
-        amount: U256::from(ask.request.amount.get()),
-        challenge: cx.challenge,
-        now: cx.now.unix_millis(),
-    })
-}
-
-/// A source may be left out; one that is given must be the sender.
-fn same_payer(source: Option<&str>, chain_id: u64, signed: &SignedTx) -> Result<(), Rejection> {
-    let Some(source) = source else { return Ok(()) };
-    let source: Source = source
-        .parse()
-        .map_err(|e| Rejection::verification(format!("the source cannot be read: {e}")))?;
-    if source
-        != (Source {
-            chain_id,
-            address: signed.sender,
-        })
-    {
-        return Err(Rejection::verification(
-            "the transaction is not signed by the account in `source`",
-        ));
-    }
-    Ok(())
+    Asked::of(cx.challenge, ask)
+        .map_err(|why| Fault::new("reading a tempo request of ours").caused_by(why.detail))
 }
 
 /// A failed simulation is the payer's fault only if the node said why, in words that are known.

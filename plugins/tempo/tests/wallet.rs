@@ -101,21 +101,18 @@ fn challenges_for_other_wallets() {
     unsupported(&any, |r| r["methodDetails"] = json!({}), "names no chain");
     unsupported(
         &any,
-        |r| r["methodDetails"]["supportedModes"] = json!(["push"]),
-        "pull mode",
+        |r| r["methodDetails"]["supportedModes"] = json!(["carrier pigeon"]),
+        "neither pull mode nor push mode",
     );
     unsupported(
         &any,
         |r| r["methodDetails"]["feePayer"] = json!(true),
         "sponsoring",
     );
-    unsupported(
-        &any,
-        |r| r["methodDetails"]["splits"] = json!([{ "amount": "1" }]),
-        "split",
-    );
     unsupported(&any, |r| r["currency"] = json!("usd"), "no token address");
     unsupported(&one_token, |_| (), "is in the token");
+    let two_tokens = json!({ "currencies": ["0x20c0000000000000000000000000000000000001", TOKEN] });
+    assert!(price(payer(&two_tokens).as_ref(), |_| ()).is_ok());
 }
 
 /// Protects: the wallet calls nothing but tokens, and pays nobody who cannot be a payee.
@@ -137,6 +134,43 @@ fn challenges_nobody_should_pay() {
         assert!(
             matches!(result, Err(PayError::Refused(_))),
             "{member} {value}: {result:?}"
+        );
+    }
+    let other = "0x90F79bf6EB2c4f870365E785982E1f101E93b906";
+    let split = |amount: &str, to: &str| json!({ "amount": amount, "recipient": to });
+    for (splits, fits) in [
+        (json!([split("1", other)]), true),
+        (json!([split("9999", other)]), true),
+        (json!([split("10000", other)]), false),
+        (json!([split("5000", other), split("5000", other)]), false),
+        (json!([split("0", other)]), false),
+        (json!([split("1", OWN)]), false),
+        (json!([split("1", TOKEN)]), false),
+        (json!([{ "amount": "1" }]), false),
+        (json!(vec![split("1", other); 10]), true),
+        (json!(vec![split("1", other); 11]), false),
+    ] {
+        let result = price(wallet.as_ref(), |r| {
+            r["methodDetails"]["splits"] = splits.clone();
+        });
+        let refused = matches!(result, Err(PayError::Refused(_)));
+        assert!(refused != fits, "{splits}: {result:?}");
+        assert!(result.is_ok() == fits, "{splits}: {result:?}");
+    }
+    // Whom it pays is the wallet's to say, for every part.
+    let careful = payer(&json!({ "recipients": [RECIPIENT] }));
+    assert!(price(careful.as_ref(), |_| ()).is_ok());
+    for (pointer, value) in [
+        ("recipient", json!(other)),
+        (
+            "methodDetails",
+            json!({ "chainId": 1337, "splits": [split("1", other)] }),
+        ),
+    ] {
+        let result = price(careful.as_ref(), |r| r[pointer] = value.clone());
+        assert!(
+            matches!(&result, Err(PayError::Refused(why)) if why.contains("recipients")),
+            "{result:?}"
         );
     }
     let foreign = price(wallet.as_ref(), |r| r["amount"] = json!("0"));
@@ -207,4 +241,54 @@ fn the_example_builds() {
         .check(&json!({ "amount": "1e3", "recipient": "bob" }))
         .unwrap_err();
     assert_eq!(invalid.issues().len(), 2, "{invalid}");
+}
+
+/// Protects: an offer whose splits nobody could pay is found at the start.
+#[test]
+fn splits_and_modes_that_make_no_offer() {
+    let config = json!({
+        "rpc_url": "http://127.0.0.1:9", "chain_id": 1337, "currency": TOKEN, "recipient": RECIPIENT,
+    });
+    let method = (CHARGE.build)(&config).unwrap();
+    let split = |amount: &str| json!({ "amount": amount, "recipient": OWN });
+    for (key, value, says) in [
+        ("splits", json!([split("0.001")]), None),
+        ("splits", json!(vec![split("0.0001"); 10]), None),
+        ("splits", json!([]), Some("1 to 10")),
+        ("splits", json!(vec![split("0.0001"); 11]), Some("1 to 10")),
+        ("splits", json!([split("0.01")]), Some("must be less")),
+        (
+            "splits",
+            json!([split("0.005"), split("0.005")]),
+            Some("must be less"),
+        ),
+        ("splits", json!([split("0")]), Some("is zero")),
+        ("splits", json!([split("1e-3")]), Some("splits.0.amount")),
+        (
+            "splits",
+            json!([{ "amount": "0.001", "recipient": "bob" }]),
+            Some("splits.0.recipient"),
+        ),
+        (
+            "splits",
+            json!([{ "amount": "0.001", "recipent": OWN }]),
+            Some("splits"),
+        ),
+        ("modes", json!(["push"]), None),
+        ("modes", json!(["pull", "push"]), None),
+        ("modes", json!([]), Some("modes")),
+        ("modes", json!(["fax"]), Some("modes")),
+    ] {
+        let mut terms = json!({ "amount": "0.01" });
+        terms[key] = value;
+        match (method.check(&terms), says) {
+            (Ok(()), None) => {}
+            (Err(invalid), Some(says)) => {
+                assert!(invalid.to_string().contains(says), "{terms}: {invalid}");
+            }
+            (result, _) => panic!("{terms}: {result:?}"),
+        }
+    }
+    let free = json!({ "amount": "0", "splits": [split("0.001")] });
+    assert!(method.check(&free).is_err(), "nothing cannot be split");
 }

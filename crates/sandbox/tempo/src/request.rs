@@ -53,6 +53,7 @@ impl CallRequest {
     /// Whether the request deploys code instead of calling an address.
     pub(crate) fn is_create(&self) -> bool {
         match &self.calls {
+            Some(calls) if calls.is_empty() => self.to.is_none(),
             Some(calls) => calls.iter().any(|call| call.to.is_none()),
             None => self.to.is_none(),
         }
@@ -66,23 +67,18 @@ impl CallRequest {
     pub(crate) fn message(self, ledger: &Ledger, head: Head) -> Result<Message, RpcError> {
         let sender = self.from.unwrap_or_default();
         let tempo = self.calls.is_some() || self.nonce_key.is_some();
-        let calls: Vec<_> = match self.calls {
-            Some(calls) => calls
-                .into_iter()
-                .map(|call| {
-                    (
-                        call.to.unwrap_or_default(),
-                        call.input.or(call.data).unwrap_or_default(),
-                    )
-                })
-                .collect(),
-            None => {
-                vec![(
-                    self.to.unwrap_or_default(),
-                    self.input.or(self.data).unwrap_or_default(),
-                )]
-            }
+        let one = |call: Call| {
+            let input = call.input.or(call.data).unwrap_or_default();
+            (call.to.unwrap_or_default(), input)
         };
+        let batch = self.calls.unwrap_or_default();
+        // As a node builds it: what is named beside the batch comes last.
+        let beside = (batch.is_empty() || self.to.is_some()).then_some(Call {
+            to: self.to,
+            input: self.input,
+            data: self.data,
+        });
+        let calls: Vec<_> = batch.into_iter().chain(beside).map(one).collect();
         let replay = match self.nonce_key {
             Some(TEMPO_EXPIRING_NONCE_KEY) if self.valid_before.is_none() => {
                 let text = "expiring nonce transaction requires valid_before to be set";

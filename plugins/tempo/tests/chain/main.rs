@@ -6,6 +6,8 @@
 mod anvil;
 mod doubt;
 mod net;
+mod push;
 mod sandbox;
+mod splits;
 mod suite;
 mod tamper;

@@ -8,8 +8,8 @@ use alloy::{
     sol_types::SolCall,
 };
 use farebox_core::{
-    AnyPlan, Budget, Limit, Method, Outcome, Payer, Paying, Plugin, Presented, Refusal, Step,
-    StoredOrder, prelude::*,
+    AnyPlan, Budget, Limit, Method, OncePlan, Outcome, Payer, Paying, Plugin, Presented, Refusal,
+    Step, StoredOrder, prelude::*,
 };
 use farebox_proof::LocalKey;
 use farebox_wire::{Encoded, Payload};
@@ -66,6 +66,10 @@ impl Net {
 
     /// A challenge of the rail's, as the engine would issue it.
     pub(crate) async fn challenge(&self, amount: &str) -> Challenge {
+        self.challenge_for(&json!({ "amount": amount })).await
+    }
+
+    pub(crate) async fn challenge_for(&self, terms: &Value) -> Challenge {
         static NEXT: std::sync::atomic::AtomicU64 = std::sync::atomic::AtomicU64::new(0);
         let number = NEXT.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
         let now = Timestamp::now();
@@ -74,12 +78,7 @@ impl Net {
             realm: REALM.into(),
             method: "tempo".into(),
             intent: "charge".into(),
-            request: self
-                .rail
-                .quote(&json!({ "amount": amount }))
-                .await
-                .unwrap()
-                .request,
+            request: self.rail.quote(terms).await.unwrap().request,
             expires: Some(now.plus(Duration::from_secs(300))),
             digest: None,
             description: None,
@@ -93,7 +92,14 @@ impl Net {
         challenge: Challenge,
         secret: &str,
     ) -> Result<Credential, PayError> {
-        let payer = wallet(&self.url, secret);
+        self.pay_with(challenge, wallet(&self.url, secret)).await
+    }
+
+    pub(crate) async fn pay_with(
+        &self,
+        challenge: Challenge,
+        payer: Arc<dyn Payer>,
+    ) -> Result<Credential, PayError> {
         let cx = Paying::new(&challenge, Some(REALM));
         let price = payer.price(&cx)?;
         let limit = Limit::per_request(TOKEN.to_string(), price.amount);
@@ -107,12 +113,18 @@ impl Net {
         })
     }
 
-    pub(crate) async fn verify(&self, credential: &Credential) -> Result<StoredOrder, Refusal> {
+    /// What the rail makes of a credential.
+    pub(crate) async fn plan(&self, credential: &Credential) -> Result<OncePlan, Refusal> {
         let now = Timestamp::now();
         let cx = Presented::new(&credential.challenge, &now).by(credential.source.as_deref());
         let AnyPlan::Once(plan) = self.rail.verify(&cx, &credential.payload).await? else {
             panic!("a charge is single use")
         };
+        Ok(plan)
+    }
+
+    pub(crate) async fn verify(&self, credential: &Credential) -> Result<StoredOrder, Refusal> {
+        let plan = self.plan(credential).await?;
         assert_eq!(plan.proofs.len(), 2, "the payload's key and the hash's");
         match plan.step {
             Step::Settle(order) => Ok(order),
@@ -222,6 +234,17 @@ pub(crate) async fn sign(tx: TempoTransaction, secret: &str) -> Vec<u8> {
 pub(crate) fn transaction(raw: &[u8]) -> Payload {
     let payload = json!({ "type": "transaction", "signature": hex::encode_prefixed(raw) });
     Payload::from_value(&payload).unwrap()
+}
+
+/// Broadcasts by hand, and the hash.
+pub(crate) async fn broadcast(net: &Net, raw: Vec<u8>) -> B256 {
+    let raw = Bytes::from(raw);
+    let receipt = net.rpc("eth_sendRawTransactionSync", json!([raw])).await;
+    receipt["transactionHash"]
+        .as_str()
+        .unwrap()
+        .parse()
+        .unwrap()
 }
 
 pub(crate) fn request(value: &Value) -> Encoded {

@@ -3,9 +3,12 @@
 use alloy::{primitives::U256, signers::Signer as _};
 use farebox_core::{Outcome, prelude::*};
 
-use crate::net::{
-    Credential, Net, POOR, RECIPIENT, RICH, TOKEN, call, detail, hash, key, paying, reference,
-    sign, transaction,
+use crate::{
+    net::{
+        Credential, Net, POOR, RECIPIENT, RICH, TOKEN, call, detail, hash, key, paying, reference,
+        sign, transaction,
+    },
+    push, splits,
 };
 
 pub(crate) async fn all(net: &Net) {
@@ -17,6 +20,8 @@ pub(crate) async fn all(net: &Net) {
     an_account_without_money_is_told_what_to_fund(net).await;
     a_recipient_without_an_account_can_be_paid(net).await;
     a_free_offer_takes_a_proof(net).await;
+    push::all(net).await;
+    splits::all(net).await;
 }
 
 /// Protects: the price, to the unit, and the hash as the receipt's reference.

@@ -282,12 +282,16 @@ async fn a_payload_that_is_no_transaction() {
             json!({ "type": "transaction", "signature": "0x76zz" }),
             "no signed Tempo transaction",
         ),
+        (json!({ "type": "hash" }), "no transaction hash"),
         (
-            json!({ "type": "hash", "hash": B256::ZERO }),
-            "push mode is not offered here",
+            json!({ "type": "hash", "hash": "00".repeat(32) }),
+            "no transaction hash",
         ),
         (json!({ "type": "proof", "signature": "0x" }), "has a price"),
-        (json!({ "type": "cheque" }), "must be `transaction`"),
+        (
+            json!({ "type": "cheque" }),
+            "must be `transaction` or `hash`",
+        ),
     ] {
         let text = refuse(&challenge, Payload::from_value(&payload).unwrap(), None).await;
         assert!(text.contains(says), "{says}: {text}");
@@ -309,7 +313,7 @@ async fn a_source_that_did_not_sign() {
         ),
         (
             "did:pkh:eip155:1:0x70997970C51812dc3A010C7d01b50e0d17dc79C8".into(),
-            "not signed by",
+            "another chain",
         ),
         (
             "0x70997970C51812dc3A010C7d01b50e0d17dc79C8".into(),
@@ -360,4 +364,25 @@ async fn another_signature_of_the_same_payload_has_the_same_key() {
         proofs.push(plan.proofs);
     }
     assert_eq!(proofs[0], proofs[1]);
+}
+
+/// Protects: the modes that an offer names are the modes that are taken.
+#[tokio::test]
+async fn a_mode_that_is_not_offered() {
+    let terms = |modes: serde_json::Value| json!({ "amount": "0.01", "modes": modes });
+    let pull = net().challenge_for(&terms(json!(["pull"]))).await;
+    let hash = json!({ "type": "hash", "hash": B256::ZERO });
+    let text = refuse(&pull, Payload::from_value(&hash).unwrap(), None).await;
+    assert!(text.contains("push mode is not offered here"), "{text}");
+    let push = net().challenge_for(&terms(json!(["push"]))).await;
+    let payload = transaction(&sign(paying(&push, 10_000), RICH).await);
+    let text = refuse(&push, payload, None).await;
+    assert!(text.contains("pull mode is not offered here"), "{text}");
+    // What a sponsored request would say, whoever wrote it.
+    let mut sponsored = net().challenge("0.01").await;
+    let mut request = sponsored.request.value();
+    request["methodDetails"]["feePayer"] = json!(true);
+    sponsored.request = crate::net::request(&request);
+    let text = refuse(&sponsored, Payload::from_value(&hash).unwrap(), None).await;
+    assert!(text.contains("sponsored"), "{text}");
 }

@@ -1,0 +1,235 @@
+//! Building what a wallet signs, and broadcasting it where the server does not.
+
+use std::{
+    fmt,
+    num::NonZeroU64,
+    time::{Duration, SystemTime, UNIX_EPOCH},
+};
+
+use alloy::{
+    primitives::{Address, B256, Bytes, TxKind, U256, hex, keccak256},
+    signers::Signer,
+};
+use async_trait::async_trait;
+use farebox_core::{Fault, PayError, Paying};
+use farebox_proof::sign_hash;
+use tempo_primitives::{
+    TempoTransaction,
+    transaction::{Call, TEMPO_EXPIRING_NONCE_KEY, TempoSignature},
+};
+
+use crate::{
+    TempoWallet,
+    chain::Transfer,
+    explain::{never_taken, payers_fault},
+    rpc::RpcError,
+    tx::request,
+    wallet::Account,
+};
+
+/// How long a signed transaction can be included, in seconds. A chain takes no expiring nonce that
+/// lasts longer than 30.
+const WINDOW: u64 = 25;
+
+/// Below this a transaction is not worth signing: a node takes none that ends within 3 seconds.
+const SHORTEST: u64 = 5;
+
+/// The least gas limit to sign. Unused gas is not charged, new state is dear on Tempo (250 000 a
+/// slot), and some servers simulate on nodes that price a batch of calls as a contract creation.
+const LEAST_GAS: u64 = 1_000_000;
+
+/// The least for each transfer of several: a node that ignores `calls` estimates one of them.
+const GAS_A_TRANSFER: u64 = 300_000;
+
+/// The dearest gas to pay for, attodollars (1e-18 USD): a budget does not see the fee, and a node
+/// could name any. A transfer then costs a few cents at most.
+const DEAREST_GAS: u128 = 100_000_000_000;
+
+/// How long to look for the receipt of a transaction whose broadcast has no known outcome.
+const LOOK: Duration = Duration::from_secs(2);
+
+/// A wallet that builds, signs and broadcasts by itself and hands nobody a signed transaction: a
+/// custodian's, a browser's. Payments with it go in push mode.
+#[async_trait]
+pub trait Broadcaster: fmt::Debug + Send + Sync + 'static {
+    /// The account that pays.
+    fn address(&self) -> Address;
+
+    /// Makes one transaction of these calls, in this order, all of them or none, and returns its
+    /// hash once it is broadcast. `until` is when it must be included at the latest, Unix seconds.
+    ///
+    /// # Errors
+    /// [`PayError::NotPaid`] only if nothing was broadcast and nothing will be; otherwise
+    /// [`PayError::Unknown`].
+    async fn send(&self, calls: &[TokenCall], until: u64) -> Result<B256, PayError>;
+}
+
+/// A call of a token's contract, without a native value.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct TokenCall {
+    /// The token.
+    pub to: Address,
+    /// ABI-encoded, selector first.
+    pub input: Bytes,
+}
+
+impl TempoWallet {
+    /// The signed transaction of these transfers, hexadecimal. Nothing has moved yet.
+    pub(crate) async fn sign(
+        &self,
+        cx: &Paying<'_>,
+        transfers: &[Transfer],
+    ) -> Result<String, PayError> {
+        let Account::Signs(signer) = &self.account else {
+            let why = "it takes a signature, and this wallet can only broadcast";
+            return Err(PayError::Unsupported(why.to_owned()));
+        };
+        let tx = self.prepare(cx, transfers).await?;
+        Ok(hex::encode_prefixed(seal(signer.as_ref(), tx).await?))
+    }
+
+    /// Broadcasts a transaction of these transfers, and its hash.
+    pub(crate) async fn push(
+        &self,
+        cx: &Paying<'_>,
+        transfers: &[Transfer],
+    ) -> Result<B256, PayError> {
+        match &self.account {
+            Account::Sends(broadcaster) => {
+                let call = |transfer: &Transfer| TokenCall {
+                    to: transfer.token,
+                    input: transfer.input(),
+                };
+                let calls: Vec<TokenCall> = transfers.iter().map(call).collect();
+                broadcaster.send(&calls, end_of_window(cx)?).await
+            }
+            Account::Signs(signer) => {
+                let tx = self.prepare(cx, transfers).await?;
+                let raw = seal(signer.as_ref(), tx).await?;
+                self.broadcast(&raw.into()).await
+            }
+        }
+    }
+
+    /// Sends once, and looks for the receipt where the answer got lost. A hash of which nothing is
+    /// known is presented all the same: the server asks again until it is in a block, and a payment
+    /// that was made is not lost.
+    async fn broadcast(&self, raw: &Bytes) -> Result<B256, PayError> {
+        let hash = keccak256(raw);
+        let reverted = || {
+            let text = "the transaction was included and reverted; nothing was transferred";
+            PayError::NotPaid(Fault::new("the payment failed").caused_by(text))
+        };
+        let error = match self.chain.send_sync(raw).await {
+            Ok(receipt) if receipt.transaction_hash == hash => {
+                return receipt.succeeded().then_some(hash).ok_or_else(reverted);
+            }
+            Ok(_) => RpcError::Unreadable("eth_sendRawTransactionSync"),
+            Err(error) if error.was_not_sent() => return Err(not_paid(error)),
+            Err(RpcError::Refused(refused)) if refused.code == -32601 => {
+                match self.chain.send(raw).await {
+                    Ok(()) => RpcError::Unreadable("eth_sendRawTransactionSync"),
+                    Err(error) if error.was_not_sent() => return Err(not_paid(error)),
+                    Err(error) => error,
+                }
+            }
+            Err(error) => error,
+        };
+        match self.chain.await_receipt(hash, LOOK).await {
+            Ok(Some(receipt)) if receipt.transaction_hash == hash => {
+                receipt.succeeded().then_some(hash).ok_or_else(reverted)
+            }
+            Ok(None) if matches!(&error, RpcError::Refused(refused) if never_taken(refused)) => {
+                Err(not_paid(error))
+            }
+            _ => {
+                tracing::warn!(%hash, %error, "a broadcast has no known outcome");
+                Ok(hash)
+            }
+        }
+    }
+
+    /// Gas and price filled in; nothing has been signed yet.
+    async fn prepare(
+        &self,
+        cx: &Paying<'_>,
+        transfers: &[Transfer],
+    ) -> Result<TempoTransaction, PayError> {
+        let end = end_of_window(cx)?;
+        let call = |transfer: &Transfer| Call {
+            to: TxKind::Call(transfer.token),
+            value: U256::ZERO,
+            input: transfer.input(),
+        };
+        let token = transfers.last().map(|payment| payment.token);
+        let mut tx = TempoTransaction {
+            chain_id: self.chain.id(),
+            fee_token: self.fee_token.or(token),
+            calls: transfers.iter().map(call).collect(),
+            nonce_key: TEMPO_EXPIRING_NONCE_KEY,
+            valid_before: NonZeroU64::new(end),
+            ..TempoTransaction::default()
+        };
+        let simulation = request(self.address(), &tx, false);
+        let (gas, price) = tokio::join!(self.chain.estimate(&simulation), self.chain.gas_price());
+        let (gas, price) = (gas.map_err(not_paid)?, price.map_err(not_paid)?);
+        if price > DEAREST_GAS {
+            let why = format!("gas costs {price} attodollars; this wallet pays {DEAREST_GAS}");
+            return Err(PayError::NotPaid(
+                Fault::new("the network fee is too high").caused_by(why),
+            ));
+        }
+        let least = GAS_A_TRANSFER.saturating_mul(transfers.len() as u64);
+        // Room for state that changes until inclusion, and for a base fee that rises meanwhile.
+        tx.gas_limit = gas.saturating_add(gas / 5).max(LEAST_GAS).max(least);
+        tx.max_fee_per_gas = price.saturating_mul(2);
+        tx.max_priority_fee_per_gas = price / 10;
+        Ok(tx)
+    }
+}
+
+/// The signed transaction's bytes.
+async fn seal(
+    signer: &(dyn Signer + Send + Sync),
+    tx: TempoTransaction,
+) -> Result<Vec<u8>, PayError> {
+    let signature = sign_hash(signer, &tx.signature_hash())
+        .await
+        .map_err(PayError::NotPaid)?;
+    let mut raw = Vec::new();
+    tx.into_signed(TempoSignature::from(signature))
+        .eip2718_encode(&mut raw);
+    Ok(raw)
+}
+
+/// When a transaction that is signed now has to be in a block, Unix seconds.
+fn end_of_window(cx: &Paying<'_>) -> Result<u64, PayError> {
+    let now = SystemTime::now()
+        .duration_since(UNIX_EPOCH)
+        .map_or(0, |since| since.as_secs());
+    let expires = cx
+        .challenge
+        .expires
+        .as_ref()
+        .map(|at| at.unix_millis().div_euclid(1000));
+    let expires = expires.map_or(u64::MAX, |at| u64::try_from(at).unwrap_or(0));
+    let end = now.saturating_add(WINDOW).min(expires);
+    if end < now.saturating_add(SHORTEST) {
+        return Err(PayError::Refused(
+            "it expires too soon to be paid".to_owned(),
+        ));
+    }
+    Ok(end)
+}
+
+/// Before anything is signed or sent, every failure means that nothing moves.
+fn not_paid(error: RpcError) -> PayError {
+    let why = match &error {
+        RpcError::Refused(refused) => payers_fault(refused),
+        _ => None,
+    };
+    PayError::NotPaid(match why {
+        Some(text) => Fault::new("the payment would fail").caused_by(text),
+        None => Fault::unavailable("preparing a tempo transaction").caused_by(error),
+    })
+}
