@@ -1,7 +1,7 @@
 //! `compose()`: several offers as one value that issues challenges *and* dispatches credentials,
 //! so that the two cannot disagree.
 
-use std::{fmt, pin::Pin, sync::Arc};
+use std::{borrow::Cow, fmt, pin::Pin, sync::Arc};
 
 use base64::{Engine as _, engine::general_purpose::URL_SAFE_NO_PAD};
 use farebox_wire::{Encoded, OfferId};
@@ -131,10 +131,10 @@ impl Offer {
     }
 
     /// The terms for a request.
-    pub async fn terms(&self, cx: PricingContext<'_>) -> Result<Value, Fault> {
+    pub async fn terms(&self, cx: PricingContext<'_>) -> Result<Cow<'_, Value>, Fault> {
         match &self.price {
-            Price::Fixed { terms, .. } => Ok(terms.clone()),
-            Price::Dynamic(pricer) => pricer(cx).await,
+            Price::Fixed { terms, .. } => Ok(Cow::Borrowed(terms)),
+            Price::Dynamic(pricer) => pricer(cx).await.map(Cow::Owned),
         }
     }
 }

@@ -86,22 +86,22 @@ pub struct Ask<I: IntentSpec, D> {
 const DETAILS: &str = "methodDetails";
 
 #[derive(Serialize)]
-struct Written<'a, R> {
+struct Written<'a, R, D> {
     #[serde(flatten)]
     request: &'a R,
     #[serde(rename = "methodDetails", skip_serializing_if = "Option::is_none")]
-    details: Option<Value>,
+    details: Option<&'a D>,
 }
 
 impl<I: IntentSpec, D: Serialize + DeserializeOwned> Ask<I, D> {
     /// The wire form. `methodDetails` is left out when it has no members.
     pub fn encode(&self) -> Result<Encoded, Fault> {
-        let details = serde_json::to_value(&self.details)
+        let details = serde_json::to_string(&self.details)
             .map_err(|e| Fault::new("serialising details").caused_by(e))?;
-        let empty = details.is_null() || details.as_object().is_some_and(Map::is_empty);
+        let empty = matches!(details.as_str(), "{}" | "null");
         let whole = Written {
             request: &self.request,
-            details: (!empty).then_some(details),
+            details: (!empty).then_some(&self.details),
         };
         Encoded::encode(&whole).map_err(|e| Fault::new("encoding a request").caused_by(e))
     }
