@@ -14,20 +14,17 @@ use tokio::time::Instant;
 
 use crate::{
     legs::Made,
-    rpc::{Rpc, RpcError},
+    nodes::{Nodes, READ},
+    rpc::{Call, Rpc, RpcError},
 };
-
-/// For calls that answer from a node's state.
-const READ: Duration = Duration::from_secs(5);
 
 /// For a call that waits until a block includes a transaction; blocks come every half second.
 const INCLUSION: Duration = Duration::from_secs(12);
 
-/// A chain and the endpoint that leads to it.
+/// A chain and the endpoints that lead to it.
 #[derive(Clone, Debug)]
 pub(crate) struct Chain {
-    id: u64,
-    rpc: Rpc,
+    nodes: Nodes,
 }
 
 /// The parts of a transaction's receipt that say whether money moved, as
@@ -168,85 +165,72 @@ impl Made {
 }
 
 impl Chain {
-    pub(crate) fn new(id: u64, rpc: Rpc) -> Self {
-        Self { id, rpc }
+    pub(crate) fn new(id: u64, endpoints: Vec<Rpc>) -> Self {
+        Self {
+            nodes: Nodes::new(id, endpoints),
+        }
     }
 
     /// EIP-155 id, as configured.
     pub(crate) fn id(&self) -> u64 {
-        self.id
+        self.nodes.chain_id()
     }
 
-    /// Compares the endpoint's chain with the configured one. An endpoint that is away may come
-    /// back; one that is on another chain will not turn into the right one.
+    /// Whether every call is answered by the same endpoint.
+    pub(crate) fn has_one_endpoint(&self) -> bool {
+        self.nodes.len() == 1
+    }
+
+    /// See [`Nodes::connect`].
     pub(crate) async fn connect(&self) -> Result<(), Fault> {
-        match self.rpc.call::<U64>("eth_chainId", json!([]), READ).await {
-            Ok(id) if id.to::<u64>() == self.id => Ok(()),
-            Ok(id) => {
-                let both = format!("the RPC is on chain {id}, `chain_id` says {}", self.id);
-                Err(Fault::new("the Tempo RPC is on another chain").caused_by(both))
-            }
-            Err(error) => {
-                tracing::warn!(chain_id = self.id, %error, "the Tempo RPC does not answer yet");
-                Ok(())
-            }
-        }
+        self.nodes.connect().await
     }
 
     /// Executes a call without effect, as `eth_call` does with the request's every field.
     pub(crate) async fn simulate(&self, request: &Value) -> Result<(), RpcError> {
-        self.rpc
-            .call::<Value>("eth_call", json!([request, "latest"]), READ)
+        self.nodes
+            .read::<Value>("eth_call", json!([request, "latest"]))
             .await
             .map(drop)
     }
 
     /// Gas that the request needs.
     pub(crate) async fn estimate(&self, request: &Value) -> Result<u64, RpcError> {
-        let gas = self
-            .rpc
-            .call::<U64>("eth_estimateGas", json!([request]), READ)
-            .await?;
+        let gas: U64 = self.nodes.read("eth_estimateGas", json!([request])).await?;
         Ok(gas.to())
     }
 
     /// Price of gas, attodollars.
     pub(crate) async fn gas_price(&self) -> Result<u128, RpcError> {
-        Ok(self
-            .rpc
-            .call::<U128>("eth_gasPrice", json!([]), READ)
-            .await?
-            .to())
+        let price: U128 = self.nodes.read("eth_gasPrice", json!([])).await?;
+        Ok(price.to())
     }
 
     /// Base units of `token` that `owner` holds.
     pub(crate) async fn balance(&self, token: Address, owner: Address) -> Result<U256, RpcError> {
-        let data: Bytes = ITIP20::balanceOfCall { account: owner }.abi_encode().into();
-        let params = json!([{ "to": token, "data": data }, "latest"]);
-        let word: Bytes = self.rpc.call("eth_call", params, READ).await?;
-        ITIP20::balanceOfCall::abi_decode_returns(&word)
-            .map_err(|_| RpcError::Unreadable("balanceOf"))
+        let (method, params) = balance_of(token, owner);
+        read_balance(&self.nodes.read(method, params).await?)
     }
 
     /// Broadcasts and waits for inclusion (EIP-7966).
     pub(crate) async fn send_sync(&self, raw: &Bytes) -> Result<Receipt, RpcError> {
-        self.rpc
-            .call("eth_sendRawTransactionSync", json!([raw]), INCLUSION)
+        self.nodes
+            .send("eth_sendRawTransactionSync", json!([raw]), INCLUSION)
             .await
     }
 
     /// Broadcasts without waiting.
     pub(crate) async fn send(&self, raw: &Bytes) -> Result<(), RpcError> {
-        self.rpc
-            .call::<B256>("eth_sendRawTransaction", json!([raw]), READ)
+        self.nodes
+            .send::<B256>("eth_sendRawTransaction", json!([raw]), READ)
             .await
             .map(drop)
     }
 
     /// The receipt of a transaction, if a block has included it.
     pub(crate) async fn receipt(&self, hash: B256) -> Result<Option<Receipt>, RpcError> {
-        self.rpc
-            .call("eth_getTransactionReceipt", json!([hash]), READ)
+        self.nodes
+            .read("eth_getTransactionReceipt", json!([hash]))
             .await
     }
 
@@ -279,14 +263,17 @@ impl Chain {
         }
         let time = ("eth_getBlockByNumber", json!(["latest", false]));
         let receipt = ("eth_getTransactionReceipt", json!([hash]));
-        let both = self.rpc.pair(time.clone(), receipt, READ).await?;
-        let (block, receipt): (Block, _) = match both {
-            Some(both) => both,
-            None => (
-                self.rpc.call(time.0, time.1, READ).await?,
-                self.receipt(hash).await?,
-            ),
-        };
+        let (block, receipt): (Block, _) = self.nodes.read_both(time, receipt).await?;
         Ok((block.timestamp.to(), receipt))
     }
+}
+
+fn balance_of(token: Address, owner: Address) -> Call {
+    let data: Bytes = ITIP20::balanceOfCall { account: owner }.abi_encode().into();
+    let params = json!([{ "to": token, "data": data }, "latest"]);
+    ("eth_call", params)
+}
+
+fn read_balance(word: &Bytes) -> Result<U256, RpcError> {
+    ITIP20::balanceOfCall::abi_decode_returns(word).map_err(|_| RpcError::Unreadable("balanceOf"))
 }

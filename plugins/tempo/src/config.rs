@@ -21,6 +21,9 @@ use crate::{
 pub struct Config {
     /// The chain's JSON-RPC endpoint, `http` or `https`. May hold an API key, so it is a secret.
     pub rpc_url: Option<SecretText>,
+    /// Further endpoints, asked in turn where one before does not answer.
+    #[serde(default)]
+    pub fallback_rpc_urls: Vec<SecretText>,
     /// EIP-155 chain id: 4217 is mainnet, 42431 the Moderato testnet, 1337 a local chain.
     pub chain_id: Option<u64>,
     /// The TIP-20 token to be paid in.
@@ -86,6 +89,9 @@ pub struct WalletConfig {
     pub private_key: Option<SecretSource>,
     /// The chain's JSON-RPC endpoint.
     pub rpc_url: Option<SecretText>,
+    /// Further endpoints, asked in turn where one before does not answer.
+    #[serde(default)]
+    pub fallback_rpc_urls: Vec<SecretText>,
     /// Pays on this chain only.
     pub chain_id: Option<u64>,
     /// Pays in this token only. Without it, in any TIP-20 token that the budget allows.
@@ -134,7 +140,11 @@ impl Tempo {
     /// Everything that is wrong with the configuration.
     pub fn new(config: Config) -> Result<Self, Invalid> {
         let mut issues = Vec::new();
-        let rpc = collect(rpc(config.rpc_url.as_ref()), &mut issues);
+        let rpc = endpoints(
+            config.rpc_url.as_ref(),
+            &config.fallback_rpc_urls,
+            &mut issues,
+        );
         let chain_id = collect(chain_id(config.chain_id), &mut issues);
         let payee = Payee::read(
             config.currency.as_deref(),
@@ -211,7 +221,11 @@ impl TempoWallet {
         account: Option<Account>,
         mut issues: Vec<Issue>,
     ) -> Result<Self, Invalid> {
-        let rpc = collect(rpc(config.rpc_url.as_ref()), &mut issues);
+        let rpc = endpoints(
+            config.rpc_url.as_ref(),
+            &config.fallback_rpc_urls,
+            &mut issues,
+        );
         let chain_id = collect(chain_id(config.chain_id), &mut issues);
         let currencies = config
             .currency
@@ -278,11 +292,28 @@ fn chain_id(chain_id: Option<u64>) -> Result<u64, Issue> {
         .ok_or_else(|| Issue::new("chain_id", text))
 }
 
-fn rpc(url: Option<&SecretText>) -> Result<Rpc, Issue> {
+/// All endpoints; `None` if the first is missing. Each problem is an issue.
+fn endpoints(
+    first: Option<&SecretText>,
+    further: &[SecretText],
+    issues: &mut Vec<Issue>,
+) -> Option<Vec<Rpc>> {
     let at = "rpc_url";
     let missing = || Issue::new(at, "is missing; give the JSON-RPC endpoint of a Tempo node");
-    Rpc::new(url.ok_or_else(missing)?.0.read(at)?.expose())
-        .map_err(|problem| Issue::new(at, problem))
+    let first = first.ok_or_else(missing).and_then(|url| endpoint(at, url));
+    let further = further
+        .iter()
+        .enumerate()
+        .map(|(number, url)| endpoint(&format!("fallback_rpc_urls.{number}"), url));
+    let all: Vec<_> = std::iter::once(first)
+        .chain(further)
+        .map(|endpoint| collect(endpoint, issues))
+        .collect();
+    all.into_iter().collect()
+}
+
+fn endpoint(at: &str, url: &SecretText) -> Result<Rpc, Issue> {
+    Rpc::new(url.0.read(at)?.expose()).map_err(|problem| Issue::new(at, problem))
 }
 
 fn private_key(source: Option<&SecretSource>) -> Result<LocalKey, Issue> {

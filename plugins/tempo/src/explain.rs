@@ -59,7 +59,8 @@ pub(crate) fn payers_fault(refused: &Refused) -> Option<String> {
         "transaction underpriced",
         "out of gas",
     ]) {
-        "the transaction's gas limit or fee per gas does not fit; estimate them again"
+        "the transaction's gas limit or fee per gas does not fit; estimate them again (a first \
+         balance of a recipient takes 250 000 gas more)"
     } else if tempos {
         "the chain would refuse the transaction"
     } else {

@@ -33,6 +33,7 @@ mod config;
 mod explain;
 mod legs;
 pub mod memo;
+mod nodes;
 mod quote;
 mod receipt;
 mod rpc;

@@ -25,6 +25,14 @@ pub(crate) enum RpcError {
     /// The answer is no JSON-RPC response, or its result has another shape.
     #[error("the node's answer to {0} cannot be read")]
     Unreadable(&'static str),
+    /// The node is of no use here.
+    #[error("the node is on chain {is}, `chain_id` says {configured}")]
+    OtherChain {
+        /// Its EIP-155 id.
+        is: u64,
+        /// The one that is paid on.
+        configured: u64,
+    },
     /// The node says no.
     #[error(transparent)]
     Refused(Refused),
@@ -33,7 +41,7 @@ pub(crate) enum RpcError {
 impl RpcError {
     /// Whether it is certain that no node has got the call.
     pub(crate) fn was_not_sent(&self) -> bool {
-        matches!(self, Self::Unreached(_))
+        matches!(self, Self::Unreached(_) | Self::OtherChain { .. })
     }
 }
 

@@ -95,10 +95,9 @@ impl Settle for TempoSettler {
             }
         }
         tracing::warn!(hash = %order.hash, code = refused.code, "a node refuses a transaction");
-        match never_taken(&refused)
-            .then(|| payers_fault(&refused))
-            .flatten()
-        {
+        // "No receipt" from one of several endpoints says nothing of what another one has included.
+        let certain = never_taken(&refused) && self.chain.has_one_endpoint();
+        match certain.then(|| payers_fault(&refused)).flatten() {
             Some(text) => declined(format!("the chain refuses the payment: {text}")),
             None => Outcome::Unknown,
         }

@@ -5,6 +5,7 @@
 
 mod anvil;
 mod doubt;
+mod failover;
 mod net;
 mod push;
 mod sandbox;

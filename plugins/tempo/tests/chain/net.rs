@@ -102,7 +102,7 @@ impl Net {
     ) -> Result<Credential, PayError> {
         let cx = Paying::new(&challenge, Some(REALM));
         let price = payer.price(&cx)?;
-        let limit = Limit::per_request(TOKEN.to_string(), price.amount);
+        let limit = Limit::per_request(price.currency.clone(), price.amount);
         let (approved, reservation) = Budget::new([limit]).approve(price).unwrap();
         let paid = payer.pay(&cx, approved).await?;
         reservation.commit();

@@ -49,8 +49,10 @@ async fn the_suite_on_a_node_that_refuses_what_it_knows() {
 #[tokio::test]
 async fn a_charge_costs_two_calls() {
     let (chain, net) = start().await;
+    net.rail.connect().await.unwrap();
+    assert_eq!(chain.total_calls(), 1, "the chain id");
     let challenge = net.challenge("0.01").await;
-    assert_eq!(chain.total_calls(), 0, "a quote needs no chain");
+    assert_eq!(chain.total_calls(), 1, "a quote needs no chain");
     let credential = net.pay(challenge, RICH).await.unwrap();
     let paid = chain.total_calls();
     let order = net.verify(&credential).await.unwrap();

@@ -19,6 +19,7 @@ pub(crate) async fn all(net: &Net) {
     a_second_payment_from_an_emptied_account_is_declined(net).await;
     an_account_without_money_is_told_what_to_fund(net).await;
     a_recipient_without_an_account_can_be_paid(net).await;
+    an_offer_may_be_in_another_token(net).await;
     a_free_offer_takes_a_proof(net).await;
     push::all(net).await;
     splits::all(net).await;
@@ -117,6 +118,30 @@ async fn a_recipient_without_an_account_can_be_paid(net: &Net) {
         .unwrap();
     reference(net.settle(&order).await);
     assert_eq!(net.balance(stranger).await, U256::from(10_000));
+}
+
+/// Protects: one rail offers several tokens, and a payment in one of them is none in another.
+async fn an_offer_may_be_in_another_token(net: &Net) {
+    let other = "0x20c0000000000000000000000000000000000001";
+    let terms = serde_json::json!({ "amount": "0.01", "currency": other });
+    let (usual, special) = (net.challenge("0.01").await, net.challenge_for(&terms).await);
+    let before = net.balance(RECIPIENT).await;
+    let credential = net.pay(special.clone(), RICH).await.unwrap();
+    let order = net.verify(&credential).await.unwrap();
+    reference(net.settle(&order).await);
+    assert_eq!(net.balance(RECIPIENT).await, before, "not the usual token");
+    for (challenge, paid) in [(&special, &usual), (&usual, &special)] {
+        let Credential {
+            payload, source, ..
+        } = net.pay(paid.clone(), RICH).await.unwrap();
+        let swapped = Credential {
+            challenge: challenge.clone(),
+            payload,
+            source,
+        };
+        let text = detail(net.verify(&swapped).await.unwrap_err());
+        assert!(text.contains("call the token asked for"), "{text}");
+    }
 }
 
 async fn a_free_offer_takes_a_proof(net: &Net) {
