@@ -194,6 +194,19 @@ mod tests {
         assert!(problem("mysql://x").contains("`mysql:`"));
     }
 
+    /// Protects: every scheme of a feature's store is one that its absence explains.
+    #[test]
+    fn every_scheme_has_its_feature() {
+        for driver in STORES {
+            for scheme in driver.schemes {
+                assert!(BY_FEATURE.iter().any(|(s, _)| s == scheme), "{scheme}");
+                let found = stores().unwrap().get(scheme);
+                assert!(found.is_some_and(|found| std::ptr::eq(found, *driver)));
+            }
+            assert!(matches!(find(driver.example), Ok(Chosen::Late(_))));
+        }
+    }
+
     /// Protects: the remedy for a store that was left out is its feature.
     #[cfg(not(feature = "sqlite"))]
     #[test]

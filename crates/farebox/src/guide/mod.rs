@@ -9,5 +9,8 @@ pub mod writing_a_rail {}
 #[doc = include_str!("configuration.md")]
 pub mod configuration {}
 
+#[doc = include_str!("stores.md")]
+pub mod stores {}
+
 #[doc = include_str!("security.md")]
 pub mod security {}
