@@ -64,8 +64,12 @@ pub(crate) async fn reconcile(args: Reconcile) -> Result<(), Failure> {
         println!("{}", json!(found));
         return Ok(());
     }
+    let later = match found.unknown {
+        0 => "",
+        _ => " (under way, or the rail cannot say yet: run again later)",
+    };
     println!(
-        "{} looked at: {} settled, {} declined, {} freed, {} unknown",
+        "{} looked at: {} settled, {} declined, {} freed, {} unknown{later}",
         found.looked_at, found.settled, found.declined, found.freed, found.unknown
     );
     Ok(())
