@@ -110,9 +110,13 @@ async fn a_client_that_does_not_wait_for_the_verdict_may_come_back() {
     node.rail().asked.notified().await;
     client.abort();
     assert!(client.await.unwrap_err().is_cancelled());
-    while world.count("pay:").await == 0 {
-        tokio::task::yield_now().await;
-    }
+    let marked = async {
+        while world.count("pay:").await == 0 {
+            tokio::task::yield_now().await;
+        }
+    };
+    let patience = std::time::Duration::from_secs(10);
+    tokio::time::timeout(patience, marked).await.unwrap();
     hours_later(&world, &node).await;
     assert_eq!(present(&gate, &credential).await, Got::Served);
 }
