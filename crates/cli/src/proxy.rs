@@ -288,4 +288,33 @@ mod tests {
             }
         }
     }
+
+    /// Protects: an upstream's response that says how long it is can be kept for a payer who lost it.
+    #[tokio::test]
+    async fn a_known_length_is_passed_on() {
+        use std::io::{Read as _, Write as _};
+
+        use axum::body::HttpBody as _;
+
+        let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+        let base = format!("http://{}", listener.local_addr().unwrap());
+        let answers = ["content-length: 4\r\n\r\njoke", "\r\njoke"];
+        let server = std::thread::spawn(move || {
+            for answer in answers {
+                let (mut stream, _) = listener.accept().unwrap();
+                let _ = stream.read(&mut [0; 1024]).unwrap();
+                let head = "HTTP/1.1 200 OK\r\nconnection: close\r\n";
+                stream
+                    .write_all(format!("{head}{answer}").as_bytes())
+                    .unwrap();
+            }
+        });
+        for length in [Some(4), None] {
+            let request = Request::new(Body::empty());
+            let response = upstream(&base).forward(request).await;
+            assert_eq!(response.body().size_hint().exact(), length);
+            assert_eq!(to_bytes(response.into_body(), 9).await.unwrap(), "joke");
+        }
+        server.join().unwrap();
+    }
 }
