@@ -302,7 +302,7 @@ mod tests {
         let server = std::thread::spawn(move || {
             for answer in answers {
                 let (mut stream, _) = listener.accept().unwrap();
-                let _ = stream.read(&mut [0; 1024]).unwrap();
+                assert!(stream.read(&mut [0; 1024]).unwrap() > 0);
                 let head = "HTTP/1.1 200 OK\r\nconnection: close\r\n";
                 stream
                     .write_all(format!("{head}{answer}").as_bytes())
