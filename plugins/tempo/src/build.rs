@@ -7,7 +7,7 @@ use std::{
 };
 
 use alloy::{
-    primitives::{Address, B256, Bytes, TxKind, U256, hex, keccak256},
+    primitives::{Address, B256, Bytes, Signature, TxKind, U256, hex, keccak256},
     signers::Signer,
 };
 use async_trait::async_trait;
@@ -21,8 +21,10 @@ use tempo_primitives::{
 use crate::{
     TempoWallet,
     chain::Transfer,
+    envelope,
     explain::{never_taken, payers_fault},
     rpc::RpcError,
+    sponsor::FLOOR,
     tx::request,
     wallet::Account,
 };
@@ -33,6 +35,9 @@ const WINDOW: u64 = 25;
 
 /// Below this a transaction is not worth signing: a node takes none that ends within 3 seconds.
 const SHORTEST: u64 = 5;
+
+/// What a sponsored transaction must have beside the sponsor's floor: the time until it is there.
+const ON_THE_WAY: u64 = 2;
 
 /// The least gas limit to sign. Unused gas is not charged, new state is dear on Tempo (250 000 a
 /// slot), and some servers simulate on nodes that price a batch of calls as a contract creation.
@@ -74,18 +79,40 @@ pub struct TokenCall {
 }
 
 impl TempoWallet {
-    /// The signed transaction of these transfers, hexadecimal. Nothing has moved yet.
+    /// The signed transaction of these transfers, hexadecimal. Nothing has moved yet. A sponsored one
+    /// leaves the fee token and the fee payer's place open.
     pub(crate) async fn sign(
         &self,
         cx: &Paying<'_>,
         transfers: &[Transfer],
+        sponsored: bool,
     ) -> Result<String, PayError> {
         let Account::Signs(signer) = &self.account else {
             let why = "it takes a signature, and this wallet can only broadcast";
             return Err(PayError::Unsupported(why.to_owned()));
         };
-        let tx = self.prepare(cx, transfers).await?;
-        Ok(hex::encode_prefixed(seal(signer.as_ref(), tx).await?))
+        let least = if sponsored {
+            FLOOR + ON_THE_WAY
+        } else {
+            SHORTEST
+        };
+        let mut tx = self.prepare(cx, transfers, least).await?;
+        if !sponsored {
+            return Ok(hex::encode_prefixed(seal(signer.as_ref(), tx).await?));
+        }
+        tx.fee_token = None;
+        tx.fee_payer_signature = Some(Signature::new(U256::ZERO, U256::ZERO, false));
+        let signature = sign_hash(signer.as_ref(), &tx.signature_hash())
+            .await
+            .map_err(PayError::NotPaid)?;
+        tx.fee_payer_signature = None;
+        let signed = tx.into_signed(TempoSignature::from(signature));
+        let open = envelope::write(&signed, signer.address());
+        // Not reached: what was built here has every field.
+        let open = open.ok_or_else(|| {
+            PayError::NotPaid(Fault::new("a sponsored transaction cannot be written"))
+        })?;
+        Ok(hex::encode_prefixed(open))
     }
 
     /// Broadcasts a transaction of these transfers, and its hash.
@@ -101,10 +128,10 @@ impl TempoWallet {
                     input: transfer.input(),
                 };
                 let calls: Vec<TokenCall> = transfers.iter().map(call).collect();
-                broadcaster.send(&calls, end_of_window(cx)?).await
+                broadcaster.send(&calls, end_of_window(cx, SHORTEST)?).await
             }
             Account::Signs(signer) => {
-                let tx = self.prepare(cx, transfers).await?;
+                let tx = self.prepare(cx, transfers, SHORTEST).await?;
                 let raw = seal(signer.as_ref(), tx).await?;
                 self.broadcast(&raw.into()).await
             }
@@ -154,8 +181,9 @@ impl TempoWallet {
         &self,
         cx: &Paying<'_>,
         transfers: &[Transfer],
+        least: u64,
     ) -> Result<TempoTransaction, PayError> {
-        let end = end_of_window(cx)?;
+        let end = end_of_window(cx, least)?;
         let call = |transfer: &Transfer| Call {
             to: TxKind::Call(transfer.token),
             value: U256::ZERO,
@@ -202,8 +230,9 @@ async fn seal(
     Ok(raw)
 }
 
-/// When a transaction that is signed now has to be in a block, Unix seconds.
-fn end_of_window(cx: &Paying<'_>) -> Result<u64, PayError> {
+/// When a transaction that is signed now has to be in a block, Unix seconds; in `least` seconds at
+/// the earliest.
+fn end_of_window(cx: &Paying<'_>, least: u64) -> Result<u64, PayError> {
     let now = SystemTime::now()
         .duration_since(UNIX_EPOCH)
         .map_or(0, |since| since.as_secs());
@@ -214,7 +243,7 @@ fn end_of_window(cx: &Paying<'_>) -> Result<u64, PayError> {
         .map(|at| at.unix_millis().div_euclid(1000));
     let expires = expires.map_or(u64::MAX, |at| u64::try_from(at).unwrap_or(0));
     let end = now.saturating_add(WINDOW).min(expires);
-    if end < now.saturating_add(SHORTEST) {
+    if end < now.saturating_add(least) {
         return Err(PayError::Refused(
             "it expires too soon to be paid".to_owned(),
         ));

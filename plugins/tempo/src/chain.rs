@@ -194,6 +194,19 @@ impl Chain {
             .map(drop)
     }
 
+    /// Executes a call without effect, and what `owner` holds of `token`, asked of one node.
+    pub(crate) async fn simulate_and_balance(
+        &self,
+        request: &Value,
+        token: Address,
+        owner: Address,
+    ) -> Result<U256, RpcError> {
+        let call = ("eth_call", json!([request, "latest"]));
+        let balance = balance_of(token, owner);
+        let (_, balance): (Value, Bytes) = self.nodes.read_both(call, balance).await?;
+        read_balance(&balance)
+    }
+
     /// Gas that the request needs.
     pub(crate) async fn estimate(&self, request: &Value) -> Result<u64, RpcError> {
         let gas: U64 = self.nodes.read("eth_estimateGas", json!([request])).await?;

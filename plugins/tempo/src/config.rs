@@ -1,6 +1,6 @@
 //! Configuration of the server's and the client's side.
 
-use std::sync::Arc;
+use std::{sync::Arc, time::Duration};
 
 use alloy::{primitives::Address, signers::Signer};
 use farebox_core::{Invalid, Issue, Secret, SecretSource};
@@ -8,11 +8,19 @@ use farebox_proof::{
     LocalKey, Realms,
     terms::{self, Payee},
 };
+use farebox_wire::Amount;
 use serde::{Deserialize, Serialize};
 
 use crate::{
-    Broadcaster, Tempo, TempoSettler, TempoWallet, chain::Chain, rpc::Rpc, wallet::Account,
+    Broadcaster, Sponsor, SponsorLimits, Tempo, TempoSettler, TempoWallet,
+    chain::Chain,
+    rpc::Rpc,
+    sponsor::{FLOOR, is_usual, usual_token},
+    wallet::Account,
 };
+
+/// Digits of an attodollar after a dollar's point.
+const ATTO: u8 = 18;
 
 /// The server's side. `rpc_url`, `chain_id`, `currency` and `recipient` are required; they are
 /// optional here so that everything that is missing can be reported together.
@@ -34,6 +42,24 @@ pub struct Config {
     pub decimals: Option<u8>,
     /// How payers may hand over a payment; both ways if left out. An offer may say `modes` itself.
     pub modes: Option<Vec<Mode>>,
+    /// Pays the network fee of the payers' transactions. Without it they pay it themselves.
+    pub fee_payer: Option<FeePayerConfig>,
+}
+
+/// An account that pays network fees, and what one transaction may cost it.
+#[derive(Clone, Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct FeePayerConfig {
+    /// The account's secp256k1 private key, hexadecimal. Required.
+    pub private_key: Option<SecretSource>,
+    /// The stablecoin that it pays fees in; the chain's usual one if left out.
+    pub fee_token: Option<String>,
+    /// The most gas; 2 000 000 if left out.
+    pub max_gas: Option<u64>,
+    /// The most that a fee may come to, in dollars: `"0.05"`, which is the default.
+    pub max_fee: Option<String>,
+    /// The longest time for which a transaction may stay valid; 900 seconds if left out.
+    pub window_seconds: Option<u64>,
 }
 
 /// How a payment is handed over.
@@ -74,6 +100,14 @@ impl From<&[Mode]> for Modes {
 }
 
 impl Modes {
+    /// Without push; `None` if nothing is left.
+    pub(crate) fn pull_only(self) -> Option<Self> {
+        self.pull.then_some(Self {
+            push: false,
+            ..self
+        })
+    }
+
     pub(crate) fn names(self) -> Vec<String> {
         let all = [(self.pull, Mode::Pull), (self.push, Mode::Push)];
         let taken = all.into_iter().filter(|(taken, _)| *taken);
@@ -162,6 +196,11 @@ impl Tempo {
         if modes.is_empty() {
             issues.push(Issue::new("modes", "is empty; name `pull`, `push` or both"));
         }
+        let sponsor = config.fee_payer.as_ref().and_then(|fee_payer| {
+            let sponsor = sponsor(fee_payer, chain_id.unwrap_or_default());
+            let keep = |invalid: Invalid| issues.extend(invalid.under("fee_payer").into_issues());
+            sponsor.map_err(keep).ok()
+        });
         Invalid::unless_empty(issues)?;
         let (Some(rpc), Some(chain_id), Some(payee)) = (rpc, chain_id, payee) else {
             return Err(unreported());
@@ -173,6 +212,7 @@ impl Tempo {
             payee,
             decimals,
             modes: modes.into(),
+            sponsor,
             settler,
         })
     }
@@ -274,6 +314,41 @@ fn no_key(config: &WalletConfig) -> Vec<Issue> {
         )
     };
     config.private_key.iter().map(|_| issue()).collect()
+}
+
+fn sponsor(config: &FeePayerConfig, chain_id: u64) -> Result<Sponsor, Invalid> {
+    let mut issues = Vec::new();
+    let key = collect(private_key(config.private_key.as_ref()), &mut issues);
+    let token = match config.fee_token.as_deref() {
+        None => Some(usual_token(chain_id)),
+        Some(text) => collect(terms::token("fee_token", text), &mut issues),
+    };
+    if token.is_some_and(|token| !is_usual(token, chain_id)) {
+        let usual = usual_token(chain_id);
+        let problem = format!("is none that fees are paid in on this chain, such as {usual}");
+        issues.push(Issue::new("fee_token", problem));
+    }
+    let mut limits = SponsorLimits::of_chain(chain_id);
+    limits.gas = config.max_gas.unwrap_or(limits.gas);
+    if let Some(text) = &config.max_fee {
+        match Amount::from_decimal(text, ATTO) {
+            Ok(fee) => limits.fee = fee.get(),
+            Err(error) => issues.push(Issue::new("max_fee", error.to_string())),
+        }
+    }
+    match config.window_seconds {
+        Some(seconds) if seconds < FLOOR => {
+            let problem = format!("is {seconds}; a transaction is sponsored for {FLOOR} at least");
+            issues.push(Issue::new("window_seconds", problem));
+        }
+        Some(seconds) => limits.window = Duration::from_secs(seconds),
+        None => {}
+    }
+    Invalid::unless_empty(issues)?;
+    let (Some(key), Some(token)) = (key, token) else {
+        return Err(unreported());
+    };
+    Ok(Sponsor::new(Arc::new(key), token).limits(limits))
 }
 
 fn collect<T>(result: Result<T, Issue>, issues: &mut Vec<Issue>) -> Option<T> {

@@ -7,6 +7,9 @@
 //! challenge ([`memo`]), so one transaction pays for one challenge. An offer of amount `"0"` takes a
 //! proof instead (see `farebox-proof`).
 //!
+//! With a `fee_payer` the server pays the network fee of pull payments, after its own checks of what
+//! else the transaction does ([`Sponsor`]).
+//!
 //! Accepted in pull mode are transactions with an expiring nonce that the account's own key has
 //! signed. Whether another nonce is the account's next, or an access key its own, takes further
 //! reads of the chain.
@@ -30,6 +33,7 @@
 mod build;
 mod chain;
 mod config;
+mod envelope;
 mod explain;
 mod legs;
 pub mod memo;
@@ -50,7 +54,7 @@ use farebox_proof::terms::Payee;
 
 pub use build::{Broadcaster, TokenCall};
 pub use chain::Receipt as TransactionReceipt;
-pub use config::{Config, Mode, SecretText, WalletConfig};
+pub use config::{Config, FeePayerConfig, Mode, SecretText, WalletConfig};
 pub use receipt::verify_receipt;
 pub use settle::{Order, TempoSettler};
 pub use sponsor::{Sponsor, SponsorLimits};
@@ -72,6 +76,7 @@ pub struct Tempo {
     payee: Payee,
     decimals: u8,
     modes: Modes,
+    sponsor: Option<Sponsor>,
     settler: TempoSettler,
 }
 
@@ -155,6 +160,16 @@ impl fmt::Debug for Payload {
         f.debug_struct("Payload")
             .field("type", &self.kind)
             .finish_non_exhaustive()
+    }
+}
+
+impl Tempo {
+    /// The same rail, which pays the network fees of its payers through `sponsor`: a key elsewhere, or
+    /// limits of one's own. Offers are sponsored unless they say `fee_payer = false`.
+    #[must_use]
+    pub fn with_sponsor(mut self, sponsor: Sponsor) -> Self {
+        self.sponsor = Some(sponsor);
+        self
     }
 }
 

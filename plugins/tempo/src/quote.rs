@@ -15,7 +15,7 @@ use crate::{
 };
 
 /// The keys of an offer that only this rail knows.
-const OPTIONS: &[&str] = &["splits", "modes"];
+const OPTIONS: &[&str] = &["splits", "modes", "fee_payer"];
 
 /// A split as an offer writes it.
 #[derive(Deserialize)]
@@ -49,16 +49,31 @@ pub(crate) fn read(rail: &Tempo, terms: &ChargeTerms) -> Result<(ChargeRequest, 
         let problem = "is empty; name `pull`, `push` or both";
         issues.push(Issue::new("modes", problem));
     }
+    let wanted: Option<bool> = keep(option(terms, "fee_payer"), &mut issues).flatten();
+    if wanted == Some(true) && rail.sponsor.is_none() {
+        let problem = "is set, and the rail has no fee payer; configure `fee_payer` for it";
+        issues.push(Issue::new("fee_payer", problem));
+    }
     let amount = request.as_ref().map(|request| request.amount);
     let splits = splits.map(|list| read_splits(&list, amount, rail.decimals, &mut issues));
     Invalid::unless_empty(issues)?;
     // Not reached without a request: its absence has left an issue.
     let request = request.ok_or_else(|| Invalid::new("", "the terms cannot be read"))?;
-    let modes = modes.map_or(rail.modes, |modes| modes.as_slice().into());
+    let free = request.amount.is_zero();
+    let sponsored = !free && wanted.unwrap_or(rail.sponsor.is_some());
+    let mut modes = modes.map_or(rail.modes, |modes| modes.as_slice().into());
+    if sponsored {
+        // Who broadcasts has paid the fee.
+        modes = modes.pull_only().ok_or_else(|| {
+            let problem = "is only push, where the payer pays the fee; leave `fee_payer` out";
+            Invalid::new("modes", problem)
+        })?;
+    }
     let details = Details {
         chain_id: Some(rail.chain.id()),
         // A proof is no submission mode, so a zero-amount request names none.
-        supported_modes: (!request.amount.is_zero()).then(|| modes.names()),
+        supported_modes: (!free).then(|| modes.names()),
+        fee_payer: sponsored.then_some(true),
         splits,
         ..Details::default()
     };

@@ -7,12 +7,14 @@ use std::{fmt, sync::Arc, time::Duration};
 
 use alloy::primitives::{B256, Bytes};
 use farebox_core::{IdempotencyKey, Outcome, Rejection, Settle};
+use farebox_wire::Timestamp;
 use serde::{Deserialize, Serialize};
 
 use crate::{
     chain::{Chain, Receipt, Transfer},
     explain::{never_taken, payers_fault},
     rpc::RpcError,
+    sponsor::FLOOR,
 };
 
 /// How long to look for a receipt after a node has refused a transaction: another one behind the
@@ -38,6 +40,18 @@ pub struct Order {
     pub(crate) valid_before: u64,
     /// What the receipt must show.
     pub(crate) transfers: Vec<Transfer>,
+    /// Whether somebody else pays its fee, so that it is not sent when it may run out on its way.
+    #[serde(default)]
+    pub(crate) sponsored: bool,
+}
+
+impl Order {
+    /// Whether the transaction may be sent at this moment.
+    fn may_be_sent(&self) -> bool {
+        let now = Timestamp::now().unix_millis().div_euclid(1000);
+        let now = u64::try_from(now).unwrap_or(0);
+        !self.sponsored || self.valid_before >= now.saturating_add(FLOOR)
+    }
 }
 
 impl fmt::Debug for Order {
@@ -77,6 +91,11 @@ impl Settle for TempoSettler {
     type Order = Order;
 
     async fn settle(&self, _: &IdempotencyKey, order: &Order) -> Outcome {
+        if !order.may_be_sent() {
+            // A process may have died after sending it, so only the end of its window is final.
+            tracing::warn!(hash = %order.hash, "a sponsored transaction is too old to be sent");
+            return Outcome::Unknown;
+        }
         let refused = match self.broadcast(order).await {
             Ok(receipt) => return judge(order, &receipt),
             Err(RpcError::Refused(refused)) => refused,
@@ -114,7 +133,7 @@ impl Settle for TempoSettler {
             let text = "the transaction was not included before its valid_before; sign a new one";
             return declined(text);
         }
-        if time >= order.valid_before {
+        if time >= order.valid_before || !order.may_be_sent() {
             return Outcome::Unknown;
         }
         // Perhaps it was never sent. The same bytes can be included once, so sending is safe; a

@@ -30,8 +30,9 @@ const MAINNET: u64 = 4217;
 /// USDC.e, in which fees are paid on mainnet unless somebody says otherwise.
 const MAINNET_TOKEN: Address = address!("0x20C000000000000000000000b9537d11c60E8b50");
 
-/// A node takes no transaction that ends within 3 seconds.
-const SHORTEST: u64 = 5;
+/// How long a sponsored transaction must stay valid at every step, in seconds: one that runs out on
+/// its way costs the sponsor and pays nobody.
+pub(crate) const FLOOR: u64 = 15;
 
 /// The most that one sponsored transaction may cost and how long it may wait. The defaults are
 /// those of deployed servers.
@@ -147,6 +148,16 @@ impl Sponsor {
         Ok(tx.into_signed(signature))
     }
 
+    /// The account that pays the fees.
+    pub fn address(&self) -> Address {
+        self.signer.address()
+    }
+
+    /// The token that fees are paid in.
+    pub fn fee_token(&self) -> Address {
+        self.fee_token
+    }
+
     fn limits_on(&self, chain_id: u64) -> SponsorLimits {
         self.limits
             .unwrap_or_else(|| SponsorLimits::of_chain(chain_id))
@@ -154,21 +165,31 @@ impl Sponsor {
 
     /// The payer need not name a fee token, and a strange one is a strange transaction.
     fn check_token(&self, tx: &TempoTransaction, chain_id: u64) -> Result<(), Rejection> {
-        let usual = |token: Address| {
-            token == PATH_USD_ADDRESS || (chain_id == MAINNET && token == MAINNET_TOKEN)
-        };
         if !tx
             .fee_token
-            .is_none_or(|token| usual(token) || token == self.fee_token)
+            .is_none_or(|token| is_usual(token, chain_id) || token == self.fee_token)
         {
             return Err(no(
                 "the transaction names a fee token that is not paid in here",
             ));
         }
-        if !usual(self.fee_token) {
+        if !is_usual(self.fee_token, chain_id) {
             return Err(no("fees are not paid in the sponsor's token on this chain"));
         }
         Ok(())
+    }
+}
+
+/// Whether fees are usually paid in `token` on a chain.
+pub(crate) fn is_usual(token: Address, chain_id: u64) -> bool {
+    token == PATH_USD_ADDRESS || token == usual_token(chain_id)
+}
+
+/// The token that fees are paid in unless somebody says otherwise.
+pub(crate) fn usual_token(chain_id: u64) -> Address {
+    match chain_id {
+        MAINNET => MAINNET_TOKEN,
+        _ => PATH_USD_ADDRESS,
     }
 }
 
@@ -246,9 +267,9 @@ fn check_window(
         .valid_before
         .ok_or_else(|| no("a sponsored transaction needs a valid_before"))?
         .get();
-    if end < now.saturating_add(SHORTEST) {
+    if end < now.saturating_add(FLOOR) {
         return Err(no(
-            "the transaction's valid_before has passed or is about to",
+            "the transaction's valid_before has passed or is less than 15 seconds away; sign it again",
         ));
     }
     let mut latest = now.saturating_add(longest.as_secs());

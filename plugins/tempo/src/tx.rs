@@ -3,7 +3,7 @@
 use alloy::{
     consensus::transaction::SignerRecoverable,
     eips::eip2718::Decodable2718,
-    primitives::{Address, B256, Bytes, TxKind, hex},
+    primitives::{Address, B256, Bytes, TxKind, U64, U256, hex},
     sol_types::SolCall,
 };
 use farebox_core::Rejection;
@@ -12,13 +12,14 @@ use serde_json::{Value, json};
 use tempo_contracts::precompiles::ITIP20;
 use tempo_primitives::{
     AASigned, TempoTransaction,
-    transaction::{Call, TEMPO_EXPIRING_NONCE_KEY, TEMPO_TX_TYPE_ID},
+    transaction::{Call, TEMPO_EXPIRING_NONCE_KEY, TEMPO_TX_TYPE_ID, calc_gas_balance_spending},
 };
 
-use crate::{chain::Transfer, legs::Asked};
-
-/// Handed to a sponsor for a second signature instead of being complete.
-const FEE_PAYER_ENVELOPE: u8 = 0x78;
+use crate::{
+    chain::Transfer,
+    envelope::FEE_PAYER_ENVELOPE,
+    legs::{self, Asked},
+};
 
 /// A transaction whose signature has been checked.
 #[derive(Debug)]
@@ -67,10 +68,18 @@ impl SignedTx {
                 "access keys are not accepted here; sign with the account's own key",
             ));
         }
+        Self::of(signed)
+    }
+
+    /// A transaction that has been read already, its account's own signature checked anew.
+    ///
+    /// # Errors
+    /// If the signature is nobody's.
+    pub(crate) fn of(signed: AASigned) -> Result<Self, Rejection> {
         let sender = signed
             .recover_signer()
             .map_err(|_| no("no account can have made the transaction's signature"))?;
-        let mut raw = Vec::with_capacity(bytes.len());
+        let mut raw = Vec::new();
         signed.eip2718_encode(&mut raw);
         let (hash, unique) = (*signed.hash(), signed.expiring_nonce_hash(sender));
         Ok(Self {
@@ -124,6 +133,37 @@ impl SignedTx {
         }
         let end = self.window(asked.challenge, now)?;
         Ok((transfers, end))
+    }
+
+    /// The last `count` calls as transfers, which somebody has checked.
+    ///
+    /// # Errors
+    /// If one of them is none.
+    pub(crate) fn last_transfers(&self, count: usize) -> Result<Vec<Transfer>, Rejection> {
+        let calls = self.tx().calls.as_slice();
+        let (_, last) = calls.split_at(calls.len().saturating_sub(count));
+        let transfer = |call: &Call| {
+            let made = legs::transfer(&call.input, self.sender)?;
+            Ok(Transfer {
+                token: call.to.to().copied().unwrap_or_default(),
+                from: made.from,
+                to: made.to,
+                amount: made.amount,
+                memo: made.memo,
+            })
+        };
+        last.iter().map(transfer).collect()
+    }
+
+    /// When its window closes, Unix seconds; 0 if never.
+    pub(crate) fn end(&self) -> u64 {
+        self.tx().valid_before.map_or(0, std::num::NonZeroU64::get)
+    }
+
+    /// The most that its fee can come to, base units of the fee token.
+    pub(crate) fn dearest_fee(&self) -> U256 {
+        let tx = self.tx();
+        calc_gas_balance_spending(tx.gas_limit, tx.max_fee_per_gas)
     }
 
     /// Expiring nonces only, which is what mppx and mpp sign unless told otherwise. A simulation
@@ -234,9 +274,16 @@ impl SignedTx {
         Ok(end)
     }
 
-    /// The request that simulates it, with all that decides whether a node would include it.
+    /// The request that simulates it, with all that decides whether a node would include it. Of a
+    /// sponsored one the sender pays no gas, so its price is left out.
     pub(crate) fn simulation(&self) -> Value {
-        request(self.sender, self.tx(), true)
+        let tx = self.tx();
+        let sponsored = tx.fee_payer_signature.is_some();
+        let mut request = request(self.sender, tx, !sponsored);
+        if sponsored {
+            request["gas"] = json!(U64::from(tx.gas_limit));
+        }
+        request
     }
 }
 

@@ -7,7 +7,7 @@ use farebox_core::{Ask, Charge, Fault, Once, Plan, Presented, ProofKey, Refusal,
 use farebox_proof::{proof_key, verify_proof};
 
 use crate::{
-    Details, Order, Payload, Tempo,
+    Details, Order, Payload, Tempo, envelope,
     explain::payers_fault,
     legs::Asked,
     receipt::{pays, read_hash, source},
@@ -33,6 +33,9 @@ pub(crate) async fn verify(
         }
         ("transaction", false) => {
             ask.details.takes_transaction()?;
+            if ask.details.fee_payer == Some(true) {
+                return sponsored(rail, cx, ask, &payload.signature).await;
+            }
             transaction(rail, cx, ask, &payload.signature).await
         }
         ("hash", false) => {
@@ -73,6 +76,55 @@ async fn transaction(
         hash: signed.hash,
         valid_before,
         transfers,
+        sponsored: false,
+    };
+    Ok(Plan::settle(key(signed.unique), order).also(key(signed.hash)))
+}
+
+/// A transaction whose fee we pay. It is signed for the fee here, and broadcast by the settler; if
+/// the simulation fails or nobody can tell, the signature goes nowhere.
+async fn sponsored(
+    rail: &Tempo,
+    cx: &Presented<'_>,
+    ask: &Ask<Charge, Details>,
+    text: &str,
+) -> Result<Plan<Once, Order>, Refusal> {
+    let sponsor = rail
+        .sponsor
+        .as_ref()
+        .ok_or_else(|| Fault::new("a sponsored request of ours without a fee payer"))?;
+    let asked = asked(rail, cx, ask)?;
+    let (open, claimed) = envelope::read(text)?;
+    let complete = sponsor.cosign(cx.challenge, open, cx.now).await?;
+    let signed = SignedTx::of(complete)?;
+    let source = source(cx.source, Some(rail.chain.id()))?;
+    let mut named = source.into_iter().chain(claimed);
+    if named.any(|payer| payer != signed.sender) {
+        return reject("the transaction is not signed by the account that it names");
+    }
+    if signed.sender == asked.recipient {
+        return reject("the payer and the recipient are the same account");
+    }
+    let held = rail
+        .chain
+        .simulate_and_balance(&signed.simulation(), sponsor.fee_token(), sponsor.address())
+        .await
+        .map_err(refusal)?;
+    if held < signed.dearest_fee() {
+        let (token, payer) = (sponsor.fee_token(), sponsor.address());
+        let why = format!("{payer} holds {held} base units of {token}; fund it");
+        return Err(
+            Fault::unavailable("the fee payer cannot pay the network fee")
+                .caused_by(why)
+                .into(),
+        );
+    }
+    let order = Order {
+        transfers: signed.last_transfers(asked.len())?,
+        valid_before: signed.end(),
+        raw: signed.raw,
+        hash: signed.hash,
+        sponsored: true,
     };
     Ok(Plan::settle(key(signed.unique), order).also(key(signed.hash)))
 }

@@ -140,9 +140,6 @@ impl TempoWallet {
     fn mode(&self, details: &Details) -> Result<Mode, PayError> {
         let push = details.takes_hash().is_ok();
         match &self.account {
-            Account::Signs(_) if details.fee_payer == Some(true) => {
-                unsupported("the server wants to pay the network fee, which needs sponsoring")
-            }
             Account::Signs(_) if details.takes(Mode::Pull) => Ok(Mode::Pull),
             Account::Signs(_) if push => Ok(Mode::Push),
             Account::Signs(_) => unsupported("it takes neither pull mode nor push mode"),
@@ -231,7 +228,9 @@ impl Wallet<Charge> for TempoWallet {
         let form = match self.mode(&ask.details)? {
             Mode::Pull => Form::Transaction {
                 kind: "transaction",
-                signature: self.sign(cx, &transfers).await?,
+                signature: self
+                    .sign(cx, &transfers, ask.details.fee_payer == Some(true))
+                    .await?,
             },
             Mode::Push => Form::Hash {
                 kind: "hash",

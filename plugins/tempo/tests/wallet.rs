@@ -5,7 +5,7 @@
 use std::sync::Arc;
 
 use farebox_core::{Payer, Paying, config, prelude::*};
-use farebox_tempo::{CHARGE, Config, Tempo};
+use farebox_tempo::{CHARGE, Config, FeePayerConfig, Tempo};
 use farebox_wire::Encoded;
 use serde_json::{Value, json};
 
@@ -106,8 +106,11 @@ fn challenges_for_other_wallets() {
     );
     unsupported(
         &any,
-        |r| r["methodDetails"]["feePayer"] = json!(true),
-        "sponsoring",
+        |r| {
+            r["methodDetails"]["feePayer"] = json!(true);
+            r["methodDetails"]["supportedModes"] = json!(["push"]);
+        },
+        "neither pull mode nor push mode",
     );
     unsupported(&any, |r| r["currency"] = json!("usd"), "no token address");
     unsupported(&one_token, |_| (), "is in the token");
@@ -195,6 +198,25 @@ fn every_configuration_problem_at_once() {
         ["rpc_url", "chain_id", "currency", "recipient", "decimals"]
     );
     assert!(!invalid.to_string().contains("hunter2"), "{invalid}");
+
+    let fee_payer = FeePayerConfig {
+        fee_token: Some("0x20c0000000000000000000000000000000000001".into()),
+        max_fee: Some("a lot".into()),
+        window_seconds: Some(14),
+        ..FeePayerConfig::default()
+    };
+    let config = Config {
+        fee_payer: Some(fee_payer),
+        ..Config::default()
+    };
+    let invalid = Tempo::new(config).unwrap_err();
+    let keys: Vec<_> = invalid.issues().iter().map(|i| i.key.as_str()).collect();
+    for key in ["private_key", "fee_token", "max_fee", "window_seconds"] {
+        assert!(
+            keys.contains(&format!("fee_payer.{key}").as_str()),
+            "{keys:?}"
+        );
+    }
 
     let value = json!({ "rpc_ulr": "http://127.0.0.1", "chainid": 1 });
     let invalid = config::read::<Config>(&value).unwrap_err();

@@ -10,5 +10,6 @@ mod net;
 mod push;
 mod sandbox;
 mod splits;
+mod sponsored;
 mod suite;
 mod tamper;

@@ -8,7 +8,7 @@ use crate::{
         Credential, Net, POOR, RECIPIENT, RICH, TOKEN, call, detail, hash, key, paying, reference,
         sign, transaction,
     },
-    push, splits,
+    push, splits, sponsored,
 };
 
 pub(crate) async fn all(net: &Net) {
@@ -23,6 +23,7 @@ pub(crate) async fn all(net: &Net) {
     a_free_offer_takes_a_proof(net).await;
     push::all(net).await;
     splits::all(net).await;
+    sponsored::all(net).await;
 }
 
 /// Protects: the price, to the unit, and the hash as the receipt's reference.
@@ -161,7 +162,7 @@ async fn a_free_offer_takes_a_proof(net: &Net) {
 }
 
 /// Sends `amount` base units to the account of `secret`.
-async fn give(net: &Net, secret: &str, amount: u64) {
+pub(crate) async fn give(net: &Net, secret: &str, amount: u64) {
     let challenge = net.challenge("0").await;
     let mut tx = paying(&challenge, amount);
     let memo = farebox_tempo::memo::attribution(&challenge);
