@@ -231,7 +231,39 @@ impl TempoWallet {
     }
 
     /// A wallet whose key is elsewhere: a KMS, a custodian that signs raw hashes. The
-    /// configuration's `private_key` stays out.
+    /// configuration's `private_key` stays out. A signer that does not answer within 30 seconds is
+    /// given up, and nothing is paid.
+    ///
+    /// ```
+    /// use alloy::{primitives::{Address, B256, Signature, address}, signers::{Error, Signer}};
+    /// use farebox_tempo::{TempoWallet, WalletConfig};
+    ///
+    /// #[derive(Debug)]
+    /// struct Custodian;
+    ///
+    /// #[async_trait::async_trait]
+    /// impl Signer for Custodian {
+    ///     async fn sign_hash(&self, hash: &B256) -> alloy::signers::Result<Signature> {
+    ///         # let signature: Option<Signature> = None; let _ = hash;
+    ///         // Ask whoever has the key for a signature of these 32 bytes.
+    ///         signature.ok_or_else(|| Error::other("the custodian says no"))
+    ///     }
+    ///     fn address(&self) -> Address {
+    ///         address!("0x70997970C51812dc3A010C7d01b50e0d17dc79C8")
+    ///     }
+    ///     fn chain_id(&self) -> Option<u64> { None }
+    ///     fn set_chain_id(&mut self, _: Option<u64>) {}
+    /// }
+    ///
+    /// let config = WalletConfig {
+    ///     rpc_url: Some("https://rpc.tempo.xyz".into()),
+    ///     chain_id: Some(4217),
+    ///     ..WalletConfig::default()
+    /// };
+    /// let wallet = TempoWallet::signing(config, Custodian)?;
+    /// assert_eq!(wallet.address(), Custodian.address());
+    /// # Ok::<(), farebox_core::Invalid>(())
+    /// ```
     ///
     /// # Errors
     /// Everything that is wrong with the configuration.

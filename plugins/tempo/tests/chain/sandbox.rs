@@ -1,16 +1,21 @@
 //! The suite on the sandbox chain, and what only a chain that misbehaves on demand can show.
 
-use std::time::Duration;
+use std::{
+    sync::{Arc, Mutex},
+    time::Duration,
+};
 
 use alloy::{
     primitives::{Address, B256, Signature, U256},
     signers::Signer,
 };
 use farebox_core::{
-    Budget, Limit, Outcome, PayError, Payer, Paying, Refusal, SecretSource, TypedPayer, prelude::*,
+    Budget, Limit, Outcome, PayError, Payer, Paying, Refusal, SecretSource, Step, TypedPayer,
+    prelude::*,
 };
 use farebox_sandbox_tempo::{Chain, ChainConfig, Fault};
 use farebox_tempo::{TempoWallet, WalletConfig};
+use serde_json::json;
 
 use crate::{
     net::{Net, RECIPIENT, RICH, config, hash, key, reference},
@@ -291,4 +296,62 @@ async fn a_signer_that_does_not_answer_is_given_up() {
         Err(PayError::NotPaid(fault)) => assert!(fault.to_string().contains("signer"), "{fault}"),
         other => panic!("{:?}", other.map(|_| ())),
     }
+}
+
+/// A key that is elsewhere: it sees hashes, and gives signatures.
+#[derive(Debug)]
+struct Remote(Arc<Mutex<Vec<B256>>>);
+
+#[async_trait::async_trait]
+impl Signer for Remote {
+    async fn sign_hash(&self, hash: &B256) -> alloy::signers::Result<Signature> {
+        self.0.lock().unwrap().push(*hash);
+        key(RICH).sign_hash(hash).await
+    }
+    fn address(&self) -> Address {
+        key(RICH).address()
+    }
+    fn chain_id(&self) -> Option<u64> {
+        None
+    }
+    fn set_chain_id(&mut self, _: Option<u64>) {}
+}
+
+/// Protects: a wallet without a key in this process pays whatever one with a key pays, one
+/// signature each, and cannot be given both.
+#[tokio::test]
+async fn a_remote_signer_pays() {
+    let (chain, net) = start().await;
+    let config = || WalletConfig {
+        rpc_url: Some(chain.url().as_str().into()),
+        chain_id: Some(1337),
+        ..WalletConfig::default()
+    };
+    let hashes = Arc::<Mutex<Vec<B256>>>::default();
+    let wallet = TempoWallet::signing(config(), Remote(Arc::clone(&hashes))).unwrap();
+    let payer: Arc<dyn Payer> = Arc::new(TypedPayer::<_, Charge>::new(wallet));
+    let before = net.balance(RECIPIENT).await;
+    for (number, terms) in [
+        json!({ "amount": "0.01" }),
+        json!({ "amount": "0.01", "modes": ["push"] }),
+        json!({ "amount": "0" }),
+    ]
+    .into_iter()
+    .enumerate()
+    {
+        let challenge = net.challenge_for(&terms).await;
+        let credential = net.pay_with(challenge, Arc::clone(&payer)).await.unwrap();
+        let plan = net.plan(&credential).await.unwrap();
+        if let Step::Settle(order) = plan.step {
+            reference(net.settle(&order).await);
+        }
+        assert_eq!(hashes.lock().unwrap().len(), number + 1);
+    }
+    assert_eq!(net.balance(RECIPIENT).await, before + U256::from(20_000));
+    let both = WalletConfig {
+        private_key: Some(SecretSource::Text(Secret::new(RICH))),
+        ..config()
+    };
+    let invalid = TempoWallet::signing(both, Remote(hashes)).unwrap_err();
+    assert!(invalid.to_string().contains("leave it out"), "{invalid}");
 }
