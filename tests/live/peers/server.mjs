@@ -1,11 +1,14 @@
-// A paid endpoint served by mppx: `node server.mjs RPC_URL RECIPIENT`.
+// A paid endpoint served by mppx: `node server.mjs RPC_URL RECIPIENT [PARAMETERS]`, the last ones
+// JSON, for `tempo.charge`. A `feePayer` among them is a private key.
 // Prints {"url": …} once it listens on a free port of the loopback interface.
 import { createServer } from 'node:http'
 import { Mppx, Request, tempo } from 'mppx/server'
 import { createClient, http } from 'viem'
+import { privateKeyToAccount } from 'viem/accounts'
 import { tempoLocalnet } from 'viem/chains'
 
-const [rpcUrl, recipient] = process.argv.slice(2)
+const [rpcUrl, recipient, more = '{}'] = process.argv.slice(2)
+const { feePayer, ...parameters } = JSON.parse(more)
 const client = createClient({ chain: tempoLocalnet, transport: http(rpcUrl) })
 const mppx = Mppx.create({
   methods: [
@@ -14,6 +17,8 @@ const mppx = Mppx.create({
       recipient,
       chainId: tempoLocalnet.id,
       getClient: () => client,
+      ...parameters,
+      ...(feePayer && { feePayer: privateKeyToAccount(feePayer) }),
     }),
   ],
   realm: '127.0.0.1',

@@ -208,6 +208,11 @@ pub struct Server {
 impl Server {
     /// Serves `GET /joke` at `price` pathUSD.
     pub fn start(chain: &Chain, price: &str) -> Result<Self, Problem> {
+        Self::offering(chain, price, "", "")
+    }
+
+    /// The same with `more` in the offer (`, key = value`) and further lines for the rail.
+    pub fn offering(chain: &Chain, price: &str, more: &str, rail: &str) -> Result<Self, Problem> {
         let port = free_port()?;
         let config = format!(
             r#"
@@ -221,11 +226,12 @@ rpc_url = "{rpc}"
 chain_id = {id}
 currency = "{PATH_USD}"
 recipient = "{SELLER}"
+{rail}
 
 [[routes]]
 path = "/joke"
 respond = "a joke worth its price"
-offers = [{{ rail = "tempo/charge", amount = "{price}" }}]
+offers = [{{ rail = "tempo/charge", amount = "{price}"{more} }}]
 "#,
             rpc = chain.url,
             id = chain.id,
@@ -292,9 +298,14 @@ pub struct Mppx {
 impl Mppx {
     /// Starts it on `chain`.
     pub fn serve(chain: &Chain) -> Result<Self, Problem> {
+        Self::offering(chain, &json!({}))
+    }
+
+    /// The same with further parameters of `tempo.charge`; a `feePayer` is a private key.
+    pub fn offering(chain: &Chain, parameters: &Value) -> Result<Self, Problem> {
         let mut child = Command::new("node")
             .current_dir(peers())
-            .args(["server.mjs", &chain.url, SELLER])
+            .args(["server.mjs", &chain.url, SELLER, &parameters.to_string()])
             .stdout(Stdio::piped())
             .spawn()?;
         let stdout = child.stdout.take().ok_or("no standard output")?;
