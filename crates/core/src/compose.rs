@@ -122,7 +122,7 @@ impl Offer {
     }
 
     /// A short hash of fixed terms, or `None` for a price that depends on the request. It goes
-    /// into the challenge, so that a price raised since then is not sold at the old one.
+    /// into the challenge, so that nothing is settled at a price that has changed since.
     pub fn fingerprint(&self) -> Option<&str> {
         match &self.price {
             Price::Fixed { print, .. } => Some(print),

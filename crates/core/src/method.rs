@@ -219,8 +219,9 @@ pub trait Rail<I: IntentSpec>: Send + Sync + 'static {
     /// Decides whether `payload` pays for `ask`. May read (an RPC, a node); must not write,
     /// broadcast or claim.
     ///
-    /// The ask is what the engine issued: it is bound by HMAC, not yet expired, and its terms are
-    /// those the route asks for now. What is left to check is the proof.
+    /// The ask is what the engine issued: it is bound by HMAC and was presented before it expired.
+    /// The route may ask for other terms by now; then a plan that is paid is honoured as issued,
+    /// and no other is carried out. What is left to check is the proof.
     fn verify(
         &self,
         cx: &Presented<'_>,

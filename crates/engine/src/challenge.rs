@@ -45,9 +45,14 @@ struct Issued<'a> {
 const PER_REQUEST: &str = "for:";
 
 impl Bound {
+    /// Whether the price was computed for a request.
+    pub(crate) fn is_per_request(&self) -> bool {
+        self.terms.starts_with(PER_REQUEST)
+    }
+
     /// Whether the price was computed for another request than this one.
     pub(crate) fn is_for_another(&self, inbound: &Inbound<'_>) -> bool {
-        self.terms.starts_with(PER_REQUEST) && self.terms != request_print(inbound)
+        self.is_per_request() && self.terms != request_print(inbound)
     }
 }
 

@@ -3,8 +3,8 @@
 use std::{fmt, sync::Arc};
 
 use farebox_core::{
-    AnyPlan, ChannelAction, Fault, Offers, Outcome, Rejection,
-    wire::{AcceptPayment, BodyDigest, Credential, CredentialHeader, Problem},
+    AnyPlan, ChannelAction, Fault, Offer, Offers, Outcome, Rejection,
+    wire::{AcceptPayment, BodyDigest, Credential, CredentialHeader, OfferId, Problem},
 };
 use tokio::time::timeout;
 
@@ -15,7 +15,7 @@ use crate::{
     detached::Detached,
     engine::Shared,
     meter::Meter,
-    payment::{Authentic, Carried, Driven, Facts, Payment},
+    payment::{Authentic, Carried, Driven, Facts, Offered, Payment},
     record::{State, Stored, fingerprint},
     reply::{Keyed, Repeats, Reply},
     serving::{Admission, Serving},
@@ -149,13 +149,6 @@ impl Gate {
         if bound.route != self.route || challenge.header != self.header {
             return Err(invalid("the challenge is for another resource"));
         }
-        let offer = bound
-            .offer
-            .parse()
-            .ok()
-            .and_then(|index: usize| self.offers.get(index));
-        let current =
-            offer.filter(|offer| offer.id() == id && terms_print(offer, inbound) == bound.terms);
         let same_request = match challenge.digest.as_ref() == inbound.digest {
             false => Err(invalid(
                 "the request's body is not the one that was quoted for",
@@ -167,12 +160,9 @@ impl Gate {
             }
             true => Ok(()),
         };
-        // A changed offer is not paid any more, but what was paid before may still be collected.
-        let (stale, offer) = match current {
-            Some(offer) => (false, Some(offer)),
-            None => (true, self.offers.iter().find(|offer| offer.id() == id)),
-        };
-        let offer = offer.ok_or_else(|| invalid("the offer is gone; pay a fresh challenge"))?;
+        let (offered, offer) = self
+            .offered(&id, &bound, inbound)
+            .ok_or_else(|| invalid("the offer is gone; pay a fresh challenge"))?;
         let method = offer.method().clone();
         let expires = challenge.expires.as_ref().map(|e| e.unix_millis());
         let expires = expires.ok_or_else(|| invalid("the challenge has no expiry"))?;
@@ -186,11 +176,39 @@ impl Gate {
             fingerprint,
             expires,
             kept: bound.kept.is_some(),
-            stale,
+            offered,
             _under_way: under_way,
         };
         let payment = Payment::new(self.shared.clone(), method, credential, facts);
         Ok((payment, same_request))
+    }
+
+    /// What has become of the offer that a challenge was issued for, and the offer whose rail takes
+    /// its credential.
+    fn offered(
+        &self,
+        id: &OfferId,
+        bound: &Bound,
+        inbound: &Inbound<'_>,
+    ) -> Option<(Offered, &Offer)> {
+        let same = || self.offers.iter().filter(|offer| offer.id() == *id);
+        let place = bound.offer.parse().ok();
+        let place = place.and_then(|index: usize| self.offers.get(index));
+        let place = place.filter(|offer| offer.id() == *id);
+        if let Some(offer) = place
+            && terms_print(offer, inbound) == bound.terms
+        {
+            return Some((Offered::Still, offer));
+        }
+        let first = same().next()?;
+        let very = same().find(|o| o.fingerprint() == Some(&bound.terms));
+        // A challenge does not name the instance that issued it, so of several none is guessed.
+        let only = same().all(|offer| offer.method().name() == first.method().name());
+        match very.or(place).or(only.then_some(first)) {
+            Some(offer) if !bound.is_per_request() => Some((Offered::Otherwise, offer)),
+            // What was paid before may still be collected.
+            _ => Some((Offered::NoMore, first)),
+        }
     }
 
     /// The whole way: from a credential to permission to serve.

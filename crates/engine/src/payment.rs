@@ -25,10 +25,12 @@ use crate::{
     verdict::Refused,
 };
 
+mod changed;
 mod claim;
 mod settle;
 mod undecided;
 
+pub(crate) use changed::Offered;
 pub(crate) use settle::Carried;
 use undecided::Undecided;
 
@@ -52,8 +54,8 @@ pub(crate) struct Facts {
     pub(crate) expires: i64,
     /// The rail kept something with the challenge.
     pub(crate) kept: bool,
-    /// The offer has changed since the challenge was issued.
-    pub(crate) stale: bool,
+    /// What has become of the offer since the challenge was issued.
+    pub(crate) offered: Offered,
     /// Held by every stage, so that a server that drains waits for the payment.
     pub(crate) _under_way: UnderWay,
 }
@@ -128,6 +130,7 @@ impl<S> Payment<S> {
             presented: self.shared.clock.millis(),
             proofs: Vec::new(),
             claim,
+            changed: false,
             private: None,
             amount: books.amount,
             currency: books.currency,
@@ -185,6 +188,9 @@ impl Payment<Authentic> {
 
     /// Asks the rail whether the proof is good. Read-only.
     ///
+    /// Where the offer's fixed terms have changed since, a proof that is the payment is honoured as
+    /// issued, and what would have to be settled is refused.
+    ///
     /// What was presented in time and then stalled on our side is judged as of then: its proof may
     /// be the payment, and a payer must not lose it to our outage.
     ///
@@ -204,10 +210,7 @@ impl Payment<Authentic> {
                 .ok_or_else(|| Fault::unavailable("a payment's rail is not configured any more"))?;
         }
         if resumed.is_none() {
-            if self.facts.stale {
-                let detail = "the offer has changed since; pay a fresh challenge";
-                return Err(Rejection::new(Problem::InvalidChallenge, detail).into());
-            }
+            self.may_be_paid()?;
             self.in_time()?;
         }
         let private = match resumed {
@@ -215,6 +218,7 @@ impl Payment<Authentic> {
             None => self.private().await?,
         };
         let presented = resumed.map_or_else(|| self.shared.clock.millis(), |r| r.presented);
+        let only_paid = self.takes_only_paid(resumed);
         let now = Timestamp::from_unix_millis(presented);
         let view = ChannelView::new(self.shared.clone());
         let undecided = Undecided::new(&self, lapsed.as_ref(), private, presented);
@@ -238,6 +242,9 @@ impl Payment<Authentic> {
                 return Err(refusal);
             }
         };
+        if only_paid && !changed::is_paid(&plan) {
+            return Err(changed::anew().into());
+        }
         let seen = match &plan {
             AnyPlan::Channel(plan) => view.spent(&plan.channel),
             AnyPlan::Once(_) => None,

@@ -81,6 +81,9 @@ pub(crate) struct Terms {
     pub(crate) proofs: Vec<String>,
     /// Names the reservation: one that was replaced must free nothing of its successor's.
     pub(crate) claim: String,
+    /// Nobody has judged it yet, and it came when its offer had changed already.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub(crate) changed: bool,
     /// What the rail kept with the challenge.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(crate) private: Option<Value>,

@@ -10,7 +10,7 @@
 use serde_json::Value;
 use tokio::runtime::Handle;
 
-use super::{Authentic, Payment};
+use super::{Authentic, Offered, Payment};
 use crate::record::{Record, State, Stored, Terms};
 
 /// Marks a proof as seen, unless it is judged before this is dropped.
@@ -68,6 +68,7 @@ impl Payment<Authentic> {
         let terms = Terms {
             presented,
             private,
+            changed: self.facts.offered != Offered::Still,
             ..self.terms(String::new())
         };
         let record = Record::new(terms, State::Reserved { until: presented });

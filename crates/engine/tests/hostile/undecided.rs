@@ -11,7 +11,7 @@ use farebox_testkit::TestPayload;
 use serde_json::{Map, Value, json};
 use tokio::sync::Notify;
 
-use crate::common::{Got, Script, T0, World, challenge, pay, present, presenting, request};
+use crate::common::{Act, Got, Script, T0, World, challenge, pay, present, presenting, request};
 
 /// A rail whose node may be away, and whose invoices lapse with their challenges.
 #[derive(Default)]
@@ -170,4 +170,42 @@ async fn a_late_verdict_settles_nothing() {
     let expired = Got::Pay("payment-expired".into());
     assert_eq!(present(&gate, &credential).await, expired);
     assert_eq!(node.rail().script.settled.load(SeqCst), 0);
+}
+
+/// A restart with another price during an outage: what was paid by then is collected after it, and
+/// what was only authorised is not settled at the old price.
+#[tokio::test]
+async fn a_mark_at_changed_terms_is_for_what_was_paid() {
+    let world = World::new();
+    let (old, _) = shop(&world, "100");
+    let (paid, order) = (
+        pay(&challenge(&old).await, "t"),
+        pay(&challenge(&old).await, "order"),
+    );
+    let (changed, node) = shop(&world, "101");
+    for credential in [&paid, &order] {
+        assert!(matches!(present(&changed, credential).await, Got::Fault(_)));
+    }
+    node.rail().up.store(true, SeqCst);
+    let anew = Got::Pay("invalid-challenge".into());
+    assert_eq!(present(&changed, &order).await, anew);
+    assert_eq!(world.count("proof:").await, 0);
+    hours_later(&world, &node).await;
+    assert_eq!(present(&changed, &order).await, anew);
+    assert_eq!(present(&changed, &paid).await, Got::Served);
+    assert_eq!(node.rail().script.settled.load(SeqCst), 0);
+}
+
+/// An authorisation that came before the change is settled as it would have been.
+#[tokio::test]
+async fn a_mark_from_before_a_change_keeps_its_terms() {
+    let world = World::new();
+    let (old, _) = shop(&world, "100");
+    let order = pay(&challenge(&old).await, "order");
+    assert!(matches!(present(&old, &order).await, Got::Fault(_)));
+    let (changed, node) = shop(&world, "101");
+    node.rail().up.store(true, SeqCst);
+    let settled = Act::Say(Outcome::settled("ref"));
+    node.rail().script.then_settle(settled);
+    assert_eq!(present(&changed, &order).await, Got::Served);
 }
