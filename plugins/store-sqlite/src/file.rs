@@ -45,12 +45,27 @@ impl Place {
         let path = std::path::absolute(path).map_err(|e| unopened(path, &e))?;
         let mut lock = path.clone().into_os_string();
         lock.push("-lock");
-        let lock = private(Path::new(&lock))?;
-        private(&path)?;
-        Ok(Self {
+        let lock = PathBuf::from(lock);
+        let opened = private().create(true).open(&lock);
+        let place = Self {
+            lock: Arc::new(opened.map_err(|error| unopened(&lock, &error))?),
             path,
-            lock: Arc::new(lock),
-        })
+        };
+        place.create()?;
+        Ok(place)
+    }
+
+    /// Makes the file if there is none. One that is there is opened by SQLite alone: when any
+    /// descriptor of a file is closed, the system drops all locks that the process has on it, those
+    /// of SQLite's connections too. In turn, so that a new one is closed before it is connected to.
+    fn create(&self) -> Result<(), Fault> {
+        let _turn = self.turn()?;
+        match private().create_new(true).open(&self.path) {
+            Err(error) if error.kind() != io::ErrorKind::AlreadyExists => {
+                Err(unopened(&self.path, &error))
+            }
+            _ => Ok(()),
+        }
     }
 
     /// Waits for its turn to write. Released on drop.
@@ -143,14 +158,13 @@ fn migrate(connection: &Connection) -> rusqlite::Result<Result<(), Fault>> {
     Ok(Ok(()))
 }
 
-/// Opens a file to read and write; a new one is its owner's alone. SQLite gives its companions
-/// the same permissions.
-fn private(path: &Path) -> Result<File, Fault> {
+/// How files are made: their owner's alone. SQLite gives its companions the same permissions.
+fn private() -> OpenOptions {
     let mut options = OpenOptions::new();
-    options.read(true).write(true).create(true);
+    options.read(true).write(true);
     #[cfg(unix)]
     std::os::unix::fs::OpenOptionsExt::mode(&mut options, 0o600);
-    options.open(path).map_err(|error| unopened(path, &error))
+    options
 }
 
 fn unopened(path: &Path, error: &io::Error) -> Fault {
