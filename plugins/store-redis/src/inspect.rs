@@ -3,13 +3,42 @@
 use std::collections::HashMap;
 
 use farebox_core::Fault;
-use redis::InfoDict;
+use redis::{InfoDict, aio::ConnectionManager};
 
-use crate::{NOT_PERMITTED, RedisStore};
+use crate::{NOT_PERMITTED, RedisStore, in_time};
+
+async fn info(connection: &ConnectionManager) -> Result<InfoDict, Fault> {
+    let mut connection = connection.clone();
+    in_time(redis::cmd("INFO").query_async(&mut connection)).await
+}
+
+/// Refuses a server that is not the one to write to.
+fn place(info: &InfoDict) -> Result<(), Fault> {
+    let says = |name: &str| info.get::<String>(name).unwrap_or_default();
+    // Valkey may say `server_mode` instead.
+    if says("redis_mode") == "cluster" || says("cluster_enabled") == "1" {
+        return Err(Fault::new(
+            "the Redis server is part of a cluster, and this store needs one server",
+        ));
+    }
+    if says("role") == "slave" {
+        return Err(Fault::unavailable("the Redis server is a replica"));
+    }
+    Ok(())
+}
+
+/// Whether a server that was reached anew may be used. One that does not say is believed.
+pub(crate) async fn primary(connection: &ConnectionManager) -> Result<(), Fault> {
+    match info(connection).await {
+        Ok(info) => place(&info),
+        Err(fault) if fault.what() == NOT_PERMITTED => Ok(()),
+        Err(fault) => Err(fault),
+    }
+}
 
 /// Refuses a server that forgets by design, and warns of one that may.
 pub(crate) async fn server(store: &RedisStore, unchecked: bool) -> Result<(), Fault> {
-    let info: InfoDict = match store.ask(&redis::cmd("INFO")).await {
+    let info = match info(&store.connection()).await {
         Ok(info) => info,
         Err(fault) if fault.what() != NOT_PERMITTED => return Err(fault),
         Err(_) => {
@@ -18,14 +47,7 @@ pub(crate) async fn server(store: &RedisStore, unchecked: bool) -> Result<(), Fa
         }
     };
     let says = |name: &str| info.get::<String>(name).unwrap_or_default();
-    if says("redis_mode") == "cluster" {
-        return Err(Fault::new(
-            "the Redis server is part of a cluster, and this store needs one server",
-        ));
-    }
-    if says("role") == "slave" {
-        return Err(Fault::unavailable("the Redis server is a replica"));
-    }
+    place(&info)?;
     if says("maxmemory") != "0" && !["", "noeviction"].contains(&&*says("maxmemory_policy")) {
         return Err(Fault::new(
             "the Redis server evicts records when its memory is full, and so forgets payments; \
@@ -57,4 +79,23 @@ pub(crate) async fn server(store: &RedisStore, unchecked: bool) -> Result<(), Fa
         ),
     }
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Protects: a cluster is refused by what Redis and what Valkey call it.
+    #[test]
+    fn a_cluster_is_refused() {
+        let refused = |text: &str| place(&InfoDict::new(text)).is_err();
+        assert!(refused("redis_mode:cluster\r\nrole:master\r\n"));
+        assert!(refused(
+            "server_mode:cluster\r\nrole:master\r\ncluster_enabled:1\r\n"
+        ));
+        assert!(refused("redis_mode:standalone\r\nrole:slave\r\n"));
+        assert!(!refused(
+            "server_mode:standalone\r\nrole:master\r\ncluster_enabled:0\r\n"
+        ));
+    }
 }

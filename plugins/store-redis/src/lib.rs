@@ -25,12 +25,16 @@
 //! - A replica, and a server in cluster mode, are refused. Every operation touches a single key, but
 //!   this client speaks to one server.
 //!
+//! A primary that is demoted while it is in use answers `READONLY`. The call is a fault, and a new
+//! connection is made in the background, at most once a second, and used if it leads to a primary.
+//!
 //! Where the server does not let its settings be read, that is warned of. Redis replicates after it
 //! has answered: a failover may forget the last swaps, which PostgreSQL with synchronous
 //! replication does not.
 
 mod config;
 mod inspect;
+mod link;
 mod script;
 
 use std::{collections::BTreeMap, fmt, time::Duration};
@@ -40,6 +44,7 @@ use farebox_core::{Backend, Durability, Fault, Invalid, Store, store_driver};
 use redis::{ErrorKind, FromRedisValue, RedisError, ServerErrorKind, aio::ConnectionManager};
 
 pub use config::Redis;
+use link::Link;
 use script::Swap;
 
 store_driver! {
@@ -73,7 +78,7 @@ impl Backend for Redis {
 /// Records in a Redis server. Clones share one connection, which comes back by itself.
 #[derive(Clone)]
 pub struct RedisStore {
-    connection: ConnectionManager,
+    link: Link,
     prefix: String,
     swap: Swap,
 }
@@ -85,7 +90,7 @@ impl RedisStore {
     /// If it cannot be reached, or forgets by design.
     pub async fn open(config: &Redis) -> Result<Self, Fault> {
         let store = Self {
-            connection: in_time(config.connect()).await?,
+            link: Link::open(config).await?,
             prefix: config.prefix().to_owned(),
             swap: Swap::new(),
         };
@@ -95,8 +100,21 @@ impl RedisStore {
 
     /// Sends one command.
     async fn ask<T: FromRedisValue>(&self, command: &redis::Cmd) -> Result<T, Fault> {
-        let mut connection = self.connection.clone();
-        in_time(command.query_async(&mut connection)).await
+        let mut connection = self.connection();
+        self.heeded(command.query_async(&mut connection)).await
+    }
+
+    fn connection(&self) -> ConnectionManager {
+        self.link.connection()
+    }
+
+    /// The call's answer in time, and what it says about the connection.
+    async fn heeded<T>(
+        &self,
+        call: impl Future<Output = Result<T, RedisError>>,
+    ) -> Result<T, Fault> {
+        let heed = async { call.await.inspect_err(|error| self.link.heed(error)) };
+        in_time(heed).await
     }
 
     fn key(&self, key: &str) -> String {
@@ -130,8 +148,8 @@ impl Store for RedisStore {
         keep: Option<Duration>,
     ) -> Result<bool, Fault> {
         let call = self.swap.call(&self.key(key), expected, next, keep);
-        let mut connection = self.connection.clone();
-        in_time(call.invoke_async(&mut connection)).await
+        let mut connection = self.connection();
+        self.heeded(call.invoke_async(&mut connection)).await
     }
 
     async fn scan(&self, prefix: &str) -> Result<Vec<(String, String)>, Fault> {

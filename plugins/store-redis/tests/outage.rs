@@ -101,6 +101,47 @@ async fn a_server_that_refuses_writes_is_away() {
     assert_eq!(store.get("k").await.unwrap().as_deref(), Some("v"));
 }
 
+/// Protects: after a failover the store finds the new primary, though the demoted one keeps its
+/// connection; and a new connection that leads to a replica is not used.
+#[tokio::test]
+#[ignore = "needs redis-server"]
+async fn a_failover_is_followed() {
+    let (old, new) = (Server::start(), Server::start());
+    let proxy = Proxy::to(old.port());
+    let store = open(&format!("redis://127.0.0.1:{}", proxy.port()))
+        .await
+        .unwrap();
+    assert!(put(&store, "before", "v").await.unwrap());
+    old.set_read_only(true);
+    new.set_read_only(true);
+    let fault = put(&store, "k", "v").await.unwrap_err();
+    assert!(fault.retry_after().is_some(), "{fault}");
+    // The name may lead to the next primary before it is one.
+    proxy.lead_to(new.port());
+    let deadline = Instant::now() + Duration::from_secs(20);
+    let tried = || {
+        let info = new.command("INFO stats");
+        let tries = info.split_once("total_connections_received:").unwrap().1;
+        tries.lines().next().unwrap().parse::<u32>().unwrap()
+    };
+    let before = tried();
+    // Asking is a connection of its own.
+    let mut asked = 1;
+    while tried() < before + asked + 1 {
+        asked += 1;
+        assert!(put(&store, "k", "v").await.is_err());
+        assert!(Instant::now() < deadline, "no new connection is made");
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+    assert_eq!(store.get("before").await.unwrap().as_deref(), Some("v"));
+    new.set_read_only(false);
+    while put(&store, "k", "v").await.is_err() {
+        assert!(Instant::now() < deadline, "the new primary is not found");
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+    assert!(new.command("GET farebox:k").ends_with("v\r\n"));
+}
+
 /// Protects: a server that would forget payments is refused with the remedy.
 #[tokio::test]
 #[ignore = "needs redis-server"]

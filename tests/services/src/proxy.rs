@@ -5,7 +5,7 @@ use std::{
     net::{Shutdown, TcpListener, TcpStream},
     sync::{
         Arc, Mutex,
-        atomic::{AtomicBool, Ordering},
+        atomic::{AtomicBool, AtomicU16, Ordering},
     },
 };
 
@@ -18,6 +18,8 @@ pub struct Proxy {
 
 #[derive(Debug, Default)]
 struct Shared {
+    /// Where new connections lead.
+    target: AtomicU16,
     connections: Mutex<Vec<TcpStream>>,
     /// The next answer is swallowed and its connection cut.
     lose_answer: AtomicBool,
@@ -32,12 +34,14 @@ impl Proxy {
             port: listener.local_addr().unwrap().port(),
             shared: Arc::default(),
         };
+        proxy.lead_to(port);
         let shared = proxy.shared.clone();
         std::thread::spawn(move || {
             for client in listener.incoming().map_while(Result::ok) {
                 if shared.closed.load(Ordering::SeqCst) {
                     break;
                 }
+                let port = shared.target.load(Ordering::SeqCst);
                 if let Ok(server) = TcpStream::connect(("127.0.0.1", port)) {
                     shared.join(client, server);
                 }
@@ -49,6 +53,11 @@ impl Proxy {
     /// Its own port on 127.0.0.1.
     pub fn port(&self) -> u16 {
         self.port
+    }
+
+    /// Has new connections lead to `port`, as a name does after a failover. Others stay as they are.
+    pub fn lead_to(&self, port: u16) {
+        self.shared.target.store(port, Ordering::SeqCst);
     }
 
     /// Cuts every connection. New ones are accepted.
