@@ -106,6 +106,17 @@ impl Postgres {
                     Ok(true)
                 })
             })
+            // A standby is read-only, and may be what is left of a primary. The driver closes the
+            // connection and tries again for as long as a call waits for one.
+            .after_connect(|connection, _| {
+                Box::pin(async move {
+                    let standby = sqlx::query_scalar("SELECT pg_is_in_recovery()");
+                    if standby.fetch_one(connection).await? {
+                        return Err(sqlx::Error::Protocol("the server is a standby".to_owned()));
+                    }
+                    Ok(())
+                })
+            })
             .connect_lazy_with(self.options.clone())
     }
 }

@@ -16,12 +16,17 @@ pub(crate) fn rolled_back(error: &Error) -> bool {
     matches!(code(error).as_deref(), Some("40001" | "40P01"))
 }
 
+/// Whether the server takes no writes, as one that is no longer the primary does not.
+pub(crate) fn read_only(error: &Error) -> bool {
+    code(error).as_deref() == Some("25006")
+}
+
 pub(crate) fn fault(error: &Error) -> Fault {
     let Some(code) = code(error) else {
         return match error {
-            Error::PoolTimedOut => {
-                Fault::unavailable("all connections to PostgreSQL are taken, or none can be made")
-            }
+            Error::PoolTimedOut => Fault::unavailable(
+                "all connections to PostgreSQL are taken, or none can be made to a primary",
+            ),
             Error::Io(cause) => Fault::unavailable("PostgreSQL cannot be reached")
                 .caused_by(cause.kind().to_string()),
             Error::Tls(_) => Fault::unavailable("PostgreSQL cannot be reached over TLS"),

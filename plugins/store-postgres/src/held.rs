@@ -2,6 +2,8 @@
 
 use sqlx::{Error, PgConnection, PgPool, Postgres, pool::PoolConnection};
 
+use crate::error::read_only;
+
 /// A pool's connection, which goes back only if the server answered. A caller that went away or a
 /// network that swallows everything leaves one that may never answer again, and the pool would wait
 /// for it.
@@ -22,11 +24,12 @@ impl Held {
         &mut self.connection
     }
 
-    /// The call's result, after which the connection is good if the server itself spoke.
+    /// The call's result, after which the connection is good if the server itself spoke, and takes
+    /// writes: the next connection may lead to the primary.
     pub(crate) fn answered<T>(mut self, result: Result<T, Error>) -> Result<T, Error> {
         self.answered = match &result {
             Ok(_) => true,
-            Err(error) => error.as_database_error().is_some(),
+            Err(error) => error.as_database_error().is_some() && !read_only(error),
         };
         result
     }

@@ -21,6 +21,9 @@
 //! An answered swap survives what the server's own commits survive, so a database with
 //! `synchronous_commit = off` is refused. With a synchronous replica, a failover forgets nothing.
 //!
+//! A standby is refused, and a connection whose server takes no writes is closed, so that the next
+//! one may lead to the primary.
+//!
 //! Expired records are dropped in the background, a thousand at a time, by one process at a time.
 
 mod config;

@@ -3,9 +3,13 @@
 use std::time::Duration;
 
 use farebox_core::Fault;
-use sqlx::{Error, Executor as _, PgPool};
+use sqlx::{Connection as _, Error, Executor as _, PgConnection, PgPool};
+use tokio::time::timeout;
 
-use crate::error::{UNDEFINED_TABLE, code, fault};
+use crate::{
+    error::{UNDEFINED_TABLE, code, fault},
+    held::Held,
+};
 
 /// The layout below.
 const VERSION: i32 = 1;
@@ -29,6 +33,10 @@ const TABLES: &str = r#"
 /// How often expired records are looked for, and how many are dropped at a time.
 const SWEEP: Duration = Duration::from_secs(2);
 const SWEPT: u64 = 1000;
+
+/// How long a sweep may take, with the wait for its connection. A server that is silent must not
+/// hold a connection that calls need.
+const LATE: Duration = Duration::from_secs(10);
 
 /// Refuses a database that forgets, or that cannot hold every text.
 pub(crate) async fn inspect(pool: &PgPool) -> Result<Result<(), Fault>, Error> {
@@ -91,25 +99,33 @@ async fn version(pool: &PgPool) -> Result<Option<i32>, Error> {
 /// Drops expired records until it is aborted.
 pub(crate) async fn collect(pool: PgPool) {
     loop {
-        match sweep(&pool).await {
-            Ok(SWEPT..) => continue,
-            Ok(_) => {}
-            Err(error) => {
-                let fault = fault(&error);
-                tracing::warn!(%fault, "expired records were not dropped");
-            }
+        let why = match timeout(LATE, sweep(&pool)).await {
+            Ok(Ok(SWEPT..)) => continue,
+            Ok(Ok(_)) => None,
+            Ok(Err(error)) => Some(fault(&error)),
+            Err(_) => Some(Fault::unavailable("PostgreSQL does not answer")),
+        };
+        if let Some(fault) = why {
+            tracing::warn!(%fault, "expired records were not dropped");
         }
         tokio::time::sleep(SWEEP).await;
     }
 }
 
-/// Drops some, unless another process is at it.
+/// Drops some, unless another process is at it. A sweep that is given up closes its connection.
 async fn sweep(pool: &PgPool) -> Result<u64, Error> {
-    let mut transaction = pool.begin().await?;
+    let mut held = Held::acquire(pool).await?;
+    let swept = sweep_on(held.connection()).await;
+    held.answered(swept)
+}
+
+async fn sweep_on(connection: &mut PgConnection) -> Result<u64, Error> {
+    let mut transaction = connection.begin().await?;
     let alone: bool = sqlx::query_scalar(COLLECT)
         .fetch_one(&mut *transaction)
         .await?;
     if !alone {
+        transaction.rollback().await?;
         return Ok(0);
     }
     let dropped = sqlx::query(

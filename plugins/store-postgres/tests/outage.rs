@@ -140,3 +140,51 @@ async fn expired_records_are_dropped() {
         tokio::time::sleep(Duration::from_millis(100)).await;
     }
 }
+
+/// Protects: a standby is refused, and after a failover a store leaves the server that takes no
+/// writes for the next one, though its connections are sound.
+#[tokio::test]
+#[ignore = "needs postgres"]
+async fn a_failover_is_followed() {
+    let (mut old, new) = (Server::start(), Server::start());
+    let proxy = Proxy::to(old.port());
+    let (direct, next) = (old.database(), new.database());
+    let url = direct.replace(&old.port().to_string(), &proxy.port().to_string());
+    let store = open(&format!("{url}?max_connections=1")).await.unwrap();
+    drop(open(&next).await.unwrap());
+    assert!(put(&store, "before", None).await.unwrap());
+    old.set_read_only(true);
+    proxy.lead_to(new.port());
+    let fault = put(&store, "k", None).await.unwrap_err();
+    assert!(fault.retry_after().is_some(), "{fault}");
+    assert!(put(&store, "k", None).await.unwrap(), "it found the next");
+    assert_eq!(store.get("before").await.unwrap(), None);
+    old.restart_as_standby();
+    let fault = open(&direct).await.unwrap_err();
+    assert!(fault.retry_after().is_some(), "{fault}");
+    proxy.lead_to(old.port());
+    proxy.cut();
+    assert!(store.get("before").await.is_err(), "a standby may be stale");
+    assert!(store.get("before").await.is_err(), "a standby may be stale");
+    proxy.lead_to(new.port());
+    back(&store).await;
+}
+
+/// Protects: the sweeper gives up its connection when the server falls silent, so that calls get
+/// one to the server that answers.
+#[tokio::test]
+#[ignore = "needs postgres"]
+async fn a_silent_server_does_not_keep_the_sweepers_connection() {
+    let (silent, new) = (Server::start(), Server::start());
+    let proxy = Proxy::to(silent.port());
+    let (url, next) = (silent.database(), new.database());
+    let url = url.replace(&silent.port().to_string(), &proxy.port().to_string());
+    let store = open(&format!("{url}?max_connections=1")).await.unwrap();
+    drop(open(&next).await.unwrap());
+    silent.pause();
+    // Two sweeps' time, in which the sweeper alone uses the connection.
+    tokio::time::sleep(Duration::from_secs(4)).await;
+    proxy.lead_to(new.port());
+    back(&store).await;
+    silent.resume();
+}

@@ -107,6 +107,14 @@ impl Postgres {
         self.run();
     }
 
+    /// Starts it again as the standby of a primary that never answers.
+    pub fn restart_as_standby(&mut self) {
+        self.stop();
+        let signal = self.folder.path().join("data/standby.signal");
+        std::fs::write(signal, "").unwrap();
+        self.run();
+    }
+
     /// Makes it silent: connections stay and nothing is answered.
     pub fn pause(&self) {
         self.process.as_ref().unwrap().signal("STOP");
