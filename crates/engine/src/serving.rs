@@ -6,13 +6,14 @@ use farebox_core::{Fault, wire::Receipt};
 use tokio::{runtime::Handle, sync::Mutex, time::Instant};
 
 use crate::{
+    detached::Detached,
     drain::UnderWay,
     engine::Shared,
     heartbeat::{Heartbeat, Held},
     meter::Meter,
     record::{State, Stored},
     reply::{Kept, Keyed, Reply, StoredReply},
-    withdraw::withdraw,
+    withdraw::Withdrawal,
 };
 
 /// What a paid request gets.
@@ -137,7 +138,7 @@ impl Serving {
     }
 
     /// The handler succeeded. Call it before the response leaves: on an error nothing may be
-    /// sent, and the same credential may come again.
+    /// sent, and the same credential may come again. The same where the future is dropped.
     ///
     /// `reply` is kept for whoever repeats the request under its key, in the same write, as long
     /// as the delivery is. Without one (it was too large, or streamed) a repeated request is
@@ -155,6 +156,8 @@ impl Serving {
             return Ok(Receipt::clone(&self.receipt));
         };
         let (receipt, me) = (self.receipt.clone(), holder.clone());
+        // Where nothing is sent nothing may stay recorded, whenever the store is back.
+        let withdrawal = Withdrawal::of(&self.shared, &self.id, &me);
         let delivered = stored.record.with(State::Delivered {
             receipt,
             holder,
@@ -172,7 +175,10 @@ impl Serving {
                 .advance(&self.id, Some(&stored), delivered.clone())
                 .await
             {
-                Ok(Some(_)) => return Ok(Receipt::clone(&self.receipt)),
+                Ok(Some(_)) => {
+                    withdrawal.keep();
+                    return Ok(Receipt::clone(&self.receipt));
+                }
                 Ok(None) => {}
                 Err(fault) => {
                     trouble = Some(fault);
@@ -183,6 +189,7 @@ impl Serving {
             match self.shared.record(&self.id).await {
                 Ok(Some(now)) => match &now.record.state {
                     State::Delivered { holder, .. } if *holder == me => {
+                        withdrawal.keep();
                         return Ok(Receipt::clone(&self.receipt));
                     }
                     State::Serving { holder, .. } if *holder == me => stored = now,
@@ -193,20 +200,17 @@ impl Serving {
                 Err(fault) => trouble = Some(fault),
             }
         }
-        // Nothing is sent, so nothing may stay recorded, whenever the store is back.
-        let (shared, id) = (self.shared.clone(), self.id.clone());
-        let under_way = shared.drain.serving();
-        tokio::spawn(async move {
-            let _under_way = under_way;
-            withdraw(&shared, &id, &me).await;
-        });
         Err(trouble.unwrap_or_else(|| Fault::unavailable("the serving lease was lost")))
     }
 
     /// The handler failed: the payment stays, and the same credential may collect it.
     pub async fn failed(self) -> Result<(), Fault> {
-        let held = self.held.lock().await.take();
-        give_back(&self.shared, &self.id, held).await
+        // Once the record is taken out, a drop would give nothing back.
+        Detached::new(async move {
+            let held = self.held.lock().await.take();
+            give_back(&self.shared, &self.id, held).await
+        })
+        .await
     }
 }
 

@@ -38,6 +38,7 @@ type Condition = Box<dyn Fn(&Write<'_>) -> bool + Send>;
 pub struct FaultyStore<S> {
     disk: Arc<S>,
     pause: Mutex<Option<Condition>>,
+    hold: Mutex<Option<Condition>>,
     lose: Mutex<Option<Condition>>,
     reached: Notify,
     go: Notify,
@@ -49,6 +50,7 @@ impl<S> FaultyStore<S> {
         Self {
             disk,
             pause: Mutex::default(),
+            hold: Mutex::default(),
             lose: Mutex::default(),
             reached: Notify::new(),
             go: Notify::new(),
@@ -60,12 +62,17 @@ impl<S> FaultyStore<S> {
         arm(&self.pause, fits);
     }
 
+    /// Carries out the next write that fits and holds its reply until [`release`](Self::release).
+    pub fn pause_after(&self, fits: impl Fn(&Write<'_>) -> bool + Send + 'static) {
+        arm(&self.hold, fits);
+    }
+
     /// Waits until a write is held.
     pub async fn reached(&self) {
         self.reached.notified().await;
     }
 
-    /// Lets the held write go on.
+    /// Lets the held write, or its reply, go on.
     pub fn release(&self) {
         self.go.notify_one();
     }
@@ -121,6 +128,10 @@ impl<S: Store> Store for FaultyStore<S> {
         // A real store suspends, which is where callers are cancelled.
         tokio::task::yield_now().await;
         let swapped = self.disk.compare_and_swap(key, expected, next, keep).await;
+        if fires(&self.hold, &write) {
+            self.reached.notify_one();
+            self.go.notified().await;
+        }
         if fires(&self.lose, &write) {
             return Err(Fault::unavailable("the reply was lost"));
         }

@@ -11,7 +11,10 @@ use serde_json::Value;
 use tokio::runtime::Handle;
 
 use super::{Authentic, Offered, Payment};
-use crate::record::{Record, State, Stored, Terms};
+use crate::{
+    detached::Detached,
+    record::{Record, State, Stored, Terms},
+};
 
 /// Marks a proof as seen, unless it is judged before this is dropped.
 pub(super) struct Undecided {
@@ -48,7 +51,9 @@ impl Undecided {
     /// There is none.
     pub(super) async fn mark(mut self) {
         if let Some(payment) = self.payment.take() {
-            payment.mark(self.private.take(), self.presented).await;
+            let mark = payment.mark(self.private.take(), self.presented);
+            // Its client may go away now, too.
+            Detached::new(mark).await;
         }
     }
 }

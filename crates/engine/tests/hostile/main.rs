@@ -4,6 +4,7 @@
 #![allow(clippy::unwrap_used, reason = "a test may panic")]
 
 mod books;
+mod cancelled;
 mod changed_terms;
 mod collect;
 mod common;

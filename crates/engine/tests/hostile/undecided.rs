@@ -66,8 +66,16 @@ impl Rail<Charge> for Node {
 }
 
 fn shop(world: &World, price: &str) -> (Arc<Gate>, Arc<Typed<Node, Charge>>) {
+    shop_on(world, world.store(), price)
+}
+
+fn shop_on(
+    world: &World,
+    store: Arc<dyn Store>,
+    price: &str,
+) -> (Arc<Gate>, Arc<Typed<Node, Charge>>) {
     let node = Arc::new(Typed::<_, Charge>::new(Node::default()));
-    let engine = world.engine(world.store());
+    let engine = world.engine(store);
     let offer = Offer::new::<Charge>(node.clone(), ChargeTerms::amount(price)).unwrap();
     let gate = engine.gate("GET /joke", compose([offer]).unwrap()).unwrap();
     (Arc::new(gate), node)
@@ -110,6 +118,12 @@ async fn a_client_that_does_not_wait_for_the_verdict_may_come_back() {
     node.rail().asked.notified().await;
     client.abort();
     assert!(client.await.unwrap_err().is_cancelled());
+    marked(&world).await;
+    hours_later(&world, &node).await;
+    assert_eq!(present(&gate, &credential).await, Got::Served);
+}
+
+async fn marked(world: &World) {
     let marked = async {
         while world.count("pay:").await == 0 {
             tokio::task::yield_now().await;
@@ -117,6 +131,22 @@ async fn a_client_that_does_not_wait_for_the_verdict_may_come_back() {
     };
     let patience = std::time::Duration::from_secs(10);
     tokio::time::timeout(patience, marked).await.unwrap();
+}
+
+/// Protects: a client that goes away while its proof is being marked loses the mark neither.
+#[tokio::test]
+async fn a_client_that_does_not_wait_for_the_mark_may_come_back() {
+    let world = World::new();
+    let store = world.store();
+    let (gate, node) = shop_on(&world, store.clone(), "100");
+    let credential = pay(&challenge(&gate).await, "t");
+    store.pause_before(|write| write.puts("pay:", "\"reserved\""));
+    let client = presenting(&gate, &credential);
+    store.reached().await;
+    client.abort();
+    assert!(client.await.unwrap_err().is_cancelled());
+    store.release();
+    marked(&world).await;
     hours_later(&world, &node).await;
     assert_eq!(present(&gate, &credential).await, Got::Served);
 }
