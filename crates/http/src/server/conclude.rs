@@ -73,8 +73,10 @@ where
     Response::from_parts(parts, body)
 }
 
-/// What makes a response a paid one.
+/// What makes a response a paid one: no shared cache may give it to anybody else, and where it is a
+/// success it has a receipt.
 fn finish(route: &str, parts: &mut Parts, receipt: &Receipt) {
+    headers::make_private(&mut parts.headers);
     if !parts.status.is_success() {
         return;
     }
@@ -86,7 +88,6 @@ fn finish(route: &str, parts: &mut Parts, receipt: &Receipt) {
         }
         Err(error) => tracing::error!(route, error, "a receipt cannot be sent"),
     }
-    headers::make_private(&mut parts.headers);
 }
 
 /// The handler did not serve.

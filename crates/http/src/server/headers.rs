@@ -115,8 +115,25 @@ pub(crate) fn accept(headers: &HeaderMap) -> Option<AcceptPayment> {
     AcceptPayment::parse_bytes(&values.join(&b", "[..])).ok()
 }
 
-/// Makes a response's cache directives `private`, keeping what else they say.
+/// Whether shared caches take their orders from this header and not from `Cache-Control` (RFC 9213).
+fn is_targeted(name: &HeaderName) -> bool {
+    let name = name.as_str();
+    name == "surrogate-control"
+        || name == "cdn-cache-control"
+        || name.ends_with("-cdn-cache-control")
+}
+
+/// Makes a response's cache directives `private`, keeping what else they say. Those that are meant
+/// for certain shared caches go.
 pub(crate) fn make_private(headers: &mut HeaderMap) {
+    let targeted: Vec<_> = headers
+        .keys()
+        .filter(|name| is_targeted(name))
+        .cloned()
+        .collect();
+    for name in targeted {
+        headers.remove(name);
+    }
     let entry = match headers.entry(CACHE_CONTROL) {
         Entry::Occupied(entry) => entry,
         Entry::Vacant(entry) => {
@@ -232,5 +249,23 @@ mod tests {
             let all: Vec<_> = headers.get_all(CACHE_CONTROL).iter().collect();
             assert_eq!(all, [expected]);
         }
+    }
+
+    /// Protects: no cache is told apart that it may share a paid response.
+    #[test]
+    fn targeted_cache_directives_go() {
+        let mut headers = HeaderMap::new();
+        for name in [
+            "cdn-cache-control",
+            "surrogate-control",
+            "cloudflare-cdn-cache-control",
+        ] {
+            headers.append(name, HeaderValue::from_static("max-age=60"));
+            headers.append(name, HeaderValue::from_static("public"));
+        }
+        headers.insert("etag", HeaderValue::from_static("\"7\""));
+        make_private(&mut headers);
+        assert_eq!(headers[CACHE_CONTROL], "private");
+        assert_eq!((headers.len(), headers.contains_key("etag")), (2, true));
     }
 }

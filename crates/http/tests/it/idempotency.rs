@@ -186,7 +186,12 @@ fn long(_: Bytes) -> Response {
 }
 
 fn redirect(_: Bytes) -> Response {
-    (StatusCode::SEE_OTHER, [("location", "/orders/7")]).into_response()
+    let headers = [
+        ("location", "/orders/7"),
+        ("cache-control", "public, max-age=60"),
+        ("cdn-cache-control", "max-age=60"),
+    ];
+    (StatusCode::PERMANENT_REDIRECT, headers).into_response()
 }
 
 /// Protects: what streams or is too long arrives whole and is not kept; repeating it is refused,
@@ -216,8 +221,11 @@ async fn redirects_are_kept_and_failures_are_not() {
         let answer = desk.order(&credential, "tea", KEY).await;
         assert_eq!(
             (answer.status, answer.header("location")),
-            (303, "/orders/7")
+            (308, "/orders/7")
         );
+        // A shared cache would hand it out unpaid.
+        assert_eq!(answer.header("cache-control"), "private, max-age=60");
+        assert_eq!(answer.header("cdn-cache-control"), "");
     }
     assert_eq!(desk.calls(), 1);
     let shop = Shop::open().await;
