@@ -19,7 +19,7 @@ use std::{
 
 use farebox_core::{
     Change, ChannelAction, ChannelId, Fault, Rejection, StoredOrder,
-    wire::{Credential, OfferId, Receipt},
+    wire::{Amount, Credential, OfferId, Receipt},
 };
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
@@ -176,6 +176,12 @@ impl Record {
     pub(crate) fn new(terms: Terms, state: State) -> Self {
         let terms = Arc::new(terms);
         Self { terms, state }
+    }
+
+    /// Whether the books say that nothing was asked for.
+    pub(crate) fn is_free(&self) -> bool {
+        let amount = self.amount.as_deref().map(Amount::parse);
+        amount.is_some_and(|amount| amount.is_ok_and(|amount| amount.get() == 0))
     }
 
     pub(crate) fn with(&self, state: State) -> Self {

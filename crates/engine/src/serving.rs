@@ -90,6 +90,7 @@ impl Serving {
             return None;
         };
         let receipt = receipt.clone();
+        let keyed = keyed.filter(|_| !held.record.is_free());
         let channel = held.record.channel.as_ref().map(|change| change.id.clone());
         let held = Arc::new(Mutex::new(Some(held)));
         Some(Self {
@@ -132,7 +133,8 @@ impl Serving {
     /// Whether the request came with an `Idempotency-Key`, so that its response should be given
     /// to [`delivered`](Self::delivered).
     ///
-    /// Never for a voucher: nothing is recorded of it, and it may come any number of times.
+    /// Never for a voucher: nothing is recorded of it, and it may come any number of times. Nor
+    /// where the amount is zero: what costs nothing must not fill the store.
     pub fn keyed(&self) -> bool {
         self.keyed.is_some()
     }

@@ -10,7 +10,7 @@ use farebox_core::{
 use farebox_engine::{Admission, Gate, Inbound, Kept};
 use farebox_testkit::{Bank, Fuse, TestRail};
 
-use crate::common::{Got, World, pay, refused};
+use crate::common::{Got, World, charge_gate, pay, refused};
 
 const KEY: &str = "8e03978e-40d5-43e8-bc93-6894a57f9324";
 
@@ -170,6 +170,23 @@ async fn a_key_that_comes_late_or_keeps_nothing_opens_nothing() {
         assert_eq!(shop.get(&credential, &first, None).await, Got::Served);
         assert_eq!(shop.get(&credential, &ORDER, None).await, Got::Spent);
     }
+}
+
+/// Protects: strangers who pay nothing cannot fill the store with responses.
+#[tokio::test]
+async fn what_costs_nothing_is_not_kept() {
+    let mut shop = Shop::new(|world| world.store());
+    let rail = TestRail::settling(shop.bank.clone(), Fuse::endless());
+    let engine = shop.world.engine(shop.world.store());
+    shop.gate = charge_gate(&engine, Arc::new(Typed::<_, Charge>::new(rail)), "0");
+    let credential = shop.challenge(&ORDER).await;
+    let Ok(Admission::Serve(serving)) = shop.present(&credential, &ORDER).await else {
+        panic!("free");
+    };
+    assert!(!serving.keyed());
+    let _ = serving.delivered(Some(kept())).await.unwrap();
+    assert!(shop.world.record().await["reply"].is_null());
+    assert_eq!(shop.get(&credential, &ORDER, None).await, Got::Spent);
 }
 
 /// Two payers who chose the same key, and one payer's second payment.

@@ -50,7 +50,7 @@ impl PaymentLayer {
     }
 
     /// The largest response that is kept for a request repeated under its `Idempotency-Key`, in
-    /// bytes of its body; 1 MiB unless set. A longer one is passed on, and not kept.
+    /// bytes of its body; 64 KiB unless set. A longer one is passed on, and not kept.
     #[must_use]
     pub fn reply_limit(self, bytes: usize) -> Self {
         self.change(|settings| settings.reply_limit = bytes)

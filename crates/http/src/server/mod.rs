@@ -61,5 +61,5 @@ pub use transport::Transport;
 /// The largest request body that is read before anything is paid, unless set: 2 MiB.
 pub const BODY_LIMIT: usize = 2 * 1024 * 1024;
 
-/// The largest response that is kept under an `Idempotency-Key`, unless set: 1 MiB of body.
-pub const REPLY_LIMIT: usize = 1024 * 1024;
+/// The largest response that is kept under an `Idempotency-Key`, unless set: 64 KiB of body.
+pub const REPLY_LIMIT: usize = 64 * 1024;
