@@ -12,6 +12,7 @@ use farebox_core::{
 use serde::{Deserialize, Serialize};
 
 use crate::{
+    debits::Debits,
     engine::Shared,
     record::{ChannelChange, Stored, channel_key},
     verdict::Refused,
@@ -28,9 +29,9 @@ pub(crate) struct Account {
     /// Payments applied and when, so that none is applied twice.
     #[serde(default)]
     applied: BTreeMap<String, i64>,
-    /// The latest debits, so that one whose write lost its reply knows itself. Oldest first.
-    #[serde(default, skip_serializing_if = "Vec::is_empty")]
-    debits: Vec<String>,
+    /// The latest debits and when, so that one whose write lost its reply knows itself.
+    #[serde(default, skip_serializing_if = "Debits::is_empty")]
+    recent: Debits,
     /// The payment that is closing it: nothing else may change or spend meanwhile.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     closing: Option<Closing>,
@@ -61,12 +62,8 @@ pub(crate) struct Block {
 /// A block that was lost with its process is forgotten after this many milliseconds.
 const FORGOTTEN: i64 = 3_600_000;
 
-/// How many debits an account remembers: more than are ever under way on one channel between a
-/// write and the look that follows its lost reply.
-const REMEMBERED: usize = 16;
-
 /// How often a write is tried whose reply was lost. Each try looks first.
-const TRIES: usize = 3;
+const TRIES: u32 = 3;
 
 /// Why a channel does not change.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -168,17 +165,21 @@ impl Account {
 
     /// Whether the debit `op` was counted.
     pub(crate) fn has_debited(&self, op: &str) -> bool {
-        self.debits.iter().any(|debit| debit == op)
+        self.recent.has(op)
     }
 
-    /// Counts the debit `op`.
-    pub(crate) fn debit(&mut self, op: &str, amount: Amount) -> Result<(), BalanceError> {
-        let spent = self.state.spent.checked_add(amount);
+    /// Counts the debit `op`, and forgets those nobody looks for any more.
+    pub(crate) fn debit(
+        &mut self,
+        op: &str,
+        n: Amount,
+        shared: &Shared,
+    ) -> Result<(), BalanceError> {
+        let spent = self.state.spent.checked_add(n);
         self.state.spent = spent.ok_or(BalanceError::Overflow)?;
-        if self.debits.len() >= REMEMBERED {
-            self.debits.remove(0);
-        }
-        self.debits.push(op.to_owned());
+        // Each try is a look and a write; as much again for clocks that differ.
+        let horizon = shared.before(shared.timing.store * (4 * TRIES));
+        self.recent.remember(op, shared.clock.millis(), horizon);
         Ok(())
     }
 

@@ -22,6 +22,7 @@ mod books;
 mod challenge;
 mod conclude;
 mod deadline;
+mod debits;
 mod detached;
 mod drain;
 mod engine;

@@ -83,7 +83,7 @@ impl Meter {
                 Some(account) if account.has_debited(&op) => account.clone(),
                 _ => {
                     let mut next = spendable(account, amount, now)?;
-                    next.debit(&op, amount)?;
+                    next.debit(&op, amount, &self.shared)?;
                     next
                 }
             };
