@@ -51,6 +51,6 @@ pub use memory::MemoryStore;
 pub use meter::{Lease, Meter, MeterError};
 pub use payment::{Authentic, Driven, Payment, Reserved, Verified};
 pub use reconcile::{Reconciled, Reconciler};
-pub use reply::{Kept, Reply};
+pub use reply::{FREE_REPLY, Kept, Reply};
 pub use serving::{Admission, Serving};
 pub use verdict::Refused;

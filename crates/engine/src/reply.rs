@@ -13,6 +13,10 @@ use sha2::{Digest as _, Sha256};
 
 use crate::gate::Inbound;
 
+/// The largest response that is kept where nothing was paid: 4 KiB of headers and body. What costs
+/// nothing must not fill the store.
+pub const FREE_REPLY: usize = 4 * 1024;
+
 /// A response to keep for whoever repeats its request under the same key.
 ///
 /// It is kept as long as the delivery is. How large it may be is the caller's to say; what is too
@@ -25,6 +29,15 @@ pub struct Kept {
     pub headers: Vec<(String, Vec<u8>)>,
     /// The whole body.
     pub body: Vec<u8>,
+}
+
+impl Kept {
+    /// Whether it may be kept where nothing was paid.
+    pub(crate) fn is_small(&self) -> bool {
+        let headers = self.headers.iter();
+        let headers: usize = headers.map(|(name, value)| name.len() + value.len()).sum();
+        headers + self.body.len() <= FREE_REPLY
+    }
 }
 
 /// The response that was given before, and its receipt. The handler does not run again.

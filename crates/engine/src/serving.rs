@@ -90,7 +90,6 @@ impl Serving {
             return None;
         };
         let receipt = receipt.clone();
-        let keyed = keyed.filter(|_| !held.record.is_free());
         let channel = held.record.channel.as_ref().map(|change| change.id.clone());
         let held = Arc::new(Mutex::new(Some(held)));
         Some(Self {
@@ -133,8 +132,7 @@ impl Serving {
     /// Whether the request came with an `Idempotency-Key`, so that its response should be given
     /// to [`delivered`](Self::delivered).
     ///
-    /// Never for a voucher: nothing is recorded of it, and it may come any number of times. Nor
-    /// where the amount is zero: what costs nothing must not fill the store.
+    /// Never for a voucher: nothing is recorded of it, and it may come any number of times.
     pub fn keyed(&self) -> bool {
         self.keyed.is_some()
     }
@@ -144,15 +142,20 @@ impl Serving {
     ///
     /// `reply` is kept for whoever repeats the request under its key, in the same write, as long
     /// as the delivery is. Without one (it was too large, or streamed) a repeated request is
-    /// refused as used. It is ignored where the request had [no key](Self::keyed).
+    /// refused as used; so it is where the amount is zero and the reply is over
+    /// [`FREE_REPLY`](crate::FREE_REPLY). It is ignored where the request had [no key](Self::keyed).
     pub async fn delivered(mut self, reply: Option<Kept>) -> Result<Receipt, Fault> {
-        let reply = match (self.keyed.take(), reply) {
-            (Some(keyed), Some(kept)) => Some(StoredReply::new(keyed, &kept)),
-            _ => None,
-        };
+        let keyed = self.keyed.take();
         let mut held = self.held.lock().await;
         let Some(mut stored) = held.take() else {
             return Ok(Receipt::clone(&self.receipt));
+        };
+        let free = stored.record.is_free();
+        let reply = match (keyed, reply) {
+            (Some(keyed), Some(kept)) if !free || kept.is_small() => {
+                Some(StoredReply::new(keyed, &kept))
+            }
+            _ => None,
         };
         let State::Serving { holder, .. } = stored.record.state.clone() else {
             return Ok(Receipt::clone(&self.receipt));

@@ -7,7 +7,7 @@ use farebox_core::{
     prelude::*,
     wire::{BodyDigest, Credential},
 };
-use farebox_engine::{Admission, Gate, Inbound, Kept};
+use farebox_engine::{Admission, FREE_REPLY, Gate, Inbound, Kept};
 use farebox_testkit::{Bank, Fuse, TestRail};
 
 use crate::common::{Got, World, charge_gate, pay, refused};
@@ -174,19 +174,26 @@ async fn a_key_that_comes_late_or_keeps_nothing_opens_nothing() {
 
 /// Protects: strangers who pay nothing cannot fill the store with responses.
 #[tokio::test]
-async fn what_costs_nothing_is_not_kept() {
-    let mut shop = Shop::new(|world| world.store());
-    let rail = TestRail::settling(shop.bank.clone(), Fuse::endless());
-    let engine = shop.world.engine(shop.world.store());
-    shop.gate = charge_gate(&engine, Arc::new(Typed::<_, Charge>::new(rail)), "0");
-    let credential = shop.challenge(&ORDER).await;
-    let Ok(Admission::Serve(serving)) = shop.present(&credential, &ORDER).await else {
-        panic!("free");
-    };
-    assert!(!serving.keyed());
-    let _ = serving.delivered(Some(kept())).await.unwrap();
-    assert!(shop.world.record().await["reply"].is_null());
-    assert_eq!(shop.get(&credential, &ORDER, None).await, Got::Spent);
+async fn what_costs_nothing_is_kept_if_it_is_small() {
+    for (length, again) in [(16, true), (FREE_REPLY, false)] {
+        let mut shop = Shop::new(|world| world.store());
+        let rail = TestRail::settling(shop.bank.clone(), Fuse::endless());
+        let engine = shop.world.engine(shop.world.store());
+        shop.gate = charge_gate(&engine, Arc::new(Typed::<_, Charge>::new(rail)), "0");
+        let credential = shop.challenge(&ORDER).await;
+        let Ok(Admission::Serve(serving)) = shop.present(&credential, &ORDER).await else {
+            panic!("free");
+        };
+        let body = vec![0; length];
+        let _ = serving
+            .delivered(Some(Kept { body, ..kept() }))
+            .await
+            .unwrap();
+        assert_eq!(shop.world.record().await["reply"].is_null(), !again);
+        let got = shop.present(&credential, &ORDER).await;
+        assert_eq!(matches!(got, Ok(Admission::Replay(_))), again, "{got:?}");
+        assert_eq!(got.is_err(), !again, "refused as used");
+    }
 }
 
 /// Two payers who chose the same key, and one payer's second payment.
