@@ -302,6 +302,16 @@ impl Reservation {
 
     /// The payment was made.
     pub fn commit(self) {}
+
+    /// Of what was approved only `spent` is gone for good, and the rest came back: a deposit after
+    /// its refund. Never counts more than was approved.
+    pub fn commit_only(self, spent: Amount) {
+        let mut ledger = self.budget.inner.ledger();
+        let entry = ledger.entries.iter_mut().find(|e| e.number == self.number);
+        if let Some(entry) = entry {
+            entry.cost.amount = entry.cost.amount.min(spent);
+        }
+    }
 }
 
 #[cfg(test)]
@@ -348,6 +358,27 @@ mod tests {
         let (_, reservation) = budget.approve(sat(10)).unwrap();
         drop(reservation);
         assert!(budget.check(&sat(1)).is_err());
+    }
+
+    /// Protects: a refund can be spent again, and what a payee kept can not.
+    #[test]
+    fn of_a_deposit_only_what_was_spent_stays_counted() {
+        let limit = Limit::per_request("sat", Amount::new(10)).total(Amount::new(10));
+        let budget = Budget::new([limit]);
+        budget
+            .approve(sat(10))
+            .unwrap()
+            .1
+            .commit_only(Amount::new(4));
+        assert_eq!(budget.spent("sat"), Amount::new(4));
+        assert!(budget.check(&sat(7)).is_err());
+        // A payee cannot be said to have kept more than was approved.
+        budget
+            .approve(sat(6))
+            .unwrap()
+            .1
+            .commit_only(Amount::new(60));
+        assert_eq!(budget.spent("sat"), Amount::new(10));
     }
 
     /// Protects: each refusal names the limit that was passed.

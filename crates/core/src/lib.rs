@@ -16,6 +16,7 @@
 //! | a rail for one intent | [`Rail`] | [`dyn Method`](Method) |
 //! | moving money | [`Settle`] | [`dyn Settler`](Settler) |
 //! | paying | [`Wallet`] | [`dyn Payer`](Payer) |
+//! | paying as you go | [`SessionWallet`] | [`dyn SessionPayer`](SessionPayer) |
 //! | remembering | [`Store`] | [`dyn Store`](Store) |
 
 pub mod budget;
@@ -29,6 +30,7 @@ pub mod payer;
 pub mod plan;
 pub mod refusal;
 pub mod registry;
+pub mod session;
 pub mod settle;
 pub mod store;
 
@@ -46,6 +48,10 @@ pub use payer::{Cost, Paid, PayError, Payer, Paying, TypedPayer, Wallet};
 pub use plan::{AnyPlan, ChannelAction, ChannelPlan, OncePlan, Plan, ProofKey, Step};
 pub use refusal::{Fault, Refusal, Rejection};
 pub use registry::{Linked, Plugin, Registry, RegistryError};
+pub use session::{
+    Adopted, DepositRule, Draft, Funded, Held, OpenChannel, SessionPayer, SessionPrice,
+    SessionWallet, Spending, Standing, TypedSessionPayer,
+};
 pub use settle::{IdempotencyKey, Never, NoSettler, Outcome, Settle, Settler, StoredOrder};
 pub use store::{Durability, Store};
 
@@ -84,6 +90,10 @@ pub mod __private {
 
 /// Everything a rail's source file needs.
 pub mod prelude {
+    pub use crate::{
+        Adopted, DepositRule, Draft, Funded, OpenChannel, SessionPrice, SessionWallet, Spending,
+        Standing,
+    };
     pub use crate::{
         Approved, Ask, Authorize, Change, Channel, ChannelId, Charge, ChargeRequest, ChargeTerms,
         Cost, Fault, IdempotencyKey, IntentSpec, Invalid, Issue, Never, NoQuote, NoSettler, Once,
