@@ -13,7 +13,7 @@ use tempo_contracts::precompiles::ITIP20;
 use tokio::time::Instant;
 
 use crate::{
-    legs::Made,
+    charge::legs::Made,
     nodes::{Nodes, READ},
     rpc::{Call, Rpc, RpcError},
 };

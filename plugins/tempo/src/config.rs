@@ -14,9 +14,9 @@ use serde::{Deserialize, Serialize};
 use crate::{
     Broadcaster, Sponsor, SponsorLimits, Tempo, TempoSettler, TempoWallet,
     chain::Chain,
+    charge::sponsor::{FLOOR, is_usual, usual_token},
+    charge::wallet::Account,
     rpc::Rpc,
-    sponsor::{FLOOR, is_usual, usual_token},
-    wallet::Account,
 };
 
 /// Digits of an attodollar after a dollar's point.

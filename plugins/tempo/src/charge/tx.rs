@@ -17,8 +17,8 @@ use tempo_primitives::{
 
 use crate::{
     chain::Transfer,
+    charge::legs::{self, Asked},
     envelope::FEE_PAYER_ENVELOPE,
-    legs::{self, Asked},
 };
 
 /// A transaction whose signature has been checked.

@@ -11,7 +11,7 @@ use serde_json::Value;
 
 use crate::{
     Details, Mode, Tempo,
-    legs::{MAX_SPLITS, Split},
+    charge::legs::{MAX_SPLITS, Split},
 };
 
 /// The keys of an offer that only this rail knows.

@@ -7,8 +7,8 @@ use farebox_core::{
 };
 
 use crate::bolt11::{Details, Invoice, Payload};
+use crate::charge::quote::fault;
 use crate::node::{InvoiceState, Node};
-use crate::quote::fault;
 
 /// How long a payment hash is remembered beyond its challenge. The challenge carries the invoice,
 /// so once it has lapsed no challenge is left that the preimage could answer; a day covers clocks

@@ -21,12 +21,12 @@ use tempo_primitives::{
 use crate::{
     TempoWallet,
     chain::Transfer,
+    charge::sponsor::FLOOR,
+    charge::tx::request,
+    charge::wallet::Account,
     envelope,
     explain::{never_taken, payers_fault},
     rpc::RpcError,
-    sponsor::FLOOR,
-    tx::request,
-    wallet::Account,
 };
 
 /// How long a signed transaction can be included, in seconds. A chain takes no expiring nonce that

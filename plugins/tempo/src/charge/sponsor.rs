@@ -20,7 +20,7 @@ use tempo_contracts::precompiles::{
 };
 use tempo_primitives::{AASigned, TempoTransaction, transaction::TEMPO_EXPIRING_NONCE_KEY};
 
-use crate::legs::{Asked, Made, decode, transfer};
+use crate::charge::legs::{Asked, Made, decode, transfer};
 
 /// The chain of a request that names none (draft-tempo-charge).
 const DEFAULT_CHAIN: u64 = 42431;

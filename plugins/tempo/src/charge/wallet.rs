@@ -13,7 +13,7 @@ use serde::Serialize;
 use crate::{
     Broadcaster, Details, Mode,
     chain::{Chain, Transfer},
-    legs::Asked,
+    charge::legs::Asked,
 };
 
 /// Pays `tempo/charge`: transfers, in pull mode where the server takes it and in push mode where it

@@ -7,9 +7,9 @@ use farebox_core::{Approved, Ask, Charge, Cost, Fault, Invalid, Paid, PayError, 
 use farebox_wire::{Amount, Timestamp};
 
 use crate::bolt11::{Details, Invoice, Payload, Preimage};
+use crate::charge::quote::CURRENCY;
 use crate::config::{self, DEFAULT_MAX_FEE_MSAT, DEFAULT_PAYMENT_TIMEOUT, WalletConfig};
 use crate::node::{Node, NodeError, Payment, SendOrder};
-use crate::quote::CURRENCY;
 
 /// How long to wait for the end of a payment whose answer was lost.
 const RESOLVE_WAIT: Duration = Duration::from_secs(5);

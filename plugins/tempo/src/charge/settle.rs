@@ -12,9 +12,9 @@ use serde::{Deserialize, Serialize};
 
 use crate::{
     chain::{Chain, Receipt, Transfer},
+    charge::sponsor::FLOOR,
     explain::{never_taken, payers_fault},
     rpc::RpcError,
-    sponsor::FLOOR,
 };
 
 /// How long to look for a receipt after a node has refused a transaction: another one behind the

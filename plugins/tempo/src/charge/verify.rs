@@ -7,12 +7,13 @@ use farebox_core::{Ask, Charge, Fault, Once, Plan, Presented, ProofKey, Refusal,
 use farebox_proof::{proof_key, verify_proof};
 
 use crate::{
-    Details, Order, Payload, Tempo, envelope,
+    Details, Order, Payload, Tempo,
+    charge::legs::Asked,
+    charge::receipt::{pays, read_hash, source},
+    charge::tx::SignedTx,
+    envelope,
     explain::payers_fault,
-    legs::Asked,
-    receipt::{pays, read_hash, source},
     rpc::RpcError,
-    tx::SignedTx,
 };
 
 /// How long a transaction's keys outlive its challenge. Its memo names the challenge and its window

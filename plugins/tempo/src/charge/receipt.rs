@@ -8,8 +8,8 @@ use farebox_wire::Credential;
 use crate::{
     Payload,
     chain::Receipt,
-    legs::{Asked, Made},
-    tx::SignedTx,
+    charge::legs::{Asked, Made},
+    charge::tx::SignedTx,
 };
 
 fn no(detail: &str) -> Rejection {

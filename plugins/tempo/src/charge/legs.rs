@@ -10,7 +10,7 @@ use farebox_wire::{Amount, Challenge, Problem};
 use serde::{Deserialize, Serialize};
 use tempo_contracts::precompiles::ITIP20;
 
-use crate::{Details, chain::Transfer, memo};
+use crate::{Details, chain::Transfer, charge::memo};
 
 /// As many splits as one payment may have.
 pub(crate) const MAX_SPLITS: usize = 10;
