@@ -63,6 +63,9 @@ pub struct ChainConfig {
     /// Whether `eth_sendRawTransactionSync` refuses a transaction it already knows, as some nodes
     /// do, instead of answering with its receipt.
     pub refuse_known: bool,
+    /// How long after its request to close a channel a payer may withdraw, in whole seconds; 15
+    /// minutes on a real chain.
+    pub close_grace: Duration,
 }
 
 impl Default for ChainConfig {
@@ -75,6 +78,7 @@ impl Default for ChainConfig {
             block_time: Duration::from_millis(500),
             base_fee: 600_000_000,
             refuse_known: false,
+            close_grace: Duration::from_secs(15 * 60),
         }
     }
 }
@@ -96,20 +100,14 @@ impl Chain {
     pub async fn start(config: ChainConfig) -> io::Result<Self> {
         let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, config.port)).await?;
         let address = listener.local_addr()?;
-        let ChainConfig {
-            chain_id,
-            base_fee,
-            refuse_known,
-            block_time,
-            ..
-        } = config;
-        let state = State::new(genesis(), chain_id, base_fee, refuse_known);
+        let state = State::new(genesis(), &config);
         let node = Arc::new(Node::new(state));
-        let server = tokio::spawn(serve(listener, Arc::clone(&node), block_time)).abort_handle();
+        let beat = config.block_time;
+        let server = tokio::spawn(serve(listener, Arc::clone(&node), beat)).abort_handle();
         Ok(Self {
             node,
             address,
-            chain_id,
+            chain_id: config.chain_id,
             server,
         })
     }

@@ -1,8 +1,9 @@
-//! What lives at which address. A precompile is a function from a call to bytes or a revert; the
-//! channel precompile, when it comes, is one more arm in [`dispatch`].
+//! What lives at which address. A precompile is a function from a call to bytes or a revert.
+
+use std::collections::HashSet;
 
 use alloy::{
-    primitives::{Address, Bytes, Log, U256},
+    primitives::{Address, B256, Bytes, Log, U256},
     sol_types::{SolCall, SolError, SolInterface},
 };
 use tempo_contracts::precompiles::{
@@ -13,7 +14,7 @@ use tempo_primitives::is_tip20_prefix;
 
 use crate::{
     ledger::{Ledger, Slot},
-    tip20,
+    reserve, tip20,
 };
 
 /// Why a call did not succeed.
@@ -33,10 +34,25 @@ impl Failure {
 /// The result of one call: its return data.
 pub(crate) type CallResult = Result<Bytes, Failure>;
 
+/// What a running call is told of its chain and its block.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Setting {
+    pub(crate) chain_id: u64,
+    /// Unix seconds.
+    pub(crate) now: u64,
+    /// Seconds between a payer's request to close a channel and its withdrawal.
+    pub(crate) close_grace: u64,
+}
+
 /// What a running call may touch.
 #[derive(Debug)]
 pub(crate) struct Env<'a> {
     pub(crate) ledger: &'a mut Ledger,
+    pub(crate) setting: Setting,
+    /// The hash that tells the enclosing transaction from every other, whoever pays its fee.
+    pub(crate) context: B256,
+    /// Channels opened by the enclosing transaction.
+    pub(crate) opened: HashSet<B256>,
     pub(crate) logs: Vec<Log>,
     pub(crate) gas_used: u64,
     pub(crate) gas_limit: u64,
@@ -65,8 +81,18 @@ impl Env<'_> {
     }
 
     pub(crate) fn write(&mut self, slot: Slot, value: U256) -> Result<(), Failure> {
-        let create = self.ledger.get(slot).is_zero() && !value.is_zero();
+        // On a chain in use the reserve always holds something of every token.
+        let lived_in =
+            matches!(slot, Slot::Balance { owner, .. } if owner == TIP20_CHANNEL_RESERVE_ADDRESS);
+        let create = self.ledger.get(slot).is_zero() && !value.is_zero() && !lived_in;
         self.charge(if create { SLOT_CREATE } else { SLOT_UPDATE })?;
+        self.ledger.set(slot, value);
+        Ok(())
+    }
+
+    /// Writes a slot whose creation was paid for with one given back earlier.
+    pub(crate) fn reuse(&mut self, slot: Slot, value: U256) -> Result<(), Failure> {
+        self.charge(SLOT_UPDATE)?;
         self.ledger.set(slot, value);
         Ok(())
     }
@@ -95,18 +121,19 @@ pub(crate) fn dispatch(
     match to {
         TIP_FEE_MANAGER_ADDRESS => fee_manager(env, caller, input),
         NONCE_PRECOMPILE_ADDRESS => nonce(env, input),
+        TIP20_CHANNEL_RESERVE_ADDRESS => reserve::call(env, caller, input),
         _ if is_tip20_prefix(to) => tip20::call(env, to, caller, input),
         _ if has_code(to) => Err(unknown_selector(input)),
         _ => Ok(Bytes::new()),
     }
 }
 
-/// Whether the address carries code. The channel precompile is not here yet and says so.
+/// Whether the address carries code.
 pub(crate) fn has_code(address: Address) -> bool {
     is_tip20_prefix(address)
         || SYSTEM_PRECOMPILES
             .iter()
-            .any(|(known, _)| *known == address && address != TIP20_CHANNEL_RESERVE_ADDRESS)
+            .any(|(known, _)| *known == address)
 }
 
 /// A function this chain does not have: a known selector with bad arguments reverts without data.

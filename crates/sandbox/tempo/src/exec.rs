@@ -1,13 +1,15 @@
 //! Running a batch of calls: all or nothing, with gas paid in a stablecoin whether it succeeds or
 //! not.
 
-use alloy::primitives::{Address, Bytes, Log, U256};
+use std::collections::HashSet;
+
+use alloy::primitives::{Address, B256, Bytes, Log, U256};
 use alloy::sol_types::SolEvent;
 use tempo_contracts::precompiles::{ITIP20::Transfer, TIP_FEE_MANAGER_ADDRESS};
 use tempo_primitives::{is_tip20_prefix, transaction::calc_gas_balance_spending};
 
 use crate::{
-    contracts::{Env, Failure, dispatch},
+    contracts::{Env, Failure, Setting, dispatch},
     ledger::{Ledger, PATH_USD, Slot},
     tx::Replay,
 };
@@ -37,6 +39,8 @@ pub(crate) struct Message {
     pub(crate) calls: Vec<(Address, Bytes)>,
     pub(crate) intrinsic: u64,
     pub(crate) gas_limit: u64,
+    /// Tells this batch from every other; what a channel's id hashes.
+    pub(crate) context: B256,
     /// Absent in a simulation that names no price.
     pub(crate) fee: Option<Payment>,
 }
@@ -101,7 +105,7 @@ pub(crate) fn resolve_fee_token(
 ///
 /// The most the batch may cost is taken first and the rest given back, so a sender cannot spend in
 /// a call what it owes for gas. The caller has checked that the payer can afford it.
-pub(crate) fn run(ledger: &mut Ledger, message: &Message) -> Executed {
+pub(crate) fn run(ledger: &mut Ledger, setting: Setting, message: &Message) -> Executed {
     let most = message
         .fee
         .map(|fee| cost(fee, message.gas_limit))
@@ -117,6 +121,9 @@ pub(crate) fn run(ledger: &mut Ledger, message: &Message) -> Executed {
     let mark = ledger.checkpoint();
     let mut env = Env {
         ledger,
+        setting,
+        context: message.context,
+        opened: HashSet::new(),
         logs: Vec::new(),
         gas_used: message.intrinsic,
         gas_limit: message.gas_limit,

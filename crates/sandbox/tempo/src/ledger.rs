@@ -37,6 +37,14 @@ pub(crate) enum Slot {
     FeeToken {
         account: Address,
     },
+    /// What a payment channel holds, packed; zero when there is none.
+    Channel {
+        id: B256,
+    },
+    /// How many slots a payer's closed channels left for its next ones.
+    ChannelCredits {
+        payer: Address,
+    },
 }
 
 /// What a TIP-20 token says about itself.

@@ -4,11 +4,13 @@
 //! It decodes and verifies signed type-0x76 transactions (and the plain Ethereum types), checks
 //! chain, nonce, validity window and fee, executes batches of TIP-20 calls all or nothing, takes
 //! the fee in a stablecoin from the sender or from the sponsor who co-signed, and answers with
-//! receipts and logs in the shape of a node's. Time is the machine's clock.
+//! receipts and logs in the shape of a node's. Time is the machine's clock, unless it is moved
+//! ahead ([`Chain::advance_clock`], or `evm_increaseTime` with a number of seconds). Payment
+//! channels (the channel reserve of TIP-1034) work in full.
 //!
 //! What it is not: an EVM. No contract can be created; an address without code accepts any call.
-//! Access keys, EIP-7702, issuance, roles, rewards, the exchange and the channel precompile are
-//! not here and are refused by name or by selector. Every read is of the latest state. Gas is
+//! Access keys, EIP-7702, issuance, roles, rewards and the exchange are not here and are refused
+//! by name or by selector. Every read is of the latest state. Gas is
 //! counted by a short schedule near the real one. State roots are zero.
 //!
 //! ```
@@ -32,11 +34,13 @@ mod ledger;
 mod methods;
 mod node;
 mod request;
+mod reserve;
 mod server;
 mod state;
 mod tip20;
 mod tx;
 mod view;
+mod voucher;
 
 pub use chain::{Chain, ChainConfig, DEV_ACCOUNTS, dev_account};
 pub use faults::Fault;

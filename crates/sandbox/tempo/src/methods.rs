@@ -33,6 +33,11 @@ const SYNC_TIMEOUT: Duration = Duration::from_secs(30);
 pub(crate) async fn call(node: &Node, method: &str, params: &Params) -> Result<Value, RpcError> {
     match method {
         "eth_sendRawTransactionSync" => send_sync(node, params).await,
+        "evm_increaseTime" => {
+            let seconds = params.quantity(0)?;
+            node.update(|state| state.advance(Duration::from_secs(seconds)));
+            Ok(json!(U64::from(node.state().ahead().as_secs())))
+        }
         "eth_sendRawTransaction" => {
             let raw: Bytes = params.required(0)?;
             Ok(json!(node.submit(&raw, false)?))
@@ -138,8 +143,7 @@ async fn send_sync(node: &Node, params: &Params) -> Result<Value, RpcError> {
     let raw: Bytes = params.required(0)?;
     let limit = match params.get(1) {
         None => SYNC_TIMEOUT,
-        Some(Value::Number(millis)) => Duration::from_millis(millis.as_u64().unwrap_or_default()),
-        Some(_) => Duration::from_millis(params.required::<U64>(1)?.to()),
+        Some(_) => Duration::from_millis(params.quantity(1)?),
     };
     let mut beats = node.beats();
     let hash = node.submit(&raw, true)?;
@@ -163,10 +167,7 @@ async fn send_sync(node: &Node, params: &Params) -> Result<Value, RpcError> {
 }
 
 fn fee_history(state: &State, params: &Params) -> Result<Value, RpcError> {
-    let count = match params.get(0) {
-        Some(Value::Number(count)) => count.as_u64().unwrap_or_default(),
-        _ => params.required::<U64>(0)?.to(),
-    };
+    let count = params.quantity(0)?;
     let newest = params
         .block(1, state)?
         .unwrap_or_else(|| state.height())
@@ -271,6 +272,14 @@ impl Params {
 
     fn optional<T: DeserializeOwned>(&self, at: usize) -> Result<Option<T>, RpcError> {
         self.get(at).map(parse).transpose()
+    }
+
+    /// A number, in JSON or in hex.
+    fn quantity(&self, at: usize) -> Result<u64, RpcError> {
+        match self.get(at) {
+            Some(Value::Number(number)) => Ok(number.as_u64().unwrap_or_default()),
+            _ => Ok(self.required::<U64>(at)?.to()),
+        }
     }
 
     /// A block parameter; absent means the newest.

@@ -1,6 +1,6 @@
 //! `eth_call` and `eth_estimateGas` requests, with the fields Tempo adds.
 
-use alloy::primitives::{Address, Bytes, Signature, U64, U128, U256};
+use alloy::primitives::{Address, Bytes, Signature, U64, U128, U256, keccak256};
 use serde::Deserialize;
 use tempo_primitives::transaction::{TEMPO_EXPIRING_NONCE_KEY, calc_gas_balance_spending};
 
@@ -133,11 +133,16 @@ impl CallRequest {
         } else {
             0
         };
+        // Not yet signed, it has no hash of its own; any will do to see whether it would succeed.
+        let context = keccak256(calls.iter().fold(sender.to_vec(), |said, (_, input)| {
+            [&said, input.as_ref()].concat()
+        }));
         Ok(Message {
             sender,
             calls,
             intrinsic,
             gas_limit,
+            context,
             fee,
         })
     }

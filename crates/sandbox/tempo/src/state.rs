@@ -16,6 +16,8 @@ use alloy::{
 use tempo_primitives::{TempoHeader, TempoReceipt};
 
 use crate::{
+    chain::ChainConfig,
+    contracts::Setting,
     error::RpcError,
     exec::{Executed, Message, run},
     ledger::Ledger,
@@ -59,6 +61,7 @@ pub(crate) struct State {
     pool: Vec<Tx>,
     /// How far the chain's clock runs ahead of the machine's.
     ahead: Duration,
+    close_grace: Duration,
 }
 
 /// What became of a submission.
@@ -71,19 +74,20 @@ pub(crate) enum Whereabouts {
 }
 
 impl State {
-    pub(crate) fn new(ledger: Ledger, chain_id: u64, base_fee: u64, refuse_known: bool) -> Self {
+    pub(crate) fn new(ledger: Ledger, config: &ChainConfig) -> Self {
         let mut state = Self {
             ledger,
             paused: false,
-            chain_id,
-            base_fee,
-            refuse_known,
+            chain_id: config.chain_id,
+            base_fee: config.base_fee,
+            refuse_known: config.refuse_known,
             blocks: Vec::new(),
             by_hash: HashMap::new(),
             pool: Vec::new(),
             ahead: Duration::ZERO,
+            close_grace: config.close_grace,
         };
-        state.seal(None);
+        state.seal(state.next_millis(), None);
         state
     }
 
@@ -97,6 +101,10 @@ impl State {
 
     pub(crate) fn advance(&mut self, by: Duration) {
         self.ahead = self.ahead.saturating_add(by);
+    }
+
+    pub(crate) fn ahead(&self) -> Duration {
+        self.ahead
     }
 
     /// Height of the newest block.
@@ -203,14 +211,15 @@ impl State {
         self.ledger.prune_spent(self.head().now);
         self.mine();
         if !self.paused && self.height() == before {
-            self.seal(None);
+            self.seal(self.next_millis(), None);
         }
     }
 
     /// Runs a message on the latest state and leaves no trace.
     pub(crate) fn simulate(&mut self, message: &Message) -> Executed {
         let mark = self.ledger.checkpoint();
-        let executed = run(&mut self.ledger, message);
+        let setting = self.setting(self.next_millis());
+        let executed = run(&mut self.ledger, setting, message);
         self.ledger.revert(mark);
         executed
     }
@@ -218,11 +227,13 @@ impl State {
     fn include(&mut self, tx: Tx) {
         let message = tx.message(&self.ledger, self.base_fee);
         tx.consume(&mut self.ledger);
-        let executed = run(&mut self.ledger, &message);
+        let millis = self.next_millis();
+        let setting = self.setting(millis);
+        let executed = run(&mut self.ledger, setting, &message);
         self.ledger.commit();
         let fee = message.fee;
         let bloom = logs_bloom(&executed.logs);
-        self.seal(Some(Included {
+        let included = Included {
             success: executed.result.is_ok(),
             gas_used: executed.gas_used,
             price: fee.map(|fee| fee.price).unwrap_or_default(),
@@ -230,14 +241,28 @@ impl State {
             logs: executed.logs,
             bloom,
             tx,
-        }));
+        };
+        self.seal(millis, Some(included));
     }
 
-    fn seal(&mut self, included: Option<Included>) {
+    fn setting(&self, millis: u64) -> Setting {
+        Setting {
+            chain_id: self.chain_id,
+            now: millis / 1000,
+            close_grace: self.close_grace.as_secs(),
+        }
+    }
+
+    /// When the next block would be.
+    fn next_millis(&self) -> u64 {
         let parent = self.blocks.last().map(|block| &block.header);
         // Several blocks may share a second, but not a millisecond.
         let earliest = parent.map_or(0, |header| header.timestamp_millis() + 1);
-        let millis = self.millis().max(earliest);
+        self.millis().max(earliest)
+    }
+
+    fn seal(&mut self, millis: u64, included: Option<Included>) {
+        let parent = self.blocks.last().map(|block| &block.header);
         let mut inner = Header {
             parent_hash: parent.map(Sealed::seal).unwrap_or_default(),
             number: self.blocks.len() as u64,

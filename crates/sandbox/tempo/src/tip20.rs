@@ -2,7 +2,7 @@
 //! roles, rewards and permits are not here and revert as unknown functions.
 
 use alloy::{
-    primitives::{Address, B256, Bytes, U256},
+    primitives::{Address, B256, Bytes, U256, aliases::U96},
     sol_types::SolCall,
 };
 use tempo_contracts::precompiles::{
@@ -144,6 +144,20 @@ fn transfer(
         ),
         None => Ok(()),
     }
+}
+
+/// Moves `amount` into or out of the channel reserve, which needs no approval.
+pub(crate) fn move_for_reserve(
+    env: &mut Env<'_>,
+    token: Address,
+    from: Address,
+    to: Address,
+    amount: U96,
+) -> Result<(), Failure> {
+    if env.ledger.token(token).is_none() {
+        return Err(Failure::error(Uninitialized {}));
+    }
+    transfer(env, token, from, to, U256::from(amount), None)
 }
 
 /// Uses up the allowance of `spender`; an allowance of the maximum is never used up.

@@ -218,6 +218,7 @@ impl Tx {
             calls: self.calls.clone(),
             intrinsic: self.intrinsic(ledger),
             gas_limit: self.envelope.gas_limit(),
+            context: self.envelope.unique_tx_identifier(self.sender),
             fee: Some(Payment {
                 token,
                 payer: self.fee_payer,
