@@ -25,6 +25,7 @@ pub mod compose;
 pub mod config;
 pub mod driver;
 pub mod intent;
+
 pub mod method;
 pub mod payer;
 pub mod plan;
@@ -33,6 +34,7 @@ pub mod registry;
 pub mod session;
 pub mod settle;
 pub mod store;
+pub mod tally;
 
 pub use budget::{Approved, Budget, BudgetError, Limit, Reservation};
 pub use channel::{Authorize, Change, ChannelId, ChannelState, Channels, NoChannels, Voucher};
@@ -43,6 +45,7 @@ pub use intent::{
     Channel, Charge, ChargeRequest, ChargeTerms, Intent, IntentSpec, Lifecycle, Once, Session,
     SessionRequest, SessionTerms,
 };
+
 pub use method::{AnyQuote, Ask, Method, NoQuote, Presented, Quote, Rail, Typed};
 pub use payer::{Cost, Paid, PayError, Payer, Paying, TypedPayer, Wallet};
 pub use plan::{AnyPlan, ChannelAction, ChannelPlan, OncePlan, Plan, ProofKey, Step};
@@ -54,6 +57,7 @@ pub use session::{
 };
 pub use settle::{IdempotencyKey, Never, NoSettler, Outcome, Settle, Settler, StoredOrder};
 pub use store::{Durability, Store};
+pub use tally::{Account, Reserved, Tally};
 
 /// The protocol values, re-exported so that a rail needs one dependency.
 pub use farebox_wire as wire;

@@ -1,7 +1,7 @@
 //! A rail for one intent: the typed trait that authors write and the object-safe one that the
 //! engine holds.
 
-use std::future::Future;
+use std::{future::Future, time::Duration};
 
 use async_trait::async_trait;
 use farebox_wire::{Challenge, Encoded, OfferId, Payload, Timestamp};
@@ -15,6 +15,7 @@ use crate::{
     plan::{self, AnyPlan, Plan},
     refusal::{Fault, Refusal, Rejection},
     settle::{Settle, Settler},
+    tally::Tally,
 };
 
 /// What a rail asks for.
@@ -22,6 +23,7 @@ pub struct Quote<I: IntentSpec, D> {
     request: I::Request,
     details: D,
     not_after: Option<Timestamp>,
+    at_least: Duration,
     private: Option<Value>,
 }
 
@@ -32,6 +34,7 @@ impl<I: IntentSpec, D> Quote<I, D> {
             request,
             details,
             not_after: None,
+            at_least: Duration::ZERO,
             private: None,
         }
     }
@@ -39,6 +42,14 @@ impl<I: IntentSpec, D> Quote<I, D> {
     /// The challenge must lapse by then (a BOLT11 invoice's expiry).
     pub fn not_after(mut self, instant: Timestamp) -> Self {
         self.not_after = Some(instant);
+        self
+    }
+
+    /// How long the challenge must last for anybody to be able to pay it. Where it would lapse
+    /// sooner it is not issued.
+    #[must_use]
+    pub fn at_least(mut self, time: Duration) -> Self {
+        self.at_least = time;
         self
     }
 
@@ -204,6 +215,12 @@ pub trait Rail<I: IntentSpec>: Send + Sync + 'static {
         I::check_terms(terms)
     }
 
+    /// Hands over counters that every process shares. Called once by an engine that knows the rail,
+    /// before anything is quoted.
+    fn entrust(&self, tally: Tally) {
+        let _ = tally;
+    }
+
     /// Reaches out once before serving: a chain id to compare, a key to test. An error stops the
     /// server from starting, so a rail that can recover later should not fail here.
     fn connect(&self) -> impl Future<Output = Result<(), Fault>> + Send {
@@ -239,6 +256,8 @@ pub struct AnyQuote {
     pub request: Encoded,
     /// See [`Quote::not_after`].
     pub not_after: Option<Timestamp>,
+    /// See [`Quote::at_least`].
+    pub at_least: Duration,
     /// See [`Quote::private`].
     pub private: Option<Value>,
 }
@@ -267,6 +286,8 @@ pub trait Method: Send + Sync + 'static {
     fn settler(&self) -> &dyn Settler;
     /// See [`Rail::check`].
     fn check(&self, terms: &Value) -> Result<(), Invalid>;
+    /// See [`Rail::entrust`].
+    fn entrust(&self, tally: Tally);
     /// See [`Rail::connect`].
     async fn connect(&self) -> Result<(), Fault>;
     /// See [`Rail::quote`].
@@ -326,6 +347,10 @@ impl<I: IntentSpec, R: Rail<I>> Method for Typed<R, I> {
         self.rail.check(&config::read(terms)?)
     }
 
+    fn entrust(&self, tally: Tally) {
+        self.rail.entrust(tally);
+    }
+
     async fn connect(&self) -> Result<(), Fault> {
         self.rail.connect().await
     }
@@ -341,6 +366,7 @@ impl<I: IntentSpec, R: Rail<I>> Method for Typed<R, I> {
         Ok(AnyQuote {
             request: ask.encode()?,
             not_after: quote.not_after,
+            at_least: quote.at_least,
             private: quote.private,
         })
     }

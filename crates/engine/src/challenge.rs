@@ -139,6 +139,12 @@ impl Gate {
             tracing::warn!(offer = %offer.id(), "the rail's quote has lapsed already");
             return Ok(None);
         }
+        let least = i64::try_from(quote.at_least.as_millis()).unwrap_or(i64::MAX);
+        if expires.saturating_sub(now) < least {
+            let (offer, seconds) = (offer.id(), quote.at_least.as_secs());
+            tracing::warn!(%offer, seconds, "a challenge that nobody could pay in time is left out");
+            return Ok(None);
+        }
         // Few have one, and reading a request costs more than looking for it.
         let described = quote.request.json().contains("\"description\"");
         let described = described.then(|| quote.request.decode::<Described>().ok());

@@ -8,7 +8,7 @@ use std::{
 };
 
 use farebox_core::{
-    ChannelId, Durability, Method, Offers, Store,
+    ChannelId, Durability, Method, Offers, Store, Tally,
     wire::{SecretRing, Timestamp},
 };
 use tokio::sync::Notify;
@@ -302,6 +302,8 @@ impl Engine {
             }
             Some(_) => Ok(()),
             None => {
+                let tally = Tally::new(self.shared.store.clone(), method.name());
+                method.entrust(tally);
                 methods.insert(method.name().to_owned(), method);
                 Ok(())
             }
