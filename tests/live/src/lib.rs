@@ -11,9 +11,11 @@ use std::{
     time::{Duration, Instant, SystemTime, UNIX_EPOCH},
 };
 
+use farebox_sandbox_tempo::ChainConfig;
 use serde_json::{Value, json};
 
 pub mod mcp;
+pub mod sessions;
 
 /// What went wrong, for people.
 pub type Problem = Box<dyn std::error::Error>;
@@ -49,6 +51,11 @@ pub fn missing() -> Option<String> {
     if !anvil_binary().exists() {
         return Some("anvil is not installed (./tests/run installs it)".to_owned());
     }
+    missing_mppx()
+}
+
+/// What is missing for the tests that need mppx but no chain of others, if anything.
+pub fn missing_mppx() -> Option<String> {
     let modules = peers().join("node_modules");
     if !modules.join("mppx").exists() || !modules.join("@modelcontextprotocol/sdk").exists() {
         return Some("mppx is not installed (./tests/run installs it)".to_owned());
@@ -70,14 +77,31 @@ impl Drop for Running {
     }
 }
 
+/// What a chain runs as.
+#[derive(Debug)]
+#[allow(dead_code, reason = "held to be dropped")]
+enum Node {
+    Anvil(Running),
+    Sandbox(farebox_sandbox_tempo::Chain),
+}
+
+/// One thread of its own, so that a chain in this process answers while a test waits for a child.
+fn runtime() -> std::io::Result<tokio::runtime::Runtime> {
+    tokio::runtime::Builder::new_multi_thread()
+        .worker_threads(1)
+        .enable_all()
+        .build()
+}
+
 fn free_port() -> std::io::Result<u16> {
     Ok(TcpListener::bind("127.0.0.1:0")?.local_addr()?.port())
 }
 
-/// A real Tempo chain on the loopback interface, with a block a second.
+/// A Tempo chain on the loopback interface: a real one with a block a second, or the sandbox's.
 #[derive(Debug)]
 pub struct Chain {
-    _process: Running,
+    // Ended before the runtime that the sandbox's runs on.
+    _node: Node,
     /// Its JSON-RPC endpoint.
     pub url: String,
     /// Its EIP-155 id.
@@ -87,7 +111,20 @@ pub struct Chain {
 }
 
 impl Chain {
-    /// Starts one and waits until it answers.
+    /// Starts the sandbox's chain, where payment channels are.
+    pub fn sandbox(config: ChainConfig) -> Result<Self, Problem> {
+        let runtime = runtime()?;
+        let chain = runtime.block_on(farebox_sandbox_tempo::Chain::start(config))?;
+        Ok(Self {
+            url: chain.url(),
+            id: chain.chain_id(),
+            _node: Node::Sandbox(chain),
+            http: reqwest::Client::new(),
+            runtime,
+        })
+    }
+
+    /// Starts a real one and waits until it answers.
     pub fn start(id: u64) -> Result<Self, Problem> {
         let port = free_port()?;
         let now = SystemTime::now().duration_since(UNIX_EPOCH)?.as_secs();
@@ -106,11 +143,9 @@ impl Chain {
             .args(["--port", &port.to_string()])
             .stdout(Stdio::null())
             .spawn()?;
-        let runtime = tokio::runtime::Builder::new_current_thread()
-            .enable_all()
-            .build()?;
+        let runtime = runtime()?;
         let chain = Self {
-            _process: Running { child },
+            _node: Node::Anvil(Running { child }),
             url: format!("http://127.0.0.1:{port}"),
             id,
             http: reqwest::Client::new(),
@@ -126,7 +161,8 @@ impl Chain {
         Ok(chain)
     }
 
-    fn call(&self, method: &str, params: Value) -> Result<Value, Problem> {
+    /// Calls a JSON-RPC method.
+    pub fn call(&self, method: &str, params: Value) -> Result<Value, Problem> {
         let body = json!({"jsonrpc": "2.0", "id": 1, "method": method, "params": params});
         let answer: Value = self.runtime.block_on(async {
             self.http
