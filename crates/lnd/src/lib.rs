@@ -1,4 +1,4 @@
-//! The part of LND's gRPC interface that Farebox uses: six calls, and of their messages the fields
+//! The part of LND's gRPC interface that Farebox uses: seven calls, and of their messages the fields
 //! that are read or written.
 //!
 //! The `.proto` files are this project's own; names, numbers and types on the wire are LND's. The
@@ -78,6 +78,7 @@ mod tests {
             timeout_seconds: 1,
             fee_limit_msat: 2,
             no_inflight_updates: true,
+            ..Default::default()
         };
         assert_eq!(
             send.encode_to_vec(),

@@ -197,7 +197,48 @@ pub enum Disagreement {
     },
 }
 
-/// A decoded invoice whose signature has been checked.
+/// What any BOLT11 invoice says, with or without an amount. Its signature has been checked.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Bolt11 {
+    /// The text it was decoded from.
+    pub bolt11: String,
+    /// What pays it.
+    pub payment_hash: PaymentHash,
+    /// What it costs, millisatoshis; `None` leaves it to the payer.
+    pub amount_msat: Option<u64>,
+    /// When it can no longer be paid.
+    pub expires: Timestamp,
+    /// Whom it pays: the node's compressed public key, hex.
+    pub payee: String,
+    /// The network it is for; `None` for one that the rail does not know.
+    pub network: Option<Network>,
+}
+
+impl Bolt11 {
+    /// Decodes an invoice.
+    ///
+    /// # Errors
+    ///
+    /// [`Disagreement::NotBolt11`].
+    pub fn parse(bolt11: &str) -> Result<Self, Disagreement> {
+        let decoded: Bolt11Invoice = bolt11.parse().map_err(|_| Disagreement::NotBolt11)?;
+        let hash: &[u8] = decoded.payment_hash().as_ref();
+        let hash = hash.try_into().map_err(|_| Disagreement::NotBolt11)?;
+        // An expiry past the end of time is one that never comes.
+        let expires = decoded.expires_at().unwrap_or(Duration::MAX);
+        Ok(Self {
+            bolt11: bolt11.to_owned(),
+            payment_hash: PaymentHash(hash),
+            amount_msat: decoded.amount_milli_satoshis(),
+            expires: Timestamp::from_unix_millis(0).plus(expires),
+            payee: decoded.get_payee_pub_key().to_string(),
+            network: Network::of(&decoded.currency()),
+        })
+    }
+}
+
+/// A decoded invoice that is what its request says.
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Invoice {
@@ -220,40 +261,31 @@ impl Invoice {
     ///
     /// The first thing in which they differ.
     pub fn check(amount: Amount, details: &Details) -> Result<Self, Disagreement> {
-        let decoded: Bolt11Invoice = details
-            .invoice
-            .parse()
-            .map_err(|_| Disagreement::NotBolt11)?;
+        let decoded = Bolt11::parse(&details.invoice)?;
         let network = details.network;
-        if Network::of(&decoded.currency()) != Some(network) {
+        if decoded.network != Some(network) {
             return Err(Disagreement::Network { expected: network });
         }
-        let amount_msat = decoded
-            .amount_milli_satoshis()
-            .ok_or(Disagreement::Amountless)?;
+        let amount_msat = decoded.amount_msat.ok_or(Disagreement::Amountless)?;
         if amount.get().checked_mul(1_000) != Some(u128::from(amount_msat)) {
             return Err(Disagreement::Amount {
                 invoice_msat: amount_msat,
                 request: amount,
             });
         }
-        let hash: &[u8] = decoded.payment_hash().as_ref();
-        let hash = hash.try_into().map_err(|_| Disagreement::NotBolt11)?;
-        let payment_hash = PaymentHash(hash);
+        let payment_hash = decoded.payment_hash;
         let named = details.payment_hash.as_ref();
         if named.is_some_and(|named| *named != payment_hash.to_string()) {
             return Err(Disagreement::Hash {
                 invoice: payment_hash,
             });
         }
-        // An expiry past the end of time is one that never comes.
-        let expires = decoded.expires_at().unwrap_or(Duration::MAX);
         Ok(Self {
-            bolt11: details.invoice.clone(),
+            bolt11: decoded.bolt11,
             payment_hash,
             amount_msat,
-            expires: Timestamp::from_unix_millis(0).plus(expires),
-            payee: decoded.get_payee_pub_key().to_string(),
+            expires: decoded.expires,
+            payee: decoded.payee,
         })
     }
 }

@@ -5,6 +5,7 @@
 
 use std::error::Error;
 use std::fmt;
+use std::pin::pin;
 use std::sync::OnceLock;
 use std::time::Duration;
 
@@ -16,17 +17,21 @@ use farebox_lnd::lnrpc::payment::PaymentStatus;
 use farebox_lnd::lnrpc::{self, ChannelBalanceRequest};
 use farebox_lnd::routerrpc::router_client::RouterClient;
 use farebox_lnd::routerrpc::{SendPaymentRequest, TrackPaymentRequest};
-use tokio::time::timeout;
+use tokio::time::{Instant, sleep_until, timeout, timeout_at};
 use tonic::{Code, Response, Status, Streaming};
 use zeroize::Zeroizing;
 
 use crate::bolt11::{Network, PaymentHash, Preimage};
-use crate::node::{InvoiceState, Minted, NewInvoice, Node, NodeError, Payment, SendOrder};
+use crate::node::{
+    InvoiceState, Minted, NewInvoice, Node, NodeError, NodeInfo, Payment, SendOrder,
+};
 
 /// How long a connection may take to open, TLS included.
 pub(crate) const CONNECT_DEADLINE: Duration = Duration::from_secs(5);
 /// How long a call that answers at once may take.
 const CALL_DEADLINE: Duration = Duration::from_secs(10);
+/// How often an invoice is looked up while it is waited for.
+const LOOK_AGAIN: Duration = Duration::from_millis(250);
 /// What a payment's stream gets beyond the payment's own timeout, to report how it ended.
 const SEND_GRACE: Duration = Duration::from_secs(2);
 
@@ -37,6 +42,7 @@ pub struct Lnd {
     // Opening a channel needs a runtime, which a constructor may not have.
     channel: OnceLock<Authorized>,
     network: Network,
+    private_channels: bool,
 }
 
 impl fmt::Debug for Lnd {
@@ -56,7 +62,15 @@ impl Lnd {
             connector,
             channel: OnceLock::new(),
             network,
+            private_channels: false,
         }
+    }
+
+    /// Invoices name the node's private channels as route hints, so that it can be paid over them.
+    #[must_use]
+    pub const fn private_channels(mut self, hinted: bool) -> Self {
+        self.private_channels = hinted;
+        self
     }
 
     fn channel(&self) -> Authorized {
@@ -71,6 +85,31 @@ impl Lnd {
 
     fn router(&self) -> RouterClient<Authorized> {
         RouterClient::new(self.channel())
+    }
+
+    async fn invoice_state(&self, hash: PaymentHash) -> Result<Option<InvoiceState>, NodeError> {
+        let ask = lnrpc::PaymentHash {
+            r_hash: hash.as_bytes().to_vec(),
+        };
+        match call(self.lightning().lookup_invoice(ask)).await {
+            Ok(invoice) => Ok(Some(state(&invoice))),
+            Err(status) if status.code() == Code::NotFound => Ok(None),
+            Err(status) => Err(explain(&status)),
+        }
+    }
+
+    /// Returns once the node reports that the invoice has been settled; never, if it does not.
+    async fn reported_settled(&self, hash: PaymentHash) {
+        let ask = lnrpc::InvoiceSubscription::default();
+        if let Ok(updates) = self.lightning().subscribe_invoices(ask).await {
+            let mut updates = updates.into_inner();
+            while let Ok(Some(invoice)) = updates.message().await {
+                if invoice.r_hash == hash.as_bytes() && state(&invoice) == InvoiceState::Settled {
+                    return;
+                }
+            }
+        }
+        std::future::pending().await
     }
 
     /// After an error to a send: did the payment start?
@@ -180,6 +219,15 @@ fn outcome(payment: lnrpc::Payment, expected: PaymentHash) -> Payment {
     }
 }
 
+fn state(invoice: &lnrpc::Invoice) -> InvoiceState {
+    match invoice.state() {
+        WireState::Open => InvoiceState::Open,
+        WireState::Accepted => InvoiceState::Held,
+        WireState::Settled => InvoiceState::Settled,
+        WireState::Canceled => InvoiceState::Canceled,
+    }
+}
+
 fn int64(value: u64) -> i64 {
     i64::try_from(value).unwrap_or(i64::MAX)
 }
@@ -190,11 +238,25 @@ impl Node for Lnd {
         self.network
     }
 
+    async fn start(&self) -> Result<(), NodeError> {
+        Ok(())
+    }
+
+    async fn info(&self) -> Result<NodeInfo, NodeError> {
+        let info = call(self.lightning().get_info(lnrpc::GetInfoRequest {})).await;
+        let info = info.map_err(|status| explain(&status))?;
+        let network = info.chains.first().map(|chain| chain.network.as_str());
+        let mut found = NodeInfo::new(info.identity_pubkey, network.and_then(Network::parse));
+        found.synced = info.synced_to_chain;
+        Ok(found)
+    }
+
     async fn create_invoice(&self, invoice: NewInvoice) -> Result<Minted, NodeError> {
         let ask = lnrpc::Invoice {
             memo: invoice.memo,
             value_msat: int64(invoice.amount_msat),
             expiry: int64(invoice.expiry.as_secs()),
+            private: self.private_channels,
             ..Default::default()
         };
         let added = call(self.lightning().add_invoice(ask)).await;
@@ -204,20 +266,29 @@ impl Node for Lnd {
         Ok(Minted::new(added.payment_request, PaymentHash::new(hash)))
     }
 
-    async fn look_up(&self, payment: PaymentHash) -> Result<Option<InvoiceState>, NodeError> {
-        let ask = lnrpc::PaymentHash {
-            r_hash: payment.as_bytes().to_vec(),
-        };
-        match call(self.lightning().lookup_invoice(ask)).await {
-            Ok(invoice) => Ok(Some(match invoice.state() {
-                WireState::Open => InvoiceState::Open,
-                WireState::Accepted => InvoiceState::Held,
-                WireState::Settled => InvoiceState::Settled,
-                WireState::Canceled => InvoiceState::Canceled,
-            })),
-            Err(status) if status.code() == Code::NotFound => Ok(None),
-            Err(status) => Err(explain(&status)),
+    async fn look_up(
+        &self,
+        payment: PaymentHash,
+        wait: Duration,
+    ) -> Result<Option<InvoiceState>, NodeError> {
+        let deadline = Instant::now() + wait;
+        let mut reported = pin!(self.reported_settled(payment));
+        let mut report_read = false;
+        let mut found = self.invoice_state(payment).await?;
+        while let Some(InvoiceState::Open | InvoiceState::Held) = found {
+            let tick = deadline.min(Instant::now() + LOOK_AGAIN);
+            if Instant::now() >= tick {
+                break;
+            }
+            // The report is only what makes it quick: nothing says when a subscription has begun.
+            if report_read {
+                sleep_until(tick).await;
+            } else {
+                report_read = timeout_at(tick, reported.as_mut()).await.is_ok();
+            }
+            found = self.invoice_state(payment).await?;
         }
+        Ok(found)
     }
 
     async fn pay(&self, order: SendOrder) -> Payment {
@@ -225,6 +296,7 @@ impl Node for Lnd {
             payment_request: order.bolt11,
             // LND refuses 0.
             timeout_seconds: i32::try_from(order.timeout.as_secs().max(1)).unwrap_or(i32::MAX),
+            amt_msat: order.amount_msat.map_or(0, int64),
             fee_limit_msat: int64(order.max_fee_msat),
             no_inflight_updates: true,
         };

@@ -74,6 +74,8 @@ pub struct SendOrder {
     pub bolt11: String,
     /// Its payment hash.
     pub payment_hash: PaymentHash,
+    /// What to pay an invoice that names no amount, millisatoshis; `None` for every other.
+    pub amount_msat: Option<u64>,
     /// The most that routing may cost, millisatoshis.
     pub max_fee_msat: u64,
     /// How long to look for a route.
@@ -92,9 +94,17 @@ impl SendOrder {
         Self {
             bolt11: bolt11.into(),
             payment_hash,
+            amount_msat: None,
             max_fee_msat,
             timeout,
         }
+    }
+
+    /// Pays this much, millisatoshis: for an invoice that names no amount.
+    #[must_use]
+    pub const fn amount_msat(mut self, msat: u64) -> Self {
+        self.amount_msat = Some(msat);
+        self
     }
 }
 
@@ -136,8 +146,37 @@ pub enum NodeError {
     InFlight,
 }
 
+/// Who a node is.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct NodeInfo {
+    /// Its compressed public key, hex.
+    pub id: String,
+    /// The network it follows; `None` for one that the rail does not know.
+    pub network: Option<Network>,
+    /// Whether it has seen the whole chain. One that has not may refuse to pay.
+    pub synced: bool,
+    /// Where peers reach it, `host:port`; empty where it listens nowhere or does not say.
+    pub addresses: Vec<String>,
+}
+
+impl NodeInfo {
+    /// A node that is synced and listens nowhere.
+    #[must_use]
+    pub fn new(id: impl Into<String>, network: Option<Network>) -> Self {
+        Self {
+            id: id.into(),
+            network,
+            synced: true,
+            addresses: Vec::new(),
+        }
+    }
+}
+
 /// A Lightning node: minting and looking up for a seller, paying and tracking for a payer. A node
 /// that serves only one of them answers [`NodeError::Refused`] to the other.
+///
+/// Invoices are decoded by [`Bolt11`](crate::bolt11::Bolt11), never by the node.
 ///
 /// No method has a default, so that a wrapper cannot lose one silently.
 #[async_trait]
@@ -145,18 +184,31 @@ pub trait Node: Send + Sync + 'static {
     /// The network its invoices are for.
     fn network(&self) -> Network;
 
+    /// Called when a process starts, and again by whoever shares the node. An embedded node comes
+    /// up here; a remote one has nothing to do, so that one that is down is no obstacle.
+    async fn start(&self) -> Result<(), NodeError>;
+
+    /// Who it is. What a seller's credentials allow may not suffice for it.
+    async fn info(&self) -> Result<NodeInfo, NodeError>;
+
     /// Mints an invoice with a preimage that nobody has seen.
     async fn create_invoice(&self, invoice: NewInvoice) -> Result<Minted, NodeError>;
 
-    /// Where one of its invoices stands; `None` when it has no such invoice.
-    async fn look_up(&self, payment: PaymentHash) -> Result<Option<InvoiceState>, NodeError>;
+    /// Where one of its invoices stands, waiting at most `wait` for it to be settled or canceled;
+    /// `None` when it has no such invoice.
+    async fn look_up(
+        &self,
+        payment: PaymentHash,
+        wait: Duration,
+    ) -> Result<Option<InvoiceState>, NodeError>;
 
     /// Pays an invoice, and waits until it has ended or nobody can tell. Dropping the future must
-    /// not make the outcome untrackable.
+    /// not make the outcome untrackable. An invoice that is being paid or has been paid is not
+    /// paid again: the answer is that payment's.
     async fn pay(&self, order: SendOrder) -> Payment;
 
-    /// What became of a payment that was started before, waiting at most `wait` for it to end;
-    /// `None` when the node never sent it.
+    /// What became of a payment that was started before, by this process or an earlier one,
+    /// waiting at most `wait` for it to end; `None` when the node never sent it.
     async fn track(&self, payment: PaymentHash, wait: Duration) -> Option<Payment>;
 
     /// What it can spend, millisatoshis.

@@ -9,7 +9,9 @@ use std::time::Duration;
 use async_trait::async_trait;
 use common::{method, pay, pay_approved, payer, quote, rail, tampered, wallet, wallet_config};
 use farebox_core::{Cost, PayError, Paying};
-use farebox_lightning::node::{InvoiceState, Minted, NewInvoice, NodeError, Payment, SendOrder};
+use farebox_lightning::node::{
+    InvoiceState, Minted, NewInvoice, NodeError, NodeInfo, Payment, SendOrder,
+};
 use farebox_lightning::{LightningWallet, Network, Node, PaymentHash, Preimage, lnd::Lnd};
 use farebox_lnd::lnrpc::Invoice;
 use farebox_lnd::lnrpc::lightning_client::LightningClient;
@@ -280,7 +282,17 @@ impl Node for Scripted {
     async fn create_invoice(&self, _: NewInvoice) -> Result<Minted, NodeError> {
         Err(NodeError::Refused("a payer's node".into()))
     }
-    async fn look_up(&self, _: PaymentHash) -> Result<Option<InvoiceState>, NodeError> {
+    async fn start(&self) -> Result<(), NodeError> {
+        Ok(())
+    }
+    async fn info(&self) -> Result<NodeInfo, NodeError> {
+        Ok(NodeInfo::new("02", Some(Network::Regtest)))
+    }
+    async fn look_up(
+        &self,
+        _: PaymentHash,
+        _: Duration,
+    ) -> Result<Option<InvoiceState>, NodeError> {
         Ok(None)
     }
     async fn pay(&self, _: SendOrder) -> Payment {

@@ -9,7 +9,7 @@ use bitcoin::hashes::{Hash as _, sha256};
 use bitcoin::secp256k1::{PublicKey, Secp256k1, SecretKey};
 use farebox_lnd::lnrpc::PaymentFailureReason;
 use lightning_invoice::{Bolt11Invoice, Currency, InvoiceBuilder, PaymentSecret};
-use tokio::sync::watch;
+use tokio::sync::{broadcast, watch};
 use tonic::Status;
 
 /// LND's default: a day.
@@ -96,8 +96,12 @@ impl State {
     }
 }
 
+/// How many settlements a subscriber may lag behind before it is cut off.
+const BACKLOG: usize = 1_024;
+
 pub(crate) struct Ledger {
     state: Mutex<State>,
+    settlements: broadcast::Sender<(Who, Hash)>,
     routing_fee_msat: u64,
 }
 
@@ -152,6 +156,7 @@ impl Ledger {
                 seller: Wallet::new(seller_sat)?,
                 agent: Wallet::new(agent_sat)?,
             }),
+            settlements: broadcast::Sender::new(BACKLOG),
             routing_fee_msat,
         })
     }
@@ -170,6 +175,11 @@ impl Ledger {
 
     pub(crate) fn invoice(&self, who: Who, hash: &Hash) -> Option<Issued> {
         self.lock().wallet(who).invoice(hash)
+    }
+
+    /// Whose invoice is settled, and which, from now on.
+    pub(crate) fn settlements(&self) -> broadcast::Receiver<(Who, Hash)> {
+        self.settlements.subscribe()
     }
 
     /// The settled invoices of one wallet, oldest first.
@@ -253,6 +263,7 @@ impl Ledger {
         &self,
         payer: Who,
         bolt11: &str,
+        amount_msat: u64,
         fee_limit_msat: u64,
     ) -> Result<(Hash, Sent), Status> {
         let invoice: Bolt11Invoice = bolt11
@@ -263,10 +274,19 @@ impl Ledger {
                 "invoice not for current active network 'regtest'",
             ));
         }
-        let Some(amount_msat) = invoice.amount_milli_satoshis() else {
-            return Err(Status::unknown(
-                "amount must be specified when paying a zero amount invoice",
-            ));
+        let amount_msat = match (invoice.amount_milli_satoshis(), amount_msat) {
+            (Some(named), 0) => named,
+            (None, 0) => {
+                return Err(Status::unknown(
+                    "amount must be specified when paying a zero amount invoice",
+                ));
+            }
+            (Some(_), _) => {
+                return Err(Status::unknown(
+                    "amount must not be specified when paying a non-zero amount invoice",
+                ));
+            }
+            (None, chosen) => chosen,
         };
         if invoice.would_expire(Duration::from_secs(now())) {
             return Err(Status::unknown("invoice expired"));
@@ -335,9 +355,15 @@ impl Ledger {
                 return None;
             }
             issued.state = InvoiceState::Settled { at: now() };
+            // What an invoice that named no amount has come to.
+            issued.amount_msat = sent.amount_msat;
             wallet.balance_msat = wallet.balance_msat.saturating_add(sent.amount_msat);
             Some(issued.preimage)
         });
+        if let (Some(_), Some(payee)) = (&revealed, sent.payee) {
+            // Nobody may be listening.
+            let _ = self.settlements.send((payee, *hash));
+        }
         let outcome = revealed.map_or_else(
             || {
                 let wallet = state.wallet(payer);

@@ -9,7 +9,8 @@ use farebox_lnd::lnrpc::lightning_server::Lightning;
 use farebox_lnd::lnrpc::payment::PaymentStatus;
 use farebox_lnd::lnrpc::{
     AddInvoiceResponse, Amount, Chain, ChannelBalanceRequest, ChannelBalanceResponse,
-    GetInfoRequest, GetInfoResponse, Invoice, Payment, PaymentFailureReason, PaymentHash,
+    GetInfoRequest, GetInfoResponse, Invoice, InvoiceSubscription, Payment, PaymentFailureReason,
+    PaymentHash,
 };
 use farebox_lnd::routerrpc::router_server::Router;
 use farebox_lnd::routerrpc::{SendPaymentRequest, TrackPaymentRequest};
@@ -47,6 +48,7 @@ pub(crate) struct Node {
 pub(crate) struct Service(pub(crate) Arc<Node>);
 
 type Payments = Pin<Box<dyn Stream<Item = Result<Payment, Status>> + Send>>;
+type Invoices = Pin<Box<dyn Stream<Item = Result<Invoice, Status>> + Send>>;
 
 impl Node {
     fn authorize<T>(&self, request: &Request<T>, needs: Right) -> Result<(), Status> {
@@ -152,6 +154,32 @@ fn invoice(hash: &Hash, issued: Issued) -> Invoice {
 
 #[tonic::async_trait]
 impl Lightning for Service {
+    type SubscribeInvoicesStream = Invoices;
+
+    /// Settlements from now on; LND reports additions too, and repeats old ones for an index.
+    async fn subscribe_invoices(
+        &self,
+        request: Request<InvoiceSubscription>,
+    ) -> Result<Response<Invoices>, Status> {
+        self.0.authorize(&request, Right::Invoices)?;
+        let settlements = self.0.ledger.settlements();
+        let node = Arc::clone(&self.0);
+        let updates = stream::unfold((node, settlements), |(node, mut settlements)| async move {
+            loop {
+                let (who, hash) = match settlements.recv().await {
+                    Ok(settled) => settled,
+                    Err(_) => return None,
+                };
+                if who != node.who {
+                    continue;
+                }
+                let issued = node.ledger.invoice(who, &hash)?;
+                return Some((Ok(invoice(&hash, issued)), (node, settlements)));
+            }
+        });
+        Ok(Response::new(updates.boxed()))
+    }
+
     async fn get_info(
         &self,
         request: Request<GetInfoRequest>,
@@ -241,10 +269,12 @@ impl Router for Service {
             return Err(Status::unknown("timeout_seconds must be specified"));
         }
         let fee_limit = u64::try_from(ask.fee_limit_msat).unwrap_or(0);
+        let amount = u64::try_from(ask.amt_msat)
+            .map_err(|_| Status::unknown("amount cannot be negative"))?;
         let node = &self.0;
         let (hash, sent) = node
             .ledger
-            .begin(node.who, &ask.payment_request, fee_limit)?;
+            .begin(node.who, &ask.payment_request, amount, fee_limit)?;
         if node.faults.hang_next_send.swap(false, Ordering::Relaxed) {
             return Ok(Response::new(node.follow(
                 hash,

@@ -56,7 +56,7 @@ async fn send(node: &NodeHandle, bolt11: &str, fee_msat: i64) -> Result<Vec<Paym
         payment_request: bolt11.into(),
         timeout_seconds: 5,
         fee_limit_msat: fee_msat,
-        no_inflight_updates: false,
+        ..Default::default()
     };
     let mut client = RouterClient::new(open(node, node.admin_macaroon_hex()));
     collect(client.send_payment_v2(ask).await?.into_inner()).await

@@ -9,8 +9,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use farebox_core::{
-    Ask, Charge, ChargeTerms, Invalid, Never, NoQuote, NoSettler, Once, Plan, Presented, Quote,
-    Rail, Refusal,
+    Ask, Charge, ChargeTerms, Fault, Invalid, Never, NoQuote, NoSettler, Once, Plan, Presented,
+    Quote, Rail, Refusal,
 };
 
 pub use wallet::LightningWallet;
@@ -86,6 +86,11 @@ impl Rail<Charge> for Lightning {
     type Details = Details;
     type Payload = Payload;
     type Settler = NoSettler;
+
+    async fn connect(&self) -> Result<(), Fault> {
+        let started = self.node.start().await;
+        started.map_err(|e| quote::fault("starting the Lightning node", e))
+    }
 
     fn check(&self, terms: &ChargeTerms) -> Result<(), Invalid> {
         quote::read_terms(terms).map(drop)

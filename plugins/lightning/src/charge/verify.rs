@@ -15,6 +15,10 @@ use crate::node::{InvoiceState, Node};
 /// that are set back.
 const KEEP: Duration = Duration::from_secs(24 * 3600);
 
+/// How long a right preimage waits for the node to say that its invoice is settled: the payer may
+/// have it before the node has written that down.
+const SETTLING: Duration = Duration::from_secs(2);
+
 pub(crate) async fn verify(
     node: &dyn Node,
     strict: bool,
@@ -43,7 +47,7 @@ pub(crate) async fn verify(
         return Err(Rejection::rail("expired-invoice", "the invoice has expired").into());
     }
     if strict {
-        let state = node.look_up(hash).await;
+        let state = node.look_up(hash, SETTLING).await;
         match state.map_err(|e| fault("looking up a Lightning invoice", e))? {
             Some(InvoiceState::Settled) => {}
             // A right preimage for an invoice the node has lost: the payer is not at fault.
