@@ -16,8 +16,10 @@ use tokio::{net::TcpListener, task::AbortHandle};
 use crate::{
     faults::{Fault, Planned},
     ledger::{ALPHA_USD, BETA_USD, Ledger, PATH_USD, THETA_USD},
+    methods::Endpoint,
     node::Node,
     server::serve,
+    sponsor::SPONSOR,
     state::State,
 };
 
@@ -115,6 +117,19 @@ impl Chain {
     /// `http://127.0.0.1:…`, the JSON-RPC endpoint.
     pub fn url(&self) -> String {
         format!("http://{}", self.address)
+    }
+
+    /// The JSON-RPC endpoint of a fee payer on this chain: a node that also answers
+    /// `eth_fillTransaction`, for a transaction that asks for a sponsor, with [`Self::sponsor`]'s
+    /// signature on its fee, in the fee token named or pathUSD. It signs for anyone, if the calls
+    /// succeed.
+    pub fn sponsor_url(&self) -> String {
+        format!("{}{}", self.url(), Endpoint::SPONSOR)
+    }
+
+    /// Who pays the fees of what the fee payer signs: the last development account.
+    pub fn sponsor(&self) -> Address {
+        dev_account(SPONSOR).map_or(Address::ZERO, |(address, _)| address)
     }
 
     /// The address listened on.

@@ -36,6 +36,7 @@ mod node;
 mod request;
 mod reserve;
 mod server;
+mod sponsor;
 mod state;
 mod tip20;
 mod tx;

@@ -12,6 +12,7 @@ use crate::{
     error::RpcError,
     node::Node,
     request::CallRequest,
+    sponsor,
     state::{State, Whereabouts},
     view::{self, LogFilter},
 };
@@ -26,12 +27,41 @@ const SUGGESTED_TIP: u64 = 1_000_000_000;
 /// How long `eth_sendRawTransactionSync` waits for inclusion unless told.
 const SYNC_TIMEOUT: Duration = Duration::from_secs(30);
 
+/// Which of the chain's two faces is asked.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Endpoint {
+    Node,
+    /// A node that also sponsors what it is asked to fill in.
+    Sponsor,
+}
+
+impl Endpoint {
+    /// The path of the sponsor.
+    pub(crate) const SPONSOR: &'static str = "/sponsor";
+
+    pub(crate) fn at(path: &str) -> Self {
+        if path == Self::SPONSOR {
+            Self::Sponsor
+        } else {
+            Self::Node
+        }
+    }
+}
+
 /// Answers one method call.
 ///
 /// # Errors
 /// The error object of the reply.
-pub(crate) async fn call(node: &Node, method: &str, params: &Params) -> Result<Value, RpcError> {
+pub(crate) async fn call(
+    node: &Node,
+    endpoint: Endpoint,
+    method: &str,
+    params: &Params,
+) -> Result<Value, RpcError> {
     match method {
+        "eth_fillTransaction" if endpoint == Endpoint::Sponsor => {
+            sponsor::fill(&mut node.state(), params.required(0)?)
+        }
         "eth_sendRawTransactionSync" => send_sync(node, params).await,
         "evm_increaseTime" => {
             let seconds = params.quantity(0)?;

@@ -13,7 +13,7 @@ use tokio::{net::TcpListener, task::JoinSet};
 use crate::{
     error::RpcError,
     faults::{Fault, Planned},
-    methods::{self, Params},
+    methods::{self, Endpoint, Params},
     node::Node,
 };
 
@@ -70,13 +70,14 @@ async fn handle(
     if request.method() != Method::POST {
         return Ok(status(StatusCode::METHOD_NOT_ALLOWED));
     }
+    let endpoint = Endpoint::at(request.uri().path());
     let Ok(body) = Limited::new(request.into_body(), BODY_LIMIT)
         .collect()
         .await
     else {
         return Ok(status(StatusCode::PAYLOAD_TOO_LARGE));
     };
-    match answer(&node, &body.to_bytes()).await {
+    match answer(&node, endpoint, &body.to_bytes()).await {
         Ok(value) => {
             let mut response = Response::new(Full::from(value.to_string()));
             let json = header::HeaderValue::from_static("application/json");
@@ -95,16 +96,16 @@ fn status(code: StatusCode) -> Response<Full<Bytes>> {
 }
 
 /// Answers one request or a batch of them.
-async fn answer(node: &Node, body: &[u8]) -> Result<Value, Cut> {
+async fn answer(node: &Node, endpoint: Endpoint, body: &[u8]) -> Result<Value, Cut> {
     match serde_json::from_slice(body) {
         Ok(Value::Array(batch)) if !batch.is_empty() => {
             let mut replies = Vec::with_capacity(batch.len());
             for request in batch {
-                replies.push(one(node, request).await?);
+                replies.push(one(node, endpoint, request).await?);
             }
             Ok(replies.into())
         }
-        Ok(request @ Value::Object(_)) => one(node, request).await,
+        Ok(request @ Value::Object(_)) => one(node, endpoint, request).await,
         Ok(_) => Ok(reply(
             Value::Null,
             Err(RpcError::new(-32600, "Invalid request")),
@@ -116,7 +117,7 @@ async fn answer(node: &Node, body: &[u8]) -> Result<Value, Cut> {
     }
 }
 
-async fn one(node: &Node, mut request: Value) -> Result<Value, Cut> {
+async fn one(node: &Node, endpoint: Endpoint, mut request: Value) -> Result<Value, Cut> {
     let id = request.get("id").cloned().unwrap_or_default();
     let Some(method) = request
         .get("method")
@@ -135,7 +136,7 @@ async fn one(node: &Node, mut request: Value) -> Result<Value, Cut> {
         return strike(fault, id).await;
     }
     let result = match params {
-        Ok(params) => methods::call(node, &method, &params).await,
+        Ok(params) => methods::call(node, endpoint, &method, &params).await,
         Err(error) => Err(error),
     };
     match planned {
