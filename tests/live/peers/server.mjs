@@ -1,5 +1,5 @@
 // A paid endpoint served by mppx: `node server.mjs RPC_URL RECIPIENT [PARAMETERS]`, the last ones
-// JSON, for `tempo.charge`. A `feePayer` among them is a private key.
+// JSON, for `tempo.charge`. A `feePayer` among them is a private key or the URL of a service.
 // Prints {"url": …} once it listens on a free port of the loopback interface.
 import { createServer } from 'node:http'
 import { Mppx, Request, tempo } from 'mppx/server'
@@ -18,7 +18,9 @@ const mppx = Mppx.create({
       chainId: tempoLocalnet.id,
       getClient: () => client,
       ...parameters,
-      ...(feePayer && { feePayer: privateKeyToAccount(feePayer) }),
+      ...(feePayer && {
+        feePayer: feePayer.startsWith('http') ? feePayer : privateKeyToAccount(feePayer),
+      }),
     }),
   ],
   realm: '127.0.0.1',

@@ -8,7 +8,7 @@ use std::{
 
 use serde_json::{Value, json};
 
-use crate::{Chain, PATH_USD, Problem, Running, output, peers, text};
+use crate::{Chain, PATH_USD, PAYER_KEY, Problem, Running, output, peers, text};
 
 /// The channel reserve.
 pub const RESERVE: &str = "0x4d50500000000000000000000000000000000000";
@@ -72,6 +72,20 @@ pub fn read(
     let run = output(command, Duration::from_secs(90))?;
     if !run.status.success() {
         return Err(format!("the client failed: {}", text(&run.stderr)).into());
+    }
+    Ok(serde_json::from_slice(&run.stdout)?)
+}
+
+/// Takes a channel from the payer to the seller through its whole life with viem: what came of each
+/// step.
+pub fn channel(chain: &Chain) -> Result<Value, Problem> {
+    let mut command = Command::new("node");
+    command
+        .current_dir(peers())
+        .args(["channel.mjs", &chain.url, PAYER_KEY, SELLER_KEY]);
+    let run = output(command, Duration::from_secs(60))?;
+    if !run.status.success() {
+        return Err(format!("viem failed: {}", text(&run.stderr)).into());
     }
     Ok(serde_json::from_slice(&run.stdout)?)
 }

@@ -1,25 +1,34 @@
 //! mppx pays mppx: that the chain is one the deployed client and server can do without change.
 
+use std::time::Duration;
+
 use farebox_live_tests::{
-    Chain, PAYER, PAYER_KEY, Problem, SELLER,
-    sessions::{ALPHA_USD, PRICE, RESERVE, Words, read},
+    Chain, Mppx, PAYER, PAYER_KEY, Problem, SELLER,
+    sessions::{ALPHA_USD, PRICE, RESERVE, Words, channel, read},
+    text,
 };
+use farebox_sandbox_tempo::ChainConfig;
 use serde_json::{Value, json};
 
 use crate::{Test, ensure};
 
-pub(crate) const TESTS: [(&str, Test); 5] = [
+pub(crate) const TESTS: [(&str, Test); 7] = [
     ("mppx_streams_from_mppx", streams),
     ("mppx_settles_while_it_streams", settles),
     ("mppx_sponsors_a_channel", sponsors),
     ("mppx_signs_with_p256", signs_with_p256),
     ("mppx_signs_with_a_passkey", signs_with_a_passkey),
+    ("mppx_asks_the_sponsor", asks_the_sponsor),
+    ("viem_takes_its_money_back", takes_its_money_back),
 ];
 
+/// Who pays for the sandbox's fee service: the last of the usual development accounts.
+const SERVICE: &str = "0xa0Ee7A142d267C1f36714E4a8F75612F20a79720";
 /// A sponsor: the sixth of the usual development accounts.
 const SPONSOR_KEY: &str = "0x8b3a350cf5c34c9194ca85829a2df0ec3153be0318b5e2d3348e872092edffba";
 
 /// Whose pathUSD went where: into the reserve, and out of it.
+#[derive(Debug)]
 struct Books {
     deposited: u128,
     earned: u128,
@@ -132,6 +141,69 @@ fn sponsors() -> Result<(), Problem> {
         format!("the payer paid {paid} for 30 words")
     })?;
     Books::of(&chain, PAYER)?.balance(&chain, 30)
+}
+
+/// A charge whose fee a service pays: asked over the wire, it signs what mppx will broadcast.
+fn asks_the_sponsor() -> Result<(), Problem> {
+    let chain = Chain::sandbox(Default::default())?;
+    let server = Mppx::offering(
+        &chain,
+        &json!({ "feePayer": format!("{}/sponsor", chain.url) }),
+    )?;
+    let before = [PAYER, SELLER, SERVICE].map(|account| chain.balance(account));
+    let run = Mppx::run(&chain, &[&server.url, "--rpc-url", &chain.url])?;
+    let said = format!("{}{}", text(&run.stdout), text(&run.stderr));
+    ensure(said.contains("a joke from the other side"), || said)?;
+    let after = [PAYER, SELLER, SERVICE].map(|account| chain.balance(account));
+    let [payer, seller, service] = before;
+    let [payer_after, seller_after, service_after] = after;
+    let (paid, got) = (payer? - payer_after?, seller_after? - seller?);
+    ensure(paid == 20_000 && got == 20_000, || {
+        format!("the payer paid {paid}, the seller got {got}")
+    })?;
+    ensure(service_after? < service?, || {
+        "the service paid no fee".into()
+    })
+}
+
+/// A payer that gets its deposit back without the payee, by viem's own calls; viem knows each of the
+/// chain's refusals by name.
+fn takes_its_money_back() -> Result<(), Problem> {
+    let chain = Chain::sandbox(ChainConfig {
+        close_grace: Duration::from_secs(2),
+        ..ChainConfig::default()
+    })?;
+    let said = channel(&chain)?;
+    for (step, error) in [
+        ("stranger", "NotPayeeOrOperator"),
+        ("tooMuch", "AmountExceedsDeposit"),
+        ("again", "AmountNotIncreasing"),
+        ("early", "CloseNotReady"),
+        ("gone", "ChannelNotFound"),
+    ] {
+        ensure(said[step]["refused"] == error, || {
+            format!("{step} is not refused by {error}: {said}")
+        })?;
+    }
+    let state = [
+        (&said["settled"]["newSettled"], "400"),
+        (&said["topUp"]["newDeposit"], "1500"),
+        (&said["withdrawn"]["settledToPayee"], "400"),
+        (&said["withdrawn"]["refundedToPayer"], "1100"),
+    ];
+    for (value, expected) in state {
+        ensure(value == expected, || {
+            format!("{value}, not {expected}: {said}")
+        })?;
+    }
+    ensure(said["pending"] == false, || {
+        format!("the top-up did not cancel the request: {said}")
+    })?;
+    let books = Books::of(&chain, PAYER)?;
+    ensure(
+        (books.deposited, books.earned, books.refunded) == (1_500, 400, 1_100),
+        || format!("{books:?}"),
+    )
 }
 
 fn signs_with_p256() -> Result<(), Problem> {
