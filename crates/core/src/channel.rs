@@ -32,6 +32,15 @@ impl ChannelId {
         length.and_then(|n| rest.get(n + 1..)).unwrap_or(rest)
     }
 
+    /// The rail without the id.
+    pub fn rail(&self) -> &str {
+        self.0
+            .strip_suffix(self.id())
+            .and_then(|rest| rest.strip_suffix(':'))
+            .and_then(|rest| rest.split_once(':'))
+            .map_or("", |(_, rail)| rail)
+    }
+
     /// The stored form.
     pub fn as_str(&self) -> &str {
         &self.0
@@ -48,7 +57,10 @@ impl fmt::Debug for ChannelId {
 ///
 /// What every rail inherits: `authorized` only grows, `spent ≤ authorized ≤ deposit`, and
 /// closing is final.
+///
+/// Once it is closed and all is done, `deposit = settled + refunded`.
 #[derive(Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[non_exhaustive]
 pub struct ChannelState {
     /// What the payer has put in.
     pub deposit: Amount,
@@ -56,10 +68,108 @@ pub struct ChannelState {
     pub authorized: Amount,
     /// What has been served. As rails and meters see it, blocks that streams hold are included.
     pub spent: Amount,
+    /// Of `spent`, what streams hold this moment and may give back. Never stored.
+    #[serde(skip)]
+    pub held: Amount,
+    /// What is the seller's for good: captured on chain, or, of a prepaid deposit, spent at the
+    /// close. Never lowered. May be over `spent`, where a whole voucher was settled.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub settled: Amount,
+    /// What has gone back to the payer.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub refunded: Amount,
+    /// What became of the refund, where one was due.
+    #[serde(default, skip_serializing_if = "Refund::is_none")]
+    pub refund: Refund,
+    /// Units of service served.
+    #[serde(default)]
+    pub units: u64,
+    /// The payer has asked for a close by force: no service until a top-up takes it back.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub close_requested: bool,
     /// No more service; final.
     pub closed: bool,
+    /// When the payer last did anything or was served, Unix milliseconds.
+    #[serde(default)]
+    pub used: i64,
     /// The rail's own part (the highest voucher, a return invoice).
     pub rail: Value,
+}
+
+fn is_zero(amount: &Amount) -> bool {
+    amount.is_zero()
+}
+
+impl ChannelState {
+    /// What the payer may still spend.
+    pub fn available(&self) -> Amount {
+        Amount::new(self.authorized.get().saturating_sub(self.spent.get()))
+    }
+
+    /// What is neither the seller's nor given back: of a closed channel, what is owed to the payer.
+    pub fn unaccounted(&self) -> Amount {
+        let gone = self.settled.get().saturating_add(self.refunded.get());
+        Amount::new(self.deposit.get().saturating_sub(gone))
+    }
+}
+
+/// What became of what a closed channel owed its payer.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+#[non_exhaustive]
+pub enum Refund {
+    /// None was due, or none yet.
+    #[default]
+    None,
+    /// It is under way.
+    Pending,
+    /// It has gone back.
+    Done,
+    /// It did not go back and is not tried again; [`unaccounted`](ChannelState::unaccounted) says
+    /// how much is owed.
+    Failed,
+}
+
+impl Refund {
+    fn is_none(&self) -> bool {
+        *self == Self::None
+    }
+}
+
+/// What a rail saw of a channel outside, on its chain. The engine records it whatever else the rail
+/// says, and never takes back what only grows.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Observed {
+    /// What is settled there, cumulative.
+    pub settled: Option<Amount>,
+    /// Whether the payer has asked there for a close by force.
+    pub close_requested: Option<bool>,
+    /// It is closed there for good, and all that was not settled has gone back to the payer.
+    pub closed: bool,
+}
+
+impl Observed {
+    /// Settled there, cumulative.
+    #[must_use]
+    pub fn settled(mut self, cumulative: Amount) -> Self {
+        self.settled = Some(cumulative);
+        self
+    }
+
+    /// Whether a close by force was asked for there.
+    #[must_use]
+    pub fn close_requested(mut self, requested: bool) -> Self {
+        self.close_requested = Some(requested);
+        self
+    }
+
+    /// Closed there for good.
+    #[must_use]
+    pub fn closed(mut self) -> Self {
+        self.closed = true;
+        self
+    }
 }
 
 /// What a presentation may authorise.
@@ -84,6 +194,12 @@ pub struct Change {
     pub authorize: Authorize,
     /// Replaces the rail's own part.
     pub rail: Option<Value>,
+    /// What is settled then, cumulative. A close that does not say settles what was spent.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub settled: Option<Amount>,
+    /// What has gone back to the payer then; never counted beyond what is unaccounted for.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub refunded: Amount,
 }
 
 impl Change {
@@ -93,6 +209,8 @@ impl Change {
             deposit: Amount::new(0),
             authorize: Authorize::Keep,
             rail: None,
+            settled: None,
+            refunded: Amount::new(0),
         }
     }
 
@@ -109,8 +227,26 @@ impl Change {
         Self {
             deposit: amount,
             authorize: Authorize::By(amount),
-            rail: None,
+            ..Self::none()
         }
+    }
+
+    /// Authorised up to `cumulative` as well: a deposit that comes with its first voucher.
+    pub fn authorized(mut self, cumulative: Amount) -> Self {
+        self.authorize = Authorize::To(cumulative);
+        self
+    }
+
+    /// Settled up to `cumulative` by then: what a close captures.
+    pub fn settled(mut self, cumulative: Amount) -> Self {
+        self.settled = Some(cumulative);
+        self
+    }
+
+    /// `amount` gone back to the payer by then.
+    pub fn refunded(mut self, amount: Amount) -> Self {
+        self.refunded = amount;
+        self
     }
 
     /// With the rail's own part.
@@ -127,6 +263,10 @@ impl fmt::Debug for ChannelState {
             .field("deposit", &self.deposit)
             .field("authorized", &self.authorized)
             .field("spent", &self.spent)
+            .field("settled", &self.settled)
+            .field("refunded", &self.refunded)
+            .field("units", &self.units)
+            .field("close_requested", &self.close_requested)
             .field("closed", &self.closed)
             .finish_non_exhaustive()
     }
@@ -189,6 +329,9 @@ impl fmt::Debug for Voucher {
 pub trait Channels: Send + Sync {
     /// The channel's present state.
     async fn state(&self, channel: &ChannelId) -> Result<Option<ChannelState>, Fault>;
+
+    /// Hands in what the rail saw of a channel. Kept even if the presentation is refused.
+    fn saw(&self, channel: &ChannelId, observed: Observed);
 }
 
 /// The view of a server without channels, and of tests of single-use rails.
@@ -200,4 +343,6 @@ impl Channels for NoChannels {
     async fn state(&self, _: &ChannelId) -> Result<Option<ChannelState>, Fault> {
         Ok(None)
     }
+
+    fn saw(&self, _: &ChannelId, _: Observed) {}
 }

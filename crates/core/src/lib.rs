@@ -33,11 +33,15 @@ pub mod refusal;
 pub mod registry;
 pub mod session;
 pub mod settle;
+pub mod statement;
 pub mod store;
 pub mod tally;
+pub mod upkeep;
 
 pub use budget::{Approved, Budget, BudgetError, Limit, Reservation};
-pub use channel::{Authorize, Change, ChannelId, ChannelState, Channels, NoChannels, Voucher};
+pub use channel::{
+    Authorize, Change, ChannelId, ChannelState, Channels, NoChannels, Observed, Refund, Voucher,
+};
 pub use compose::{ComposeError, Offer, Offers, PricingContext, compose};
 pub use config::{Invalid, Issue, Secret, SecretSource};
 pub use driver::{Backend, Opener, StoreDriver, StoreDrivers};
@@ -56,8 +60,10 @@ pub use session::{
     SessionWallet, Spending, Standing, TypedSessionPayer,
 };
 pub use settle::{IdempotencyKey, Never, NoSettler, Outcome, Settle, Settler, StoredOrder};
-pub use store::{Durability, Store};
+pub use statement::{Answer, Attachment, Event, Moment, Served, Statement};
+pub use store::{Durability, Listener, Notices, Store};
 pub use tally::{Account, Reserved, Tally};
+pub use upkeep::{AnyErrand, AnyUpkeep, Due, Schedule, Upkeep};
 
 /// The protocol values, re-exported so that a rail needs one dependency.
 pub use farebox_wire as wire;
@@ -99,10 +105,12 @@ pub mod prelude {
         Standing,
     };
     pub use crate::{
-        Approved, Ask, Authorize, Change, Channel, ChannelId, Charge, ChargeRequest, ChargeTerms,
-        Cost, Fault, IdempotencyKey, IntentSpec, Invalid, Issue, Never, NoQuote, NoSettler, Once,
-        Outcome, Paid, PayError, Paying, Plan, Presented, ProofKey, Quote, Rail, Refusal,
-        Rejection, Secret, Session, SessionRequest, SessionTerms, Settle, Voucher, Wallet, plugin,
+        Answer, Approved, Ask, Authorize, Change, Channel, ChannelAction, ChannelId, ChannelState,
+        Charge, ChargeRequest, ChargeTerms, Cost, Due, Event, Fault, IdempotencyKey, IntentSpec,
+        Invalid, Issue, Moment, Never, NoQuote, NoSettler, Observed, Once, Outcome, Paid, PayError,
+        Paying, Plan, Presented, ProofKey, Quote, Rail, Refusal, Rejection, Schedule, Secret,
+        Served, Session, SessionRequest, SessionTerms, Settle, Statement, Upkeep, Voucher, Wallet,
+        plugin,
     };
     pub use farebox_wire::{Amount, Challenge, Problem, Timestamp};
     pub use serde::{Deserialize, Serialize};

@@ -4,18 +4,20 @@
 use std::{future::Future, time::Duration};
 
 use async_trait::async_trait;
-use farebox_wire::{Challenge, Encoded, OfferId, Payload, Timestamp};
+use farebox_wire::{Challenge, Encoded, OfferId, Payload, Receipt, Timestamp};
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
 use serde_json::{Map, Value};
 
 use crate::{
-    channel::{ChannelId, ChannelState, Channels, NoChannels},
+    channel::{ChannelId, ChannelState, Channels, NoChannels, Observed},
     config::{self, Invalid},
     intent::{Intent, IntentOf, IntentSpec},
-    plan::{self, AnyPlan, Plan},
+    plan::{self, AnyPlan, ChannelAction, Plan},
     refusal::{Fault, Refusal, Rejection},
     settle::{Settle, Settler},
+    statement::{self, Answer, Event, Moment, Served, Statement},
     tally::Tally,
+    upkeep::{self, AnyUpkeep, Due, Schedule, Upkeep},
 };
 
 /// What a rail asks for.
@@ -184,6 +186,12 @@ impl<'a> Presented<'a> {
     pub async fn channel(&self, channel: &ChannelId) -> Result<Option<ChannelState>, Fault> {
         self.channels.state(channel).await
     }
+
+    /// Hands in what the rail saw of a channel outside. It is recorded even where the rail then
+    /// refuses the presentation: a close that the payer forces ends service all the same.
+    pub fn saw(&self, channel: &ChannelId, observed: Observed) {
+        self.channels.saw(channel, observed);
+    }
 }
 
 impl std::fmt::Debug for Presented<'_> {
@@ -248,6 +256,42 @@ pub trait Rail<I: IntentSpec>: Send + Sync + 'static {
 
     /// What moves the money.
     fn settler(&self) -> &Self::Settler;
+
+    /// What an answer says about its channel, as it stands then. Pure; asked for every answer of a
+    /// session, and for the last word of a stream.
+    fn statement(&self, channel: &ChannelId, state: &ChannelState, served: &Served) -> Statement {
+        let _ = (channel, state, served);
+        Statement::default()
+    }
+
+    /// What a stream tells its payer at a moment, if anything. Pure. Unless said, `payment-need-voucher` when the
+    /// balance is exhausted.
+    fn event(&self, channel: &ChannelId, state: &ChannelState, moment: &Moment) -> Option<Event> {
+        statement::need_voucher(channel, state, moment)
+    }
+
+    /// How a presentation without service is answered: a top-up, a close, an opening or a voucher
+    /// on its own. Pure; the same credential may come again and gets the answer of then. Empty
+    /// unless said.
+    fn answer(&self, action: ChannelAction, receipt: &Receipt, state: &ChannelState) -> Answer {
+        statement::empty(action, receipt, state)
+    }
+
+    /// When the rail wants [`upkeep`](Self::upkeep) of its channels.
+    fn schedule(&self) -> Schedule {
+        Schedule::default()
+    }
+
+    /// What is to be done with a channel outside a request. May read; must not write or broadcast.
+    fn upkeep(
+        &self,
+        channel: &ChannelId,
+        state: &ChannelState,
+        due: Due,
+    ) -> impl Future<Output = Result<Upkeep<<Self::Settler as Settle>::Order>, Fault>> + Send {
+        let _ = (channel, state, due);
+        async { Ok(Upkeep::nothing()) }
+    }
 }
 
 /// A quote as the engine sees it.
@@ -294,6 +338,21 @@ pub trait Method: Send + Sync + 'static {
     async fn quote(&self, terms: &Value) -> Result<AnyQuote, NoQuote>;
     /// See [`Rail::verify`].
     async fn verify(&self, cx: &Presented<'_>, payload: &Payload) -> Result<AnyPlan, Refusal>;
+    /// See [`Rail::statement`].
+    fn statement(&self, channel: &ChannelId, state: &ChannelState, served: &Served) -> Statement;
+    /// See [`Rail::event`].
+    fn event(&self, channel: &ChannelId, state: &ChannelState, moment: &Moment) -> Option<Event>;
+    /// See [`Rail::answer`].
+    fn answer(&self, action: ChannelAction, receipt: &Receipt, state: &ChannelState) -> Answer;
+    /// See [`Rail::schedule`].
+    fn schedule(&self) -> Schedule;
+    /// See [`Rail::upkeep`].
+    async fn upkeep(
+        &self,
+        channel: &ChannelId,
+        state: &ChannelState,
+        due: Due,
+    ) -> Result<AnyUpkeep, Fault>;
 }
 
 /// A [`Rail`] as a [`Method`].
@@ -388,5 +447,31 @@ impl<I: IntentSpec, R: Rail<I>> Method for Typed<R, I> {
                 fault => fault,
             })?;
         plan::erase(plan).map_err(|e| Fault::new("serialising an order").caused_by(e).into())
+    }
+
+    fn statement(&self, channel: &ChannelId, state: &ChannelState, served: &Served) -> Statement {
+        self.rail.statement(channel, state, served)
+    }
+
+    fn event(&self, channel: &ChannelId, state: &ChannelState, moment: &Moment) -> Option<Event> {
+        self.rail.event(channel, state, moment)
+    }
+
+    fn answer(&self, action: ChannelAction, receipt: &Receipt, state: &ChannelState) -> Answer {
+        self.rail.answer(action, receipt, state)
+    }
+
+    fn schedule(&self) -> Schedule {
+        self.rail.schedule()
+    }
+
+    async fn upkeep(
+        &self,
+        channel: &ChannelId,
+        state: &ChannelState,
+        due: Due,
+    ) -> Result<AnyUpkeep, Fault> {
+        let upkeep = self.rail.upkeep(channel, state, due).await?;
+        upkeep::erase(upkeep).map_err(|e| Fault::new("serialising an order").caused_by(e))
     }
 }

@@ -140,9 +140,10 @@ impl<L: Lifecycle, O> fmt::Debug for Plan<L, O> {
     }
 }
 
-/// What a presentation does to a channel.
+/// What is done to a channel.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
 #[serde(rename_all = "kebab-case")]
+#[non_exhaustive]
 pub enum ChannelAction {
     /// Start it.
     Open,
@@ -152,6 +153,18 @@ pub enum ChannelAction {
     Advance,
     /// End it; final.
     Close,
+    /// Settle what is authorised. Never a presentation: see [`Upkeep`](crate::Upkeep).
+    Settle,
+    /// Give back what a closed channel owes. Never a presentation.
+    Refund,
+}
+
+impl ChannelAction {
+    /// Whether a presentation of it asks for service. The others only manage the channel and are
+    /// answered with [`Rail::answer`](crate::Rail::answer).
+    pub fn is_service(self) -> bool {
+        matches!(self, Self::Open | Self::Advance)
+    }
 }
 
 impl<O> Plan<Channel, O> {

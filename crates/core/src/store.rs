@@ -45,4 +45,28 @@ pub trait Store: Send + Sync + 'static {
     /// All live entries whose key starts with `prefix`, by key. A write during the scan may or
     /// may not be seen; an entry that is there throughout is.
     async fn scan(&self, prefix: &str) -> Result<Vec<(String, String)>, Fault>;
+
+    /// How processes on this store tell each other what changed. `None`: they look again now and
+    /// then. A wrapper passes its store's on.
+    fn notices(&self) -> Option<&dyn Notices>;
+}
+
+/// Words between the processes that share a store. Best effort: one may be lost, so nobody relies on
+/// it for more than speed.
+#[async_trait]
+pub trait Notices: Send + Sync {
+    /// Tells whoever listens now, in every process, this one included. `word` is at most 512 bytes
+    /// of UTF-8 without line breaks.
+    async fn tell(&self, word: &str) -> Result<(), Fault>;
+
+    /// What is told from now on.
+    async fn listen(&self) -> Result<Box<dyn Listener>, Fault>;
+}
+
+/// One listener's words, in the order they came.
+#[async_trait]
+pub trait Listener: Send {
+    /// The next word. `None`: the connection was lost or the listener fell behind; listen anew, and
+    /// look at what you wait for.
+    async fn next(&mut self) -> Option<String>;
 }

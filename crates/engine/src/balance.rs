@@ -149,11 +149,10 @@ impl Account {
 
     /// The channel as rails and meters see it: what streams hold counts as spent.
     pub(crate) fn view(&self, now: i64) -> ChannelState {
-        let spent = self.state.spent.get().saturating_add(self.leased(now));
-        ChannelState {
-            spent: Amount::new(spent),
-            ..self.state.clone()
-        }
+        let mut view = self.state.clone();
+        view.held = Amount::new(self.leased(now));
+        view.spent = Amount::new(view.spent.get().saturating_add(view.held.get()));
+        view
     }
 
     /// Whether a close holds the channel at `now`.

@@ -44,6 +44,10 @@ impl Store for Punctual {
         self.store.durability()
     }
 
+    fn notices(&self) -> Option<&dyn farebox_core::Notices> {
+        self.store.notices()
+    }
+
     async fn get(&self, key: &str) -> Result<Option<String>, Fault> {
         let answer = timeout(self.deadline, self.store.get(key)).await;
         let answer = answer.unwrap_or_else(|_| Err(late()));

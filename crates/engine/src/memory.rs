@@ -202,6 +202,10 @@ impl Store for MemoryStore {
         Durability::Volatile
     }
 
+    fn notices(&self) -> Option<&dyn farebox_core::Notices> {
+        None
+    }
+
     async fn get(&self, key: &str) -> Result<Option<String>, Fault> {
         Ok(self.state().live(key, Instant::now()).map(str::to_owned))
     }

@@ -8,7 +8,7 @@ use std::{
 };
 
 use async_trait::async_trait;
-use farebox_core::{ChannelId, ChannelState, Channels, Fault, wire::Amount};
+use farebox_core::{ChannelId, ChannelState, Channels, Fault, Observed, wire::Amount};
 use tokio::{runtime::Handle, time::Instant};
 
 use crate::{
@@ -359,4 +359,6 @@ impl Channels for ChannelView {
         }
         Ok(state)
     }
+
+    fn saw(&self, _: &ChannelId, _: Observed) {}
 }

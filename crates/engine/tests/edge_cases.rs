@@ -89,6 +89,10 @@ impl Store for Counting {
     fn durability(&self) -> Durability {
         Durability::Durable
     }
+    fn notices(&self) -> Option<&dyn farebox_core::Notices> {
+        None
+    }
+
     async fn get(&self, key: &str) -> Result<Option<String>, Fault> {
         self.reads.fetch_add(1, SeqCst);
         self.disk.get(key).await

@@ -152,6 +152,10 @@ impl Store for Late {
         self.durability
     }
 
+    fn notices(&self) -> Option<&dyn farebox_core::Notices> {
+        self.store.get()?.notices()
+    }
+
     async fn get(&self, key: &str) -> Result<Option<String>, Fault> {
         self.store().await?.get(key).await
     }

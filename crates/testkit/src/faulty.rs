@@ -105,6 +105,10 @@ impl<S: Store> Store for FaultyStore<S> {
         Durability::Durable
     }
 
+    fn notices(&self) -> Option<&dyn farebox_core::Notices> {
+        self.disk.notices()
+    }
+
     async fn get(&self, key: &str) -> Result<Option<String>, Fault> {
         self.disk.get(key).await
     }

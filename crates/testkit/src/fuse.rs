@@ -57,6 +57,10 @@ impl<S: Store> Store for FusedStore<S> {
         Durability::Durable
     }
 
+    fn notices(&self) -> Option<&dyn farebox_core::Notices> {
+        self.disk.notices()
+    }
+
     async fn get(&self, key: &str) -> Result<Option<String>, Fault> {
         if self.fuse.is_dead() {
             return Err(Fault::new("the process is dead"));

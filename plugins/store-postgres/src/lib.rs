@@ -168,6 +168,10 @@ impl Store for PostgresStore {
         Durability::Durable
     }
 
+    fn notices(&self) -> Option<&dyn farebox_core::Notices> {
+        None
+    }
+
     async fn get(&self, key: &str) -> Result<Option<String>, Fault> {
         let get = sqlx::query_scalar(
             "SELECT value FROM farebox_records

@@ -136,6 +136,10 @@ impl Store for RedisStore {
         Durability::Durable
     }
 
+    fn notices(&self) -> Option<&dyn farebox_core::Notices> {
+        None
+    }
+
     async fn get(&self, key: &str) -> Result<Option<String>, Fault> {
         self.ask(redis::cmd("GET").arg(self.key(key))).await
     }

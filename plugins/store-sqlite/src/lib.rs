@@ -104,6 +104,10 @@ impl Store for SqliteStore {
         Durability::Durable
     }
 
+    fn notices(&self) -> Option<&dyn farebox_core::Notices> {
+        None
+    }
+
     async fn get(&self, key: &str) -> Result<Option<String>, Fault> {
         let key = key.to_owned();
         in_time(self.readers.run(move |reader| reader.get(&key))).await

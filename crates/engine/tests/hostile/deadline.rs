@@ -57,6 +57,10 @@ impl Store for Stuck {
         Durability::Durable
     }
 
+    fn notices(&self) -> Option<&dyn farebox_core::Notices> {
+        None
+    }
+
     async fn get(&self, key: &str) -> Result<Option<String>, Fault> {
         self.call(self.disk.get(key)).await
     }

@@ -39,6 +39,10 @@ impl Store for Database {
         Durability::Durable
     }
 
+    fn notices(&self) -> Option<&dyn farebox_core::Notices> {
+        None
+    }
+
     async fn get(&self, key: &str) -> Result<Option<String>, Fault> {
         self.up()?;
         self.disk.get(key).await

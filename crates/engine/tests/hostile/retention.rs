@@ -209,6 +209,10 @@ impl Store for Counted {
         Durability::Durable
     }
 
+    fn notices(&self) -> Option<&dyn farebox_core::Notices> {
+        None
+    }
+
     async fn get(&self, key: &str) -> Result<Option<String>, Fault> {
         self.reads.fetch_add(1, SeqCst);
         self.disk.get(key).await

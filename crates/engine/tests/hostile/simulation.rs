@@ -46,6 +46,10 @@ impl Store for Chaos {
         Durability::Durable
     }
 
+    fn notices(&self) -> Option<&dyn farebox_core::Notices> {
+        None
+    }
+
     async fn get(&self, key: &str) -> Result<Option<String>, Fault> {
         self.dice.dawdle(6).await;
         if self.fuse.is_dead() {

@@ -17,6 +17,10 @@ impl Store for Disk {
     fn durability(&self) -> Durability {
         Durability::Durable
     }
+    fn notices(&self) -> Option<&dyn farebox_core::Notices> {
+        None
+    }
+
     async fn get(&self, key: &str) -> Result<Option<String>, Fault> {
         self.0.get(key).await
     }

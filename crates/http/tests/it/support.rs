@@ -52,6 +52,10 @@ impl Store for Flaky {
     fn durability(&self) -> Durability {
         Durability::Volatile
     }
+    fn notices(&self) -> Option<&dyn farebox_core::Notices> {
+        None
+    }
+
     async fn get(&self, key: &str) -> Result<Option<String>, Fault> {
         self.up()?;
         self.inner.get(key).await

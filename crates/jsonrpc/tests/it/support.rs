@@ -224,6 +224,10 @@ impl Store for Flaky {
         Durability::Durable
     }
 
+    fn notices(&self) -> Option<&dyn farebox_core::Notices> {
+        None
+    }
+
     async fn get(&self, key: &str) -> Result<Option<String>, Fault> {
         self.up()?.get(key).await
     }
