@@ -36,6 +36,10 @@ pub struct Receipt {
     #[serde(default)]
     pub(crate) from: Option<Address>,
     status: U64,
+    #[serde(default)]
+    gas_used: Option<U64>,
+    #[serde(default)]
+    effective_gas_price: Option<U128>,
     logs: Vec<ReceiptLog>,
 }
 
@@ -85,6 +89,12 @@ impl Transfer {
 impl Receipt {
     pub(crate) fn succeeded(&self) -> bool {
         self.status == U64::from(1)
+    }
+
+    /// What the transaction cost its fee payer, attodollars, if the node says so.
+    pub(crate) fn fee(&self) -> Option<u128> {
+        let gas: u128 = self.gas_used?.to();
+        Some(gas.saturating_mul(self.effective_gas_price?.to()))
     }
 
     /// Whether the tokens themselves say that exactly these were transferred, each counted once.

@@ -35,6 +35,7 @@ pub mod charge;
 mod config;
 mod envelope;
 mod explain;
+mod keys;
 mod nodes;
 mod rpc;
 
@@ -42,8 +43,8 @@ use farebox_core::prelude::*;
 
 pub use chain::Receipt as TransactionReceipt;
 pub use charge::{
-    Broadcaster, Details, Order, Payload, Payment, Sponsor, SponsorLimits, Tempo, TempoSettler,
-    TempoWallet, TokenCall, memo, verify_receipt,
+    Broadcaster, Details, Order, Payload, Payment, Sponsor, SponsorBudget, SponsorLimits, Tempo,
+    TempoSettler, TempoWallet, TokenCall, memo, verify_receipt,
 };
 pub use config::{Config, FeePayerConfig, Mode, SecretText, WalletConfig};
 

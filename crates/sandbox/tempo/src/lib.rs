@@ -8,6 +8,8 @@
 //! ahead ([`Chain::advance_clock`], or `evm_increaseTime` with a number of seconds). Payment
 //! channels (the channel reserve of TIP-1034) work in full.
 //!
+//! It also answers as a service that pays network fees for others (`eth_fillTransaction`).
+//!
 //! What it is not: an EVM. No contract can be created; an address without code accepts any call.
 //! Access keys, EIP-7702, issuance, roles, rewards and the exchange are not here and are refused
 //! by name or by selector. Every read is of the latest state. Gas is
@@ -30,6 +32,7 @@ mod contracts;
 mod error;
 mod exec;
 mod faults;
+mod fill;
 mod ledger;
 mod methods;
 mod node;

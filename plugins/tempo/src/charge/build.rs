@@ -34,7 +34,7 @@ use crate::{
 const WINDOW: u64 = 25;
 
 /// Below this a transaction is not worth signing: a node takes none that ends within 3 seconds.
-const SHORTEST: u64 = 5;
+pub(crate) const SHORTEST: u64 = 5;
 
 /// What a sponsored transaction must have beside the sponsor's floor: the time until it is there.
 const ON_THE_WAY: u64 = 2;

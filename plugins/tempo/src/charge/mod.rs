@@ -13,13 +13,13 @@ pub(crate) mod wallet;
 
 use std::{fmt, sync::Arc};
 
-use farebox_core::prelude::*;
+use farebox_core::{Tally, prelude::*};
 use farebox_proof::terms::Payee;
 
 pub use build::{Broadcaster, TokenCall};
 pub use receipt::verify_receipt;
 pub use settle::{Order, TempoSettler};
-pub use sponsor::{Sponsor, SponsorLimits};
+pub use sponsor::{Sponsor, SponsorBudget, SponsorLimits};
 pub use wallet::{Payment, TempoWallet};
 
 use crate::{
@@ -126,6 +126,7 @@ impl Tempo {
     /// limits of one's own. Offers are sponsored unless they say `fee_payer = false`.
     #[must_use]
     pub fn with_sponsor(mut self, sponsor: Sponsor) -> Self {
+        self.settler.allowance = Some(Arc::clone(&sponsor.allowance));
         self.sponsor = Some(sponsor);
         self
     }
@@ -139,6 +140,12 @@ impl Rail<Charge> for Tempo {
 
     fn check(&self, terms: &ChargeTerms) -> Result<(), Invalid> {
         quote::read(self, terms).map(drop)
+    }
+
+    fn entrust(&self, tally: Tally) {
+        if let Some(sponsor) = &self.sponsor {
+            sponsor.allowance.entrust(tally);
+        }
     }
 
     async fn connect(&self) -> Result<(), Fault> {

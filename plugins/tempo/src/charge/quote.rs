@@ -1,17 +1,23 @@
 //! Terms into a request.
 
+use std::time::Duration;
+
 use alloy::primitives::B256;
 use farebox_core::{
     Charge, ChargeRequest, ChargeTerms, Fault, Invalid, Issue, NoQuote, Quote, config,
 };
 use farebox_proof::terms::account;
-use farebox_wire::Amount;
+use farebox_wire::{Amount, Timestamp};
 use serde::{Deserialize, de::DeserializeOwned};
 use serde_json::Value;
 
 use crate::{
     Details, Mode, Tempo,
-    charge::legs::{MAX_SPLITS, Split},
+    charge::{
+        build::SHORTEST,
+        legs::{MAX_SPLITS, Split},
+        sponsor::{FLOOR, Sponsor},
+    },
 };
 
 /// The keys of an offer that only this rail knows.
@@ -30,9 +36,27 @@ struct SplitTerms {
 
 /// The request for `terms`. No I/O: the memo that binds the payment follows from the challenge.
 pub(crate) fn quote(rail: &Tempo, terms: &ChargeTerms) -> Result<Quote<Charge, Details>, NoQuote> {
-    let (request, details) =
+    let (request, mut details) =
         read(rail, terms).map_err(|e| Fault::new("quoting a tempo charge").caused_by(e))?;
-    Ok(Quote::new(request, details))
+    let spent = |sponsor: &Sponsor| sponsor.allowance.is_spent(now());
+    if details.fee_payer == Some(true) && rail.sponsor.as_ref().is_some_and(spent) {
+        // Payers who pay their own fee are served all the same, unless the offer says otherwise.
+        if terms.options.get("fee_payer") == Some(&Value::Bool(true)) {
+            let why = "the network fees that are paid for payers in a day are used up";
+            return Err(NoQuote::Declined(why.to_owned()));
+        }
+        details.fee_payer = None;
+    }
+    let at_least = match (request.amount.is_zero(), details.fee_payer) {
+        (true, _) => 0,
+        (false, Some(true)) => FLOOR,
+        (false, _) => SHORTEST,
+    };
+    Ok(Quote::new(request, details).at_least(Duration::from_secs(at_least)))
+}
+
+fn now() -> u64 {
+    u64::try_from(Timestamp::now().unix_millis().div_euclid(1000)).unwrap_or(0)
 }
 
 /// What `terms` ask for.

@@ -12,7 +12,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::{
     chain::{Chain, Receipt, Transfer},
-    charge::sponsor::FLOOR,
+    charge::sponsor::{Allowance, FLOOR, Share},
     explain::{never_taken, payers_fault},
     rpc::RpcError,
 };
@@ -43,6 +43,9 @@ pub struct Order {
     /// Whether somebody else pays its fee, so that it is not sent when it may run out on its way.
     #[serde(default)]
     pub(crate) sponsored: bool,
+    /// What it may take from the fee payer's budget.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) share: Option<Share>,
 }
 
 impl Order {
@@ -66,11 +69,31 @@ impl fmt::Debug for Order {
 #[derive(Clone, Debug)]
 pub struct TempoSettler {
     chain: Arc<Chain>,
+    pub(crate) allowance: Option<Arc<Allowance>>,
 }
 
 impl TempoSettler {
     pub(crate) fn new(chain: Arc<Chain>) -> Self {
-        Self { chain }
+        Self {
+            chain,
+            allowance: None,
+        }
+    }
+
+    /// What the receipt says. The fee of a sponsored transaction is counted, reverted or not.
+    async fn conclude(&self, order: &Order, receipt: &Receipt) -> Outcome {
+        let outcome = judge(order, receipt);
+        if !matches!(outcome, Outcome::Unknown) {
+            self.count(order, receipt.fee()).await;
+        }
+        outcome
+    }
+
+    /// Counts attodollars where there is a budget.
+    async fn count(&self, order: &Order, spent: Option<u128>) {
+        if let (Some(share), Some(allowance)) = (&order.share, &self.allowance) {
+            allowance.settle(share, spent).await;
+        }
     }
 
     /// Sends, waits, and reads the receipt. `Err` if there is none.
@@ -97,7 +120,7 @@ impl Settle for TempoSettler {
             return Outcome::Unknown;
         }
         let refused = match self.broadcast(order).await {
-            Ok(receipt) => return judge(order, &receipt),
+            Ok(receipt) => return self.conclude(order, &receipt).await,
             Err(RpcError::Refused(refused)) => refused,
             Err(error) => {
                 tracing::warn!(hash = %order.hash, %error, "a broadcast has no known outcome");
@@ -106,7 +129,7 @@ impl Settle for TempoSettler {
         };
         // "Already known", "nonce too low": the transaction itself may be the reason.
         match self.chain.await_receipt(order.hash, SECOND_LOOK).await {
-            Ok(Some(receipt)) => return judge(order, &receipt),
+            Ok(Some(receipt)) => return self.conclude(order, &receipt).await,
             Ok(None) => {}
             Err(error) => {
                 tracing::warn!(hash = %order.hash, %error, "a refusal cannot be checked");
@@ -117,7 +140,10 @@ impl Settle for TempoSettler {
         // "No receipt" from one of several endpoints says nothing of what another one has included.
         let certain = never_taken(&refused) && self.chain.has_one_endpoint();
         match certain.then(|| payers_fault(&refused)).flatten() {
-            Some(text) => declined(format!("the chain refuses the payment: {text}")),
+            Some(text) => {
+                self.count(order, Some(0)).await;
+                declined(format!("the chain refuses the payment: {text}"))
+            }
             None => Outcome::Unknown,
         }
     }
@@ -127,9 +153,10 @@ impl Settle for TempoSettler {
             return Outcome::Unknown;
         };
         if let Some(receipt) = receipt {
-            return judge(order, &receipt);
+            return self.conclude(order, &receipt).await;
         }
         if time >= order.valid_before.saturating_add(MARGIN) {
+            self.count(order, Some(0)).await;
             let text = "the transaction was not included before its valid_before; sign a new one";
             return declined(text);
         }
@@ -143,7 +170,7 @@ impl Settle for TempoSettler {
             tracing::debug!(hash = %order.hash, %error, "a transaction was not taken again");
         }
         match self.chain.receipt(order.hash).await {
-            Ok(Some(receipt)) => judge(order, &receipt),
+            Ok(Some(receipt)) => self.conclude(order, &receipt).await,
             _ => Outcome::Unknown,
         }
     }

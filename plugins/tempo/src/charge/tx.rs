@@ -1,9 +1,8 @@
 //! A signed transaction: reading it, and whether it pays for a challenge. No I/O.
 
 use alloy::{
-    consensus::transaction::SignerRecoverable,
     eips::eip2718::Decodable2718,
-    primitives::{Address, B256, Bytes, TxKind, U64, U256, hex},
+    primitives::{Address, B256, Bytes, TxKind, U64, hex},
     sol_types::SolCall,
 };
 use farebox_core::Rejection;
@@ -12,13 +11,14 @@ use serde_json::{Value, json};
 use tempo_contracts::precompiles::ITIP20;
 use tempo_primitives::{
     AASigned, TempoTransaction,
-    transaction::{Call, TEMPO_EXPIRING_NONCE_KEY, TEMPO_TX_TYPE_ID, calc_gas_balance_spending},
+    transaction::{Call, TEMPO_EXPIRING_NONCE_KEY, TEMPO_TX_TYPE_ID},
 };
 
 use crate::{
     chain::Transfer,
     charge::legs::{self, Asked},
     envelope::FEE_PAYER_ENVELOPE,
+    keys::SignedBy,
 };
 
 /// A transaction whose signature has been checked.
@@ -76,9 +76,7 @@ impl SignedTx {
     /// # Errors
     /// If the signature is nobody's.
     pub(crate) fn of(signed: AASigned) -> Result<Self, Rejection> {
-        let sender = signed
-            .recover_signer()
-            .map_err(|_| no("no account can have made the transaction's signature"))?;
+        let sender = SignedBy::of(signed.signature(), &signed.signature_hash())?.account;
         let mut raw = Vec::new();
         signed.eip2718_encode(&mut raw);
         let (hash, unique) = (*signed.hash(), signed.expiring_nonce_hash(sender));
@@ -153,17 +151,6 @@ impl SignedTx {
             })
         };
         last.iter().map(transfer).collect()
-    }
-
-    /// When its window closes, Unix seconds; 0 if never.
-    pub(crate) fn end(&self) -> u64 {
-        self.tx().valid_before.map_or(0, std::num::NonZeroU64::get)
-    }
-
-    /// The most that its fee can come to, base units of the fee token.
-    pub(crate) fn dearest_fee(&self) -> U256 {
-        let tx = self.tx();
-        calc_gas_balance_spending(tx.gas_limit, tx.max_fee_per_gas)
     }
 
     /// Expiring nonces only, which is what mppx and mpp sign unless told otherwise. A simulation
@@ -274,16 +261,9 @@ impl SignedTx {
         Ok(end)
     }
 
-    /// The request that simulates it, with all that decides whether a node would include it. Of a
-    /// sponsored one the sender pays no gas, so its price is left out.
+    /// The request that simulates it, with all that decides whether a node would include it.
     pub(crate) fn simulation(&self) -> Value {
-        let tx = self.tx();
-        let sponsored = tx.fee_payer_signature.is_some();
-        let mut request = request(self.sender, tx, !sponsored);
-        if sponsored {
-            request["gas"] = json!(U64::from(tx.gas_limit));
-        }
-        request
+        request(self.sender, self.tx(), true)
     }
 }
 
@@ -312,6 +292,14 @@ fn only(transfer: &Transfer, asked: &Asked<'_>) -> Result<(), Rejection> {
 
 fn sponsored() -> Rejection {
     no("sponsored transactions are not accepted here; sign one that pays its own fee")
+}
+
+/// The request that simulates what somebody else pays the fee of: the sender pays no gas, so its
+/// price is left out, and the limit is kept.
+pub(crate) fn sponsored_request(sender: Address, tx: &TempoTransaction) -> Value {
+    let mut request = request(sender, tx, false);
+    request["gas"] = json!(U64::from(tx.gas_limit));
+    request
 }
 
 /// `tx` as `eth_call` and `eth_estimateGas` take it. The last call is written the way that every

@@ -2,15 +2,18 @@
 
 use std::time::Duration;
 
-use alloy::primitives::B256;
+use alloy::primitives::{Address, B256, U256};
 use farebox_core::{Ask, Charge, Fault, Once, Plan, Presented, ProofKey, Refusal, Rejection};
 use farebox_proof::{proof_key, verify_proof};
+use farebox_wire::Timestamp;
+use tempo_primitives::transaction::calc_gas_balance_spending;
 
 use crate::{
     Details, Order, Payload, Tempo,
     charge::legs::Asked,
     charge::receipt::{pays, read_hash, source},
-    charge::tx::SignedTx,
+    charge::sponsor::{Half, Sponsor},
+    charge::tx::{SignedTx, sponsored_request},
     envelope,
     explain::payers_fault,
     rpc::RpcError,
@@ -78,6 +81,7 @@ async fn transaction(
         valid_before,
         transfers,
         sponsored: false,
+        share: None,
     };
     Ok(Plan::settle(key(signed.unique), order).also(key(signed.hash)))
 }
@@ -96,38 +100,82 @@ async fn sponsored(
         .ok_or_else(|| Fault::new("a sponsored request of ours without a fee payer"))?;
     let asked = asked(rail, cx, ask)?;
     let (open, claimed) = envelope::read(text)?;
-    let complete = sponsor.cosign(cx.challenge, open, cx.now).await?;
-    let signed = SignedTx::of(complete)?;
+    let half = sponsor.examine(&asked, open, cx.now)?;
+    let payer = half.by.account;
     let source = source(cx.source, Some(rail.chain.id()))?;
     let mut named = source.into_iter().chain(claimed);
-    if named.any(|payer| payer != signed.sender) {
+    if named.any(|named| named != payer) {
         return reject("the transaction is not signed by the account that it names");
     }
-    if signed.sender == asked.recipient {
+    if payer == asked.recipient {
         return reject("the payer and the recipient are the same account");
     }
-    let held = rail
-        .chain
-        .simulate_and_balance(&signed.simulation(), sponsor.fee_token(), sponsor.address())
-        .await
-        .map_err(refusal)?;
-    if held < signed.dearest_fee() {
-        let (token, payer) = (sponsor.fee_token(), sponsor.address());
-        let why = format!("{payer} holds {held} base units of {token}; fund it");
-        return Err(
-            Fault::unavailable("the fee payer cannot pay the network fee")
-                .caused_by(why)
-                .into(),
-        );
+    if half.by.key.is_some() || half.tx.key_authorization.is_some() {
+        return reject("access keys are not accepted here; sign with the account's own key");
     }
+    let simulation = sponsored_request(payer, &half.tx);
+    match (sponsor.fee_token(), sponsor.account()) {
+        (Some(token), Some(account)) => {
+            let held = rail.chain.simulate_and_balance(&simulation, token, account);
+            let held = held.await.map_err(refusal)?;
+            can_pay(
+                held,
+                token,
+                account,
+                calc_gas_balance_spending(half.tx.gas_limit, half.tx.max_fee_per_gas),
+            )?;
+        }
+        _ => rail.chain.simulate(&simulation).await.map_err(refusal)?,
+    }
+    let (unique, most, end) = (half.unique(), half.dearest_fee(), half.end());
+    let allowance = &sponsor.allowance;
+    let share = allowance.reserve(payer, unique, most, end, seconds(cx.now));
+    let share = share.await?;
+    let signed = match complete(rail, sponsor, half).await {
+        Ok(signed) => signed,
+        Err(refusal) => {
+            if let Some(share) = &share {
+                allowance.release(share).await;
+            }
+            return Err(refusal);
+        }
+    };
     let order = Order {
         transfers: signed.last_transfers(asked.len())?,
-        valid_before: signed.end(),
+        valid_before: end,
         raw: signed.raw,
         hash: signed.hash,
         sponsored: true,
+        share,
     };
-    Ok(Plan::settle(key(signed.unique), order).also(key(signed.hash)))
+    Ok(Plan::settle(key(unique), order).also(key(signed.hash)))
+}
+
+/// The transaction with its fee payer's signature. Whoever was not known to be able to pay before
+/// is looked at now.
+async fn complete(rail: &Tempo, sponsor: &Sponsor, half: Half) -> Result<SignedTx, Refusal> {
+    let known = sponsor.fee_token().is_some();
+    let whole = sponsor.complete(half).await?;
+    if !known {
+        let (token, account) = (whole.fee_token, whole.fee_payer);
+        let held = rail.chain.balance(token, account).await.map_err(|error| {
+            Fault::unavailable("reading what the fee payer holds").caused_by(error)
+        })?;
+        can_pay(held, token, account, whole.dearest_fee())?;
+    }
+    Ok(SignedTx::of(whole.signed)?)
+}
+
+fn can_pay(held: U256, token: Address, account: Address, fee: U256) -> Result<(), Fault> {
+    if held >= fee {
+        return Ok(());
+    }
+    let why = format!("{account} holds {held} base units of {token}; fund it");
+    Err(Fault::unavailable("the fee payer cannot pay the network fee").caused_by(why))
+}
+
+fn seconds(now: &Timestamp) -> u64 {
+    u64::try_from(now.unix_millis().div_euclid(1000)).unwrap_or(0)
 }
 
 /// A payment that the payer has broadcast. What counts is what the tokens logged, so its calls may

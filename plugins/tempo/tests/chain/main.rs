@@ -4,10 +4,12 @@
 #![allow(clippy::unwrap_used, reason = "test helpers")]
 
 mod anvil;
+mod budget;
 mod doubt;
 mod failover;
 mod net;
 mod push;
+mod remote;
 mod sandbox;
 mod splits;
 mod sponsored;

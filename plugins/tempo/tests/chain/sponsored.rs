@@ -21,7 +21,8 @@ use crate::{
 };
 
 /// Development account 3.
-const FEE_PAYER: &str = "7c852118294e51e653712a81e05800f419141751be58f605c371e15141b007a6";
+pub(crate) const FEE_PAYER: &str =
+    "7c852118294e51e653712a81e05800f419141751be58f605c371e15141b007a6";
 const FEE_PAYER_ADDRESS: Address = address!("0x90F79bf6EB2c4f870365E785982E1f101E93b906");
 
 /// The same chain under a rail that pays fees with `secret`.
@@ -180,6 +181,21 @@ async fn an_offer_says_who_pays_the_fee() {
     let push = json!({ "amount": "0.01", "modes": ["push"] });
     let invalid = net.rail.check(&push).unwrap_err();
     assert!(invalid.to_string().contains("fee_payer"), "{invalid}");
+}
+
+/// Protects: nobody is asked for a sponsored payment that lapses on its way, nor held up where the
+/// payer pays the fee, or nothing.
+#[tokio::test]
+async fn an_offer_says_how_long_its_challenge_must_last() {
+    let (_chain, net) = start().await;
+    for (terms, seconds) in [
+        (json!({ "amount": "0.01" }), 15),
+        (json!({ "amount": "0.01", "fee_payer": false }), 5),
+        (json!({ "amount": "0" }), 0),
+    ] {
+        let quote = net.rail.quote(&terms).await.unwrap();
+        assert_eq!(quote.at_least.as_secs(), seconds, "{terms}");
+    }
 }
 
 /// Protects: three calls in two requests, and nothing is sent before the simulation is through.

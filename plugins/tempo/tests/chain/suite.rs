@@ -8,7 +8,7 @@ use crate::{
         Credential, Net, POOR, RECIPIENT, RICH, TOKEN, call, detail, hash, key, paying, reference,
         sign, transaction,
     },
-    push, splits, sponsored,
+    push, remote, splits, sponsored,
 };
 
 pub(crate) async fn all(net: &Net) {
@@ -24,6 +24,7 @@ pub(crate) async fn all(net: &Net) {
     push::all(net).await;
     splits::all(net).await;
     sponsored::all(net).await;
+    remote::all(net).await;
 }
 
 /// Protects: the price, to the unit, and the hash as the receipt's reference.

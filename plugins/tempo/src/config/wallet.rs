@@ -1,0 +1,170 @@
+//! Configuration of the client's side.
+
+use std::sync::Arc;
+
+use alloy::{primitives::Address, signers::Signer};
+use farebox_core::{Invalid, Issue, SecretSource};
+use farebox_proof::{Realms, terms};
+use serde::Deserialize;
+
+use super::{SecretText, chain_id, collect, endpoints, private_key, unreported};
+use crate::{Broadcaster, TempoWallet, chain::Chain, charge::wallet::Account};
+
+/// The client's side. `private_key`, `rpc_url` and `chain_id` are required.
+#[derive(Clone, Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct WalletConfig {
+    /// The account's secp256k1 private key, hexadecimal.
+    pub private_key: Option<SecretSource>,
+    /// The chain's JSON-RPC endpoint.
+    pub rpc_url: Option<SecretText>,
+    /// Further endpoints, asked in turn where one before does not answer.
+    #[serde(default)]
+    pub fallback_rpc_urls: Vec<SecretText>,
+    /// Pays on this chain only.
+    pub chain_id: Option<u64>,
+    /// Pays in this token only. Without it, in any TIP-20 token that the budget allows.
+    pub currency: Option<String>,
+    /// Pays in these tokens as well.
+    #[serde(default)]
+    pub currencies: Vec<String>,
+    /// Pays these accounts only, the recipients of splits included. Without any, whomever the
+    /// budget allows.
+    #[serde(default)]
+    pub recipients: Vec<String>,
+    /// The stablecoin that network fees are paid in; the currency of the payment if left out.
+    pub fee_token: Option<String>,
+    /// Realms to sign zero-amount proofs for whatever host was asked.
+    #[serde(default)]
+    pub realms: Vec<String>,
+}
+
+impl TempoWallet {
+    /// A wallet with a key of its own. Pure, but for reading secrets.
+    ///
+    /// # Errors
+    /// Everything that is wrong with the configuration.
+    pub fn new(config: WalletConfig) -> Result<Self, Invalid> {
+        let mut issues = Vec::new();
+        let key = collect(private_key(config.private_key.as_ref()), &mut issues);
+        let signer = key.map(|key| Account::Signs(Arc::new(key)));
+        Self::read(config, signer, issues)
+    }
+
+    /// A wallet whose key is elsewhere: a KMS, a custodian that signs raw hashes. The
+    /// configuration's `private_key` stays out. A signer that does not answer within 30 seconds is
+    /// given up, and nothing is paid.
+    ///
+    /// ```
+    /// use alloy::{primitives::{Address, B256, Signature, address}, signers::{Error, Signer}};
+    /// use farebox_tempo::{TempoWallet, WalletConfig};
+    ///
+    /// #[derive(Debug)]
+    /// struct Custodian;
+    ///
+    /// #[async_trait::async_trait]
+    /// impl Signer for Custodian {
+    ///     async fn sign_hash(&self, hash: &B256) -> alloy::signers::Result<Signature> {
+    ///         # let signature: Option<Signature> = None; let _ = hash;
+    ///         // Ask whoever has the key for a signature of these 32 bytes.
+    ///         signature.ok_or_else(|| Error::other("the custodian says no"))
+    ///     }
+    ///     fn address(&self) -> Address {
+    ///         address!("0x70997970C51812dc3A010C7d01b50e0d17dc79C8")
+    ///     }
+    ///     fn chain_id(&self) -> Option<u64> { None }
+    ///     fn set_chain_id(&mut self, _: Option<u64>) {}
+    /// }
+    ///
+    /// let config = WalletConfig {
+    ///     rpc_url: Some("https://rpc.tempo.xyz".into()),
+    ///     chain_id: Some(4217),
+    ///     ..WalletConfig::default()
+    /// };
+    /// let wallet = TempoWallet::signing(config, Custodian)?;
+    /// assert_eq!(wallet.address(), Custodian.address());
+    /// # Ok::<(), farebox_core::Invalid>(())
+    /// ```
+    ///
+    /// # Errors
+    /// Everything that is wrong with the configuration.
+    pub fn signing(
+        config: WalletConfig,
+        signer: impl Signer + Send + Sync + 'static,
+    ) -> Result<Self, Invalid> {
+        let issues = no_key(&config);
+        Self::read(config, Some(Account::Signs(Arc::new(signer))), issues)
+    }
+
+    /// A wallet that can only broadcast, so it pays in push mode. The configuration's `private_key`
+    /// stays out.
+    ///
+    /// # Errors
+    /// Everything that is wrong with the configuration.
+    pub fn broadcasting(
+        config: WalletConfig,
+        broadcaster: impl Broadcaster,
+    ) -> Result<Self, Invalid> {
+        let issues = no_key(&config);
+        Self::read(config, Some(Account::Sends(Arc::new(broadcaster))), issues)
+    }
+
+    fn read(
+        config: WalletConfig,
+        account: Option<Account>,
+        mut issues: Vec<Issue>,
+    ) -> Result<Self, Invalid> {
+        let rpc = endpoints(
+            config.rpc_url.as_ref(),
+            &config.fallback_rpc_urls,
+            &mut issues,
+        );
+        let chain_id = collect(chain_id(config.chain_id), &mut issues);
+        let currencies = config
+            .currency
+            .iter()
+            .map(|text| terms::token("currency", text))
+            .chain(numbered("currencies", &config.currencies, terms::token))
+            .filter_map(|token| collect(token, &mut issues))
+            .collect();
+        let recipients = numbered("recipients", &config.recipients, terms::account)
+            .filter_map(|recipient| collect(recipient, &mut issues))
+            .collect();
+        let fee_token = config.fee_token.as_deref();
+        let fee_token =
+            fee_token.and_then(|text| collect(terms::token("fee_token", text), &mut issues));
+        Invalid::unless_empty(issues)?;
+        let (Some(account), Some(rpc), Some(chain_id)) = (account, rpc, chain_id) else {
+            return Err(unreported());
+        };
+        Ok(Self {
+            account,
+            chain: Arc::new(Chain::new(chain_id, rpc)),
+            currencies,
+            recipients,
+            fee_token,
+            realms: Realms::from(config.realms),
+        })
+    }
+}
+
+/// Reads each text of a list under a key of its own.
+fn numbered<'a>(
+    key: &'a str,
+    texts: &'a [String],
+    read: fn(&str, &str) -> Result<Address, Issue>,
+) -> impl Iterator<Item = Result<Address, Issue>> + 'a {
+    let texts = texts.iter().enumerate();
+    texts.map(move |(number, text)| read(&format!("{key}.{number}"), text))
+}
+
+/// Two accounts would be one too many.
+fn no_key(config: &WalletConfig) -> Vec<Issue> {
+    let issue = || {
+        Issue::new(
+            "private_key",
+            "is of no use beside another account; leave it out",
+        )
+    };
+    config.private_key.iter().map(|_| issue()).collect()
+}
