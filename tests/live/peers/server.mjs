@@ -1,5 +1,6 @@
 // A paid endpoint served by mppx: `node server.mjs RPC_URL RECIPIENT [PARAMETERS]`, the last ones
-// JSON, for `tempo.charge`. A `feePayer` among them is a private key or the URL of a service.
+// JSON, for `tempo.charge`. A `feePayer` among them is a private key or the URL of a service, an
+// `amount` the price.
 // Prints {"url": …} once it listens on a free port of the loopback interface.
 import { createServer } from 'node:http'
 import { Mppx, Request, tempo } from 'mppx/server'
@@ -8,7 +9,7 @@ import { privateKeyToAccount } from 'viem/accounts'
 import { tempoLocalnet } from 'viem/chains'
 
 const [rpcUrl, recipient, more = '{}'] = process.argv.slice(2)
-const { feePayer, ...parameters } = JSON.parse(more)
+const { amount = '0.02', feePayer, ...parameters } = JSON.parse(more)
 const client = createClient({ chain: tempoLocalnet, transport: http(rpcUrl) })
 const mppx = Mppx.create({
   methods: [
@@ -26,7 +27,7 @@ const mppx = Mppx.create({
   realm: '127.0.0.1',
   secretKey: 'a secret of 32 bytes, only for tests',
 })
-const pay = mppx.charge({ amount: '0.02' })
+const pay = mppx.charge({ amount })
 const server = createServer(
   Request.toNodeListener(async (request) => {
     const answer = await pay(request)

@@ -15,7 +15,14 @@ use farebox_sandbox_tempo::ChainConfig;
 use serde_json::{Value, json};
 
 pub mod mcp;
+mod mppx;
+mod party;
+mod recorder;
 pub mod sessions;
+
+pub use mppx::Mppx;
+pub use party::{MODES, Mode, Moved, PARTIES, Party, Shop};
+pub use recorder::{Exchange, Recorder};
 
 /// What went wrong, for people.
 pub type Problem = Box<dyn std::error::Error>;
@@ -28,6 +35,15 @@ pub const SELLER: &str = "0x3C44CdDdB6a900fa2b585dd299e03d12FA4293BC";
 pub const PAYER: &str = "0x70997970C51812dc3A010C7d01b50e0d17dc79C8";
 /// The payer's well-known development key.
 pub const PAYER_KEY: &str = "0x59c6995e998f97a5a0044966f0945389dc9e86dae88c7a8412f4603b6b78690d";
+/// Who gets a part of a split payment: the fifth of the usual development accounts.
+pub const AUTHOR: &str = "0x15d34AAf54267DB7D7c367839AAf71A00a2C6A65";
+/// Who gets another part: the sixth.
+pub const PLATFORM: &str = "0x9965507D1a55bcC2695C58ba16FB37d819B0A4dc";
+/// Who pays network fees where the payer does not: the fourth.
+pub const FEE_PAYER: &str = "0x90F79bf6EB2c4f870365E785982E1f101E93b906";
+/// Its well-known development key.
+pub const FEE_PAYER_KEY: &str =
+    "0x7c852118294e51e653712a81e05800f419141751be58f605c371e15141b007a6";
 /// The chain id that all peers know as a local network.
 pub const LOCALNET: u64 = 1337;
 /// Tempo's mainnet. Its id on a chain of our own makes mppx pay with the key it is given, where it
@@ -61,6 +77,12 @@ pub fn missing_mppx() -> Option<String> {
         return Some("mppx is not installed (./tests/run installs it)".to_owned());
     }
     None
+}
+
+/// What is missing for the matrix, if anything.
+pub fn missing_for_the_matrix() -> Option<String> {
+    let peer = || "tests/mpp is not built (./tests/run builds it)".to_owned();
+    missing().or_else(|| (!party::mpp_binary().exists()).then(peer))
 }
 
 /// A child process that ends with its handle.
@@ -179,6 +201,18 @@ impl Chain {
         }
     }
 
+    /// Gets `url` with a credential.
+    pub fn get(&self, url: &str, credential: &str) -> Result<Exchange, Problem> {
+        let request = self.http.get(url).header("authorization", credential);
+        let answer = self.runtime.block_on(request.send())?;
+        Ok(Exchange {
+            authorization: Some(credential.to_owned()),
+            body: Vec::new(),
+            status: answer.status().as_u16(),
+            headers: answer.headers().clone(),
+        })
+    }
+
     /// An account's pathUSD, base units.
     pub fn balance(&self, account: &str) -> Result<u128, Problem> {
         let account = account.trim_start_matches("0x").to_lowercase();
@@ -244,35 +278,36 @@ pub struct Server {
 impl Server {
     /// Serves `GET /joke` at `price` pathUSD.
     pub fn start(chain: &Chain, price: &str) -> Result<Self, Problem> {
-        Self::offering(chain, price, "", "")
+        let offer = json!({ "rail": "tempo/charge", "amount": price });
+        Self::with(chain, &chain.url, offer, json!({}))
     }
 
-    /// The same with `more` in the offer (`, key = value`) and further lines for the rail.
-    pub fn offering(chain: &Chain, price: &str, more: &str, rail: &str) -> Result<Self, Problem> {
+    /// Serves `GET /joke` for `offer` on `chain`, reached at `rpc_url`; `rail` has further keys of
+    /// the rail's table.
+    pub fn with(
+        chain: &Chain,
+        rpc_url: &str,
+        offer: Value,
+        mut rail: Value,
+    ) -> Result<Self, Problem> {
         let port = free_port()?;
-        let config = format!(
-            r#"
-listen = "127.0.0.1:{port}"
-realm = "127.0.0.1"
-secrets = ["a secret of 32 bytes, only for tests"]
-store = "memory:"
-
-[rails.tempo]
-rpc_url = "{rpc}"
-chain_id = {id}
-currency = "{PATH_USD}"
-recipient = "{SELLER}"
-{rail}
-
-[[routes]]
-path = "/joke"
-respond = "a joke worth its price"
-offers = [{{ rail = "tempo/charge", amount = "{price}"{more} }}]
-"#,
-            rpc = chain.url,
-            id = chain.id,
-        );
-        Self::run(&config, port, None)
+        rail["rpc_url"] = rpc_url.into();
+        rail["chain_id"] = chain.id.into();
+        rail["currency"] = PATH_USD.into();
+        rail["recipient"] = SELLER.into();
+        let config = json!({
+            "listen": format!("127.0.0.1:{port}"),
+            "realm": "127.0.0.1",
+            "secrets": ["a secret of 32 bytes, only for tests"],
+            "store": "memory:",
+            "rails": { "tempo": rail },
+            "routes": [{
+                "path": "/joke",
+                "respond": "a joke worth its price",
+                "offers": [offer],
+            }],
+        });
+        Self::run(&toml::to_string(&config)?, port, None)
     }
 
     /// Serves `GET /joke` on every rail that takes money: Tempo on `chain`, the others on the
@@ -307,6 +342,7 @@ offers = [{{ rail = "tempo/charge", amount = "{price}"{more} }}]
             .arg("serve")
             .arg("--config")
             .arg(&path)
+            .env("FAREBOX_LOG", "farebox=error")
             .stdout(Stdio::null())
             .spawn()?;
         let process = Running { child };
@@ -320,55 +356,6 @@ offers = [{{ rail = "tempo/charge", amount = "{price}"{more} }}]
             _config: directory,
             url,
         })
-    }
-}
-
-/// A paid endpoint served by mppx.
-#[derive(Debug)]
-pub struct Mppx {
-    _process: Running,
-    /// The paid route: 0.02 pathUSD.
-    pub url: String,
-}
-
-impl Mppx {
-    /// Starts it on `chain`.
-    pub fn serve(chain: &Chain) -> Result<Self, Problem> {
-        Self::offering(chain, &json!({}))
-    }
-
-    /// The same with further parameters of `tempo.charge`; a `feePayer` is a private key.
-    pub fn offering(chain: &Chain, parameters: &Value) -> Result<Self, Problem> {
-        let mut child = Command::new("node")
-            .current_dir(peers())
-            .args(["server.mjs", &chain.url, SELLER, &parameters.to_string()])
-            .stdout(Stdio::piped())
-            .spawn()?;
-        let stdout = child.stdout.take().ok_or("no standard output")?;
-        let process = Running { child };
-        let mut line = String::new();
-        BufReader::new(stdout).read_line(&mut line)?;
-        let ready: Value = serde_json::from_str(&line)?;
-        let url = ready["url"].as_str().ok_or("no url")?.to_owned();
-        Ok(Self {
-            _process: process,
-            url,
-        })
-    }
-
-    /// Runs mppx's command line with the payer's key, bounded in time.
-    pub fn run(chain: &Chain, args: &[&str]) -> Result<Output, Problem> {
-        let mut command = Command::new("node");
-        command
-            .current_dir(peers())
-            .arg("node_modules/mppx/dist/bin.js")
-            .args(args)
-            .env("MPPX_PRIVATE_KEY", PAYER_KEY)
-            .env("MPPX_RPC_URL", &chain.url);
-        if chain.id == MAINNET {
-            command.env("MPPX_CONFIG", peers().join("mppx.config.mjs"));
-        }
-        output(command, Duration::from_secs(60))
     }
 }
 

@@ -2,8 +2,6 @@
 
 #![allow(clippy::print_stderr, reason = "a skipped test is reported by name")]
 
-mod modes;
-
 use std::time::Duration;
 
 use farebox_live_tests::{
@@ -18,7 +16,7 @@ type Test = fn() -> Result<(), Problem>;
 fn main() {
     let missing = missing();
     let required = std::env::var_os("FAREBOX_REQUIRE_LIVE").is_some();
-    let tests: [(&str, Test); 13] = [
+    let tests: [(&str, Test); 7] = [
         ("mppx_pays_farebox_exactly_the_price", mppx_pays_farebox),
         ("farebox_pays_mppx_exactly_the_price", farebox_pays_mppx),
         ("mppx_validates_farebox", mppx_validates_farebox),
@@ -26,18 +24,6 @@ fn main() {
         ("farebox_validates_mppx", farebox_validates_mppx),
         ("mppx_pays_a_tool_of_farebox", mppx_pays_a_tool),
         ("farebox_pays_a_tool_of_mppx", farebox_pays_a_tool),
-        ("mppx_pushes_to_farebox", modes::mppx_pushes_to_farebox),
-        ("farebox_pushes_to_mppx", modes::farebox_pushes_to_mppx),
-        (
-            "mppx_pays_splits_to_farebox",
-            modes::mppx_pays_splits_to_farebox,
-        ),
-        (
-            "farebox_pays_splits_to_mppx",
-            modes::farebox_pays_splits_to_mppx,
-        ),
-        ("farebox_sponsors_mppx", modes::farebox_sponsors_mppx),
-        ("mppx_sponsors_farebox", modes::mppx_sponsors_farebox),
     ];
     let trials = tests.map(|(name, test)| {
         let missing = missing.clone();
