@@ -21,11 +21,16 @@ pub struct Mppx {
 impl Mppx {
     /// Starts it on `chain`.
     pub fn serve(chain: &Chain) -> Result<Self, Problem> {
-        Self::at(&chain.url, &json!({}))
+        Self::offering(chain, &json!({}))
     }
 
-    /// The same with further parameters of `tempo.charge`, on the chain at `rpc_url`; a `feePayer`
-    /// is a private key, and `amount` is the price.
+    /// The same with further parameters of `tempo.charge`, as for [`Mppx::at`].
+    pub fn offering(chain: &Chain, parameters: &Value) -> Result<Self, Problem> {
+        Self::at(&chain.url, parameters)
+    }
+
+    /// Starts it on the chain at `rpc_url`, with further parameters of `tempo.charge`: a `feePayer`
+    /// is a private key or the URL of a service, an `amount` the price.
     pub fn at(rpc_url: &str, parameters: &Value) -> Result<Self, Problem> {
         let mut child = Command::new("node")
             .current_dir(peers())
