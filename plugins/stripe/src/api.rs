@@ -149,18 +149,19 @@ impl Api {
         &self.version
     }
 
-    /// Sends a request once. `key` is the `Idempotency-Key`.
+    /// Sends a request once, for the connected account that charges, if one does.
     pub(crate) async fn send(
         &self,
         request: RequestBuilder,
-        key: Option<&str>,
+        account: Option<&str>,
     ) -> Result<Answer, NoAnswer> {
-        self.send_as(&self.version, request, key).await
+        self.send_as(&self.version, request, account, None).await
     }
 
     /// Sends an order's charge once, in the order's version.
     pub(crate) async fn charge(&self, order: &Order, key: &str) -> Result<Answer, NoAnswer> {
-        self.send_as(&order.api_version, order.request(), Some(key))
+        let account = order.settlement.account.as_deref();
+        self.send_as(&order.api_version, order.request(), account, Some(key))
             .await
     }
 
@@ -168,6 +169,7 @@ impl Api {
         &self,
         version: &str,
         request: RequestBuilder,
+        account: Option<&str>,
         key: Option<&str>,
     ) -> Result<Answer, NoAnswer> {
         let method = match request.method {
@@ -185,6 +187,9 @@ impl Api {
             .request(method, url)
             .basic_auth(self.key.expose(), None::<&str>)
             .header("stripe-version", version);
+        if let Some(account) = account {
+            call = call.header("stripe-account", account);
+        }
         if let Some(key) = key {
             call = call.header("idempotency-key", key);
         }

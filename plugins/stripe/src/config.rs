@@ -7,7 +7,12 @@ use farebox_wire::Amount;
 use serde::Deserialize;
 use url::{Host, Url};
 
-use crate::{api::Api, currency::Currency, token::TokenParameter};
+use crate::{
+    api::Api,
+    connect::{Connect, ConnectConfig},
+    currency::Currency,
+    token::TokenParameter,
+};
 
 /// Where Stripe is, unless the configuration says otherwise.
 pub(crate) const API_BASE: &str = "https://api.stripe.com";
@@ -43,6 +48,8 @@ pub struct Config {
     /// that settles in another currency has others.
     #[serde(default)]
     pub minimums: BTreeMap<String, String>,
+    /// How charges are settled over Stripe Connect, for platforms.
+    pub connect: Option<ConnectConfig>,
     /// How long one call may take, seconds. Default 30.
     #[serde(default = "timeout")]
     pub timeout: u64,
@@ -100,6 +107,7 @@ pub(crate) struct Checked {
     pub(crate) payment_method_types: Vec<String>,
     pub(crate) token_parameter: TokenParameter,
     pub(crate) minimums: BTreeMap<String, Amount>,
+    pub(crate) connect: Connect,
 }
 
 impl Config {
@@ -114,6 +122,7 @@ impl Config {
             api_version: api_version(),
             token_parameter: token_parameter(),
             minimums: BTreeMap::new(),
+            connect: None,
             timeout: TIMEOUT,
         }
     }
@@ -152,6 +161,10 @@ impl Config {
                 Err(problem) => issues.push(Issue::new(format!("minimums.{code}"), problem)),
             }
         }
+        let settling = match self.connect {
+            Some(config) => config.check(&mut issues).map(Connect::Policy),
+            None => Some(Connect::None),
+        };
         let api = connect(
             &self.secret_key,
             &["sk_", "rk_"],
@@ -160,8 +173,9 @@ impl Config {
             self.timeout,
             &mut issues,
         );
-        match (api, token_parameter) {
-            (Some(api), Some(token_parameter)) if issues.is_empty() => Ok(Checked {
+        match (api, token_parameter, settling) {
+            (Some(api), Some(token_parameter), Some(connect)) if issues.is_empty() => Ok(Checked {
+                connect,
                 api,
                 network_id: self.network_id,
                 payment_method_types: self.payment_method_types,

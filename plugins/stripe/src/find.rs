@@ -47,7 +47,7 @@ impl StripeSettler {
     pub(crate) async fn read(&self, id: &str, order: &Order) -> Verdict {
         const WHAT: &str = "reading a PaymentIntent";
         let request = RetrievePaymentIntent::new(id).build();
-        match self.api.send(request, None).await {
+        match self.send(request, order).await {
             Ok(answer) if answer.status.is_success() => match answer.read::<Intent>() {
                 Ok(intent) if intent.id == id => judge_intent(&intent, order),
                 _ => unexpected(WHAT, &answer),
@@ -71,7 +71,7 @@ impl StripeSettler {
         }
         let query = format!("metadata['mpp_challenge_id']:'{challenge}'");
         let request = SearchPaymentIntent::new(query).build();
-        let answer = match self.api.send(request, None).await {
+        let answer = match self.send(request, order).await {
             Ok(answer) => answer,
             Err(lost) => {
                 unanswered(WHAT, &lost);
@@ -94,7 +94,7 @@ impl StripeSettler {
     async fn by_token(&self, order: &Order) -> Outcome {
         let path = format!("/shared_payment/granted_tokens/{}", order.token.expose());
         let request = RequestBuilder::new(StripeMethod::Get, path);
-        let answer = match self.api.send(request, None).await {
+        let answer = match self.send(request, order).await {
             Ok(answer) => answer,
             Err(lost) => {
                 unanswered("reading a token", &lost);

@@ -46,6 +46,7 @@ use stripe_core::payment_intent::ListPaymentIntent;
 
 mod api;
 mod config;
+mod connect;
 mod currency;
 mod find;
 mod order;
@@ -57,6 +58,7 @@ mod verify;
 mod wallet;
 
 pub use config::{Config, WalletConfig};
+pub use connect::{ConnectConfig, Settlement};
 pub use order::Order;
 pub use quote::Details;
 pub use settle::StripeSettler;
@@ -64,6 +66,7 @@ pub use token::{SharedPaymentToken, TokenParameter};
 pub use verify::Payload;
 pub use wallet::{MintToken, StripeWallet, TestHelperTokens, TokenRequest};
 
+use connect::Connect;
 use quote::Quoting;
 
 /// The method's name on the wire.
@@ -82,6 +85,7 @@ type TestWallet = StripeWallet<TestHelperTokens>;
 pub struct Stripe {
     quoting: Quoting,
     token_parameter: TokenParameter,
+    connect: Connect,
     settler: StripeSettler,
 }
 
@@ -108,10 +112,22 @@ impl Stripe {
                 minimums: checked.minimums,
             },
             token_parameter: checked.token_parameter,
+            connect: checked.connect,
             settler: StripeSettler {
                 api: Arc::new(checked.api),
             },
         })
+    }
+
+    /// Settles each charge over Connect as `decide` says, from what the challenge asked for. A
+    /// library's way to what `[rails.stripe.connect]` says for all charges alike.
+    #[must_use]
+    pub fn settling(
+        mut self,
+        decide: impl Fn(&Ask<Charge, Details>) -> Settlement + Send + Sync + 'static,
+    ) -> Self {
+        self.connect = Connect::Custom(Arc::new(decide));
+        self
     }
 }
 
@@ -122,13 +138,13 @@ impl Rail<Charge> for Stripe {
     type Settler = StripeSettler;
 
     fn check(&self, terms: &ChargeTerms) -> Result<(), Invalid> {
-        self.quoting.check(terms)
+        self.quoting.check(terms, &self.connect)
     }
 
     /// Tries the key. Only a key that Stripe does not know stops the server: an outage passes.
     async fn connect(&self) -> Result<(), Fault> {
         let request = ListPaymentIntent::new().limit(1).build();
-        match self.settler.api.send(request, None).await {
+        match self.settler.api.send(request, self.connect.account()).await {
             Ok(answer) if answer.status == StatusCode::UNAUTHORIZED => {
                 Err(Fault::new("Stripe does not accept the rail's secret_key"))
             }
@@ -149,7 +165,7 @@ impl Rail<Charge> for Stripe {
     }
 
     async fn quote(&self, terms: &ChargeTerms) -> Result<Quote<Charge, Details>, NoQuote> {
-        self.quoting.quote(terms)
+        self.quoting.quote(terms, &self.connect)
     }
 
     async fn verify(
@@ -159,7 +175,14 @@ impl Rail<Charge> for Stripe {
         payload: Payload,
     ) -> Result<Plan<Once, Order>, Refusal> {
         let version = self.settler.api.version();
-        verify::verify(self.token_parameter, version, cx, ask, payload)
+        verify::verify(
+            self.token_parameter,
+            version,
+            &self.connect,
+            cx,
+            ask,
+            payload,
+        )
     }
 
     fn settler(&self) -> &StripeSettler {

@@ -13,7 +13,10 @@ use stripe_core::payment_intent::{
     CreatePaymentIntentAutomaticPaymentMethodsAllowRedirects,
 };
 
-use crate::token::{SharedPaymentToken, TokenParameter};
+use crate::{
+    connect::Settlement,
+    token::{SharedPaymentToken, TokenParameter},
+};
 
 /// Stripe keeps an idempotency key for at least 24 hours. An hour less, and a key that we use is
 /// never one that Stripe has forgotten.
@@ -42,6 +45,9 @@ pub struct Order {
     pub(crate) token_parameter: TokenParameter,
     /// The `Stripe-Version` of the call.
     pub(crate) api_version: String,
+    /// What goes to connected accounts.
+    #[serde(default)]
+    pub(crate) settlement: Settlement,
 }
 
 impl fmt::Debug for Order {
@@ -64,11 +70,11 @@ impl Order {
         let mut methods = CreatePaymentIntentAutomaticPaymentMethods::new(true);
         methods.allow_redirects = Some(Never);
         let metadata: std::collections::HashMap<_, _> = self.metadata.clone().into_iter().collect();
-        let mut request = CreatePaymentIntent::new(self.amount, currency)
+        let request = CreatePaymentIntent::new(self.amount, currency)
             .confirm(true)
             .automatic_payment_methods(methods)
-            .metadata(metadata)
-            .build();
+            .metadata(metadata);
+        let mut request = self.settlement.apply(request).build();
         // The one parameter that async-stripe does not know. The token's alphabet needs no escapes.
         let body = request.body.get_or_insert_default();
         for part in ["&", self.token_parameter.field(), "=", self.token.expose()] {
@@ -120,6 +126,7 @@ pub(crate) mod tests {
             token: SharedPaymentToken::new("spt_secret"),
             token_parameter: TokenParameter::TopLevel,
             api_version: "2026-07-29.preview".to_owned(),
+            settlement: Settlement::default(),
         }
     }
 

@@ -6,7 +6,7 @@ use farebox_core::{Charge, ChargeRequest, ChargeTerms, Invalid, Issue, NoQuote, 
 use farebox_wire::Amount;
 use serde::{Deserialize, Serialize};
 
-use crate::currency::Currency;
+use crate::{connect::Connect, currency::Currency};
 
 /// The rail's own request members, `methodDetails`.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -143,16 +143,23 @@ pub(crate) struct Quoting {
 
 impl Quoting {
     /// Checks terms at startup, the minimum included.
-    pub(crate) fn check(&self, terms: &ChargeTerms) -> Result<(), Invalid> {
+    pub(crate) fn check(&self, terms: &ChargeTerms, connect: &Connect) -> Result<(), Invalid> {
         let price = read(terms)?;
         self.reaches_minimum(&price)
+            .and_then(|()| connect.check(price.currency.code(), price.amount))
             .map_err(|problem| Invalid::new("amount", problem))
     }
 
-    pub(crate) fn quote(&self, terms: &ChargeTerms) -> Result<Quote<Charge, Details>, NoQuote> {
+    pub(crate) fn quote(
+        &self,
+        terms: &ChargeTerms,
+        connect: &Connect,
+    ) -> Result<Quote<Charge, Details>, NoQuote> {
         // Terms that depend on the request were not there to be checked at startup.
         let price = read(terms).map_err(|invalid| NoQuote::Declined(invalid.to_string()))?;
-        self.reaches_minimum(&price).map_err(NoQuote::Declined)?;
+        self.reaches_minimum(&price)
+            .and_then(|()| connect.check(price.currency.code(), price.amount))
+            .map_err(NoQuote::Declined)?;
         let request = ChargeRequest {
             amount: price.amount,
             currency: price.currency.code().to_owned(),
@@ -213,8 +220,12 @@ mod tests {
             (ChargeTerms::amount("0.40").currency("gbp"), true),
             (ChargeTerms::amount("1").currency("vnd"), true),
         ] {
-            assert_eq!(quoting().check(&terms).is_ok(), offered, "{terms:?}");
-            match quoting().quote(&terms) {
+            assert_eq!(
+                quoting().check(&terms, &Connect::None).is_ok(),
+                offered,
+                "{terms:?}"
+            );
+            match quoting().quote(&terms, &Connect::None) {
                 Ok(_) => assert!(offered, "{terms:?}"),
                 Err(NoQuote::Declined(_)) => assert!(!offered, "{terms:?}"),
                 Err(NoQuote::Fault(fault)) => panic!("{fault}"),
@@ -233,7 +244,7 @@ mod tests {
         let terms = terms
             .option("metadata", json!({ "machine_payment": "no" }))
             .option("metdata", 1);
-        let invalid = quoting().check(&terms).unwrap_err();
+        let invalid = quoting().check(&terms, &Connect::None).unwrap_err();
         let keys: Vec<&str> = invalid
             .issues()
             .iter()
@@ -253,7 +264,8 @@ mod tests {
 
     #[test]
     fn metadata_keeps_stripes_limits() {
-        let check = |metadata| quoting().check(&usd("1").option("metadata", metadata));
+        let check =
+            |metadata| quoting().check(&usd("1").option("metadata", metadata), &Connect::None);
         assert!(check(json!({ "order": "7" })).is_ok());
         assert!(check(json!({ "order": "x".repeat(500) })).is_ok());
         for bad in [

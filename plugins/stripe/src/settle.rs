@@ -4,12 +4,12 @@ use std::{sync::Arc, time::Duration};
 
 use farebox_core::{IdempotencyKey, Outcome, Rejection, Settle};
 use reqwest::StatusCode;
-use stripe_client_core::StripeRequest as _;
+use stripe_client_core::{RequestBuilder, StripeRequest as _};
 use stripe_core::payment_intent::CancelPaymentIntent;
 use stripe_shared::PaymentIntentStatus;
 
 use crate::{
-    api::{Api, Intent},
+    api::{Answer, Api, Intent, NoAnswer},
     order::{Order, unix_now},
     outcome::{Asked, Verdict, judge, judge_intent, unanswered},
 };
@@ -73,6 +73,16 @@ impl Settle for StripeSettler {
 }
 
 impl StripeSettler {
+    /// Asks where the order's charge is.
+    pub(crate) async fn send(
+        &self,
+        request: RequestBuilder,
+        order: &Order,
+    ) -> Result<Answer, NoAnswer> {
+        let account = order.settlement.account.as_deref();
+        self.api.send(request, account).await
+    }
+
     async fn attempt(&self, key: &IdempotencyKey, order: &Order, mut asked: Asked) -> Verdict {
         let mut pauses = PAUSES.iter();
         loop {
@@ -106,7 +116,7 @@ impl StripeSettler {
     /// Nobody can complete it, so it is ended for good: an open PaymentIntent could still be paid.
     async fn cancel(&self, id: &str, rejection: Rejection, order: &Order) -> Outcome {
         let request = CancelPaymentIntent::new(id).build();
-        let answer = match self.api.send(request, None).await {
+        let answer = match self.send(request, order).await {
             Ok(answer) => answer,
             Err(lost) => {
                 unanswered("cancelling a PaymentIntent", &lost);

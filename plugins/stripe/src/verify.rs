@@ -4,13 +4,14 @@
 use std::collections::BTreeMap;
 
 use farebox_core::{
-    Ask, Charge, ChargeRequest, Once, Plan, Presented, ProofKey, Refusal, Rejection,
+    Ask, Charge, ChargeRequest, Fault, Once, Plan, Presented, ProofKey, Refusal, Rejection,
 };
 use farebox_wire::Problem;
 use serde::{Deserialize, Serialize};
 
 use crate::{
     METHOD,
+    connect::Connect,
     order::{Order, unix_now},
     quote::Details,
     token::{SharedPaymentToken, TokenParameter},
@@ -57,6 +58,7 @@ impl Payload {
 pub(crate) fn verify(
     token_parameter: TokenParameter,
     api_version: &str,
+    connect: &Connect,
     cx: &Presented<'_>,
     ask: &Ask<Charge, Details>,
     payload: Payload,
@@ -71,6 +73,14 @@ pub(crate) fn verify(
         // Never quoted; a challenge signed by an older configuration at the worst.
         return Err(Rejection::verification("the amount is more than Stripe charges").into());
     };
+    // The seller's contradiction, and not the payer's: nothing is charged, and the proof stays good.
+    let settlement = connect.settlement(ask).map_err(|problem| {
+        tracing::error!(
+            problem,
+            "a charge cannot be settled over Connect; check the rail"
+        );
+        Fault::new("settling over Connect")
+    })?;
     let proof = ProofKey::of(METHOD, spt.expose());
     let order = Order {
         challenge: cx.challenge.id.clone(),
@@ -87,6 +97,7 @@ pub(crate) fn verify(
         token: spt,
         token_parameter,
         api_version: api_version.to_owned(),
+        settlement,
     };
     Ok(Plan::settle(proof, order))
 }

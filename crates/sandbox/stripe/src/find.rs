@@ -5,7 +5,7 @@ use serde_json::{Value, json};
 use crate::{error::ApiError, form::Form, ledger::Ledger, model::Intent};
 
 impl Ledger {
-    pub(crate) fn list(&self, form: &Form) -> Result<Value, ApiError> {
+    pub(crate) fn list(&self, form: &Form, account: Option<&str>) -> Result<Value, ApiError> {
         form.only(&[
             "limit",
             "created[gte]",
@@ -20,6 +20,7 @@ impl Ledger {
             .intents
             .iter()
             .rev()
+            .filter(|i| i.account.as_deref() == account)
             .filter(|i| (from..=to).contains(&i.created))
             .collect();
         if let Some(after) = form.get("starting_after") {
@@ -32,7 +33,12 @@ impl Ledger {
     }
 
     /// `metadata['key']:'value'`, with `AND` between several.
-    pub(crate) fn search(&self, form: &Form, now: u64) -> Result<Value, ApiError> {
+    pub(crate) fn search(
+        &self,
+        form: &Form,
+        account: Option<&str>,
+        now: u64,
+    ) -> Result<Value, ApiError> {
         form.only(&["query", "limit", "page", "expand[]"])?;
         let wanted = query(form.required("query")?)?;
         let seen = |intent: &&Intent| intent.created + self.search_lag <= now;
@@ -45,6 +51,7 @@ impl Ledger {
             .intents
             .iter()
             .rev()
+            .filter(|intent| intent.account.as_deref() == account)
             .filter(seen)
             .filter(matches)
             .collect();

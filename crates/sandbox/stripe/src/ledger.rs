@@ -5,6 +5,7 @@ use std::collections::{BTreeMap, HashMap};
 use serde_json::{Value, json};
 
 use crate::{
+    connect,
     error::ApiError,
     fault::Fault,
     form::Form,
@@ -115,6 +116,7 @@ impl Ledger {
         &mut self,
         call: &Call,
         form: &Form,
+        account: Option<&str>,
         fault: Option<&Fault>,
         now: u64,
     ) -> Result<Value, ApiError> {
@@ -132,17 +134,17 @@ impl Ledger {
                 token.deactivated.get_or_insert((now, "revoked"));
                 Ok(token.json("granted_token"))
             }
-            Call::CreateIntent => self.create_intent(form, fault, now),
+            Call::CreateIntent => self.create_intent(form, account, fault, now),
             Call::Intent(id) => {
                 form.only(&["expand[]", "client_secret"])?;
-                Ok(self.intent(id)?.json())
+                Ok(self.intent(id, account)?.json())
             }
             Call::CancelIntent(id) => {
                 form.only(&["cancellation_reason"])?;
-                self.cancel(id, now)
+                self.cancel(id, account, now)
             }
-            Call::ListIntents => self.list(form),
-            Call::SearchIntents => self.search(form, now),
+            Call::ListIntents => self.list(form, account),
+            Call::SearchIntents => self.search(form, account, now),
             Call::Balance => Ok(self.balance()),
         }
     }
@@ -184,10 +186,11 @@ impl Ledger {
             .ok_or_else(|| ApiError::missing("shared payment granted token", id, param))
     }
 
-    fn intent(&mut self, id: &str) -> Result<&mut Intent, ApiError> {
+    /// A PaymentIntent of the account that asks.
+    fn intent(&mut self, id: &str, account: Option<&str>) -> Result<&mut Intent, ApiError> {
         self.intents
             .iter_mut()
-            .find(|intent| intent.id == id)
+            .find(|intent| intent.id == id && intent.account.as_deref() == account)
             .ok_or_else(|| ApiError::missing("payment_intent", id, "intent"))
     }
 
@@ -241,6 +244,7 @@ impl Ledger {
     fn create_intent(
         &mut self,
         form: &Form,
+        account: Option<&str>,
         fault: Option<&Fault>,
         now: u64,
     ) -> Result<Value, ApiError> {
@@ -254,6 +258,11 @@ impl Ledger {
             "automatic_payment_methods[enabled]",
             "automatic_payment_methods[allow_redirects]",
             "metadata[]",
+            "application_fee_amount",
+            "on_behalf_of",
+            "transfer_data[destination]",
+            "transfer_data[amount]",
+            "transfer_group",
             "expand[]",
         ])?;
         let amount = form.required_integer("amount")?;
@@ -274,6 +283,7 @@ impl Ledger {
             .param("confirm"));
         }
         let metadata = form.metadata("metadata")?;
+        let settlement = connect::settlement(form, account, amount)?;
         let spellings = [
             "shared_payment_granted_token",
             "payment_method_data[shared_payment_granted_token]",
@@ -336,6 +346,8 @@ impl Ledger {
             charge: (status == Status::Succeeded).then(|| crate::object_id("ch")),
             last_error: error.clone(),
             canceled_at: None,
+            account: account.map(str::to_owned),
+            settlement,
         };
         let json = intent.json();
         self.intents.push(intent);
@@ -350,8 +362,8 @@ impl Ledger {
         }
     }
 
-    fn cancel(&mut self, id: &str, now: u64) -> Result<Value, ApiError> {
-        let intent = self.intent(id)?;
+    fn cancel(&mut self, id: &str, account: Option<&str>, now: u64) -> Result<Value, ApiError> {
+        let intent = self.intent(id, account)?;
         match intent.status {
             Status::RequiresAction | Status::RequiresPaymentMethod => {
                 intent.status = Status::Canceled;

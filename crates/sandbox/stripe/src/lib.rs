@@ -22,6 +22,7 @@
 //! # }
 //! ```
 
+mod connect;
 mod error;
 mod fault;
 mod find;

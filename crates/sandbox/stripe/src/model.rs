@@ -88,6 +88,26 @@ pub(crate) struct Intent {
     pub(crate) charge: Option<String>,
     pub(crate) last_error: Option<ApiError>,
     pub(crate) canceled_at: Option<u64>,
+    /// The connected account that charged, `Stripe-Account`.
+    pub(crate) account: Option<String>,
+    pub(crate) settlement: Settlement,
+}
+
+/// What a PaymentIntent says of connected accounts.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Settlement {
+    pub(crate) application_fee: Option<u64>,
+    pub(crate) on_behalf_of: Option<String>,
+    pub(crate) destination: Option<String>,
+    pub(crate) transfer: Option<u64>,
+    pub(crate) transfer_group: Option<String>,
+}
+
+impl Settlement {
+    fn transfer_data(&self) -> Option<Value> {
+        let destination = self.destination.as_ref()?;
+        Some(json!({ "destination": destination, "amount": self.transfer }))
+    }
 }
 
 impl Intent {
@@ -108,7 +128,7 @@ impl Intent {
             "amount_details": { "tip": {} },
             "amount_received": received,
             "application": null,
-            "application_fee_amount": null,
+            "application_fee_amount": self.settlement.application_fee,
             "automatic_payment_methods": { "allow_redirects": "never", "enabled": true },
             "canceled_at": self.canceled_at,
             "cancellation_reason": null,
@@ -124,7 +144,7 @@ impl Intent {
             "livemode": false,
             "metadata": self.metadata,
             "next_action": next_action,
-            "on_behalf_of": null,
+            "on_behalf_of": self.settlement.on_behalf_of,
             "payment_method": self.payment_method,
             "payment_method_configuration_details": null,
             "payment_method_options": {},
@@ -138,8 +158,8 @@ impl Intent {
             "statement_descriptor": null,
             "statement_descriptor_suffix": null,
             "status": self.status.as_str(),
-            "transfer_data": null,
-            "transfer_group": null,
+            "transfer_data": self.settlement.transfer_data(),
+            "transfer_group": self.settlement.transfer_group,
         })
     }
 }

@@ -215,10 +215,14 @@ impl Shared {
                 }
             };
         }
+        let account = account(&parts.headers)?;
         let key = match parts.method {
             Method::POST => idempotency_key(&parts.headers)?,
             _ => None,
         };
+        // Keys are kept for each account.
+        let key = key.map(|key| format!("{} {key}", account.unwrap_or_default()));
+        let key = key.as_deref();
         if let Some(key) = key {
             let fingerprint = format!("{} {:?}", parts.uri.path(), form.fields());
             if let Claim::Replay(answer) = self.ledger().claim(key, &fingerprint, self.now())? {
@@ -229,7 +233,7 @@ impl Shared {
             tokio::time::sleep(self.latency).await;
         }
         let fault = self.next_fault(|_| creates);
-        let (answer, executed) = self.execute(&call, &form, fault.as_ref());
+        let (answer, executed) = self.execute(&call, &form, account, fault.as_ref());
         if let Some(key) = key {
             let mut ledger = self.ledger();
             if executed {
@@ -247,10 +251,18 @@ impl Shared {
     }
 
     /// The answer, and whether the endpoint began its work.
-    fn execute(&self, call: &Call, form: &Form, fault: Option<&Fault>) -> (Answer, bool) {
+    fn execute(
+        &self,
+        call: &Call,
+        form: &Form,
+        account: Option<&str>,
+        fault: Option<&Fault>,
+    ) -> (Answer, bool) {
         let result = match fault {
             Some(Fault::ErrorBeforeCommit) => Err(ApiError::internal()),
-            _ => self.ledger().execute(call, form, fault, self.now()),
+            _ => self
+                .ledger()
+                .execute(call, form, account, fault, self.now()),
         };
         let result = match (result, fault) {
             (Ok(_), Some(Fault::ErrorAfterCommit)) => Err(ApiError::internal()),
@@ -325,6 +337,19 @@ fn redact(path: &str) -> String {
         other => other,
     };
     path.split('/').map(show).collect::<Vec<_>>().join("/")
+}
+
+/// The connected account that a platform acts for.
+fn account(headers: &HeaderMap) -> Result<Option<&str>, ApiError> {
+    let Some(value) = headers.get("stripe-account") else {
+        return Ok(None);
+    };
+    match value.to_str() {
+        Ok(account) if account.starts_with("acct_") => Ok(Some(account)),
+        _ => Err(ApiError::unauthorized(
+            "The Stripe-Account is no connected account.",
+        )),
+    }
 }
 
 fn idempotency_key(headers: &HeaderMap) -> Result<Option<&str>, ApiError> {

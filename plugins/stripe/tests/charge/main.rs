@@ -1,6 +1,7 @@
 //! `stripe/charge` against the sandbox: every way a charge can go, and how often money moved.
 #![allow(clippy::unwrap_used, reason = "helpers of tests, outside any #[test]")]
 
+mod connect;
 mod evidence;
 mod lost;
 mod script;
