@@ -89,6 +89,25 @@ pub(crate) fn never_taken(refused: &Refused) -> bool {
     certain.iter().any(|phrase| message.contains(phrase))
 }
 
+/// Whether a submission was refused for a reason that the same bytes can outgrow, by a node that has
+/// not taken them in. "Already known" and "already used" are no such refusals.
+pub(crate) fn not_taken_now(refused: &Refused) -> bool {
+    let message = refused.message.to_ascii_lowercase();
+    let passing = [
+        "insufficient funds for",
+        "lack of funds",
+        "insufficient fee token balance",
+        "block base fee",
+        "minimum base fee",
+        "max fee per gas",
+        "transaction underpriced",
+        "seconds from now",
+        "must be within",
+        "nonce too high",
+    ];
+    payers_fault(refused).is_some() && passing.iter().any(|phrase| message.contains(phrase))
+}
+
 fn revert(refused: &Refused) -> Option<String> {
     let data = match &refused.data {
         Some(serde_json::Value::String(text)) => text.parse::<Bytes>().ok(),

@@ -20,12 +20,12 @@ use tempo_primitives::{
 
 use crate::{
     TempoWallet,
-    chain::Transfer,
+    chain::{Receipt, Transfer},
     charge::sponsor::FLOOR,
     charge::tx::request,
     charge::wallet::Account,
     envelope,
-    explain::{never_taken, payers_fault},
+    explain::{never_taken, not_taken_now, payers_fault},
     rpc::RpcError,
 };
 
@@ -52,6 +52,13 @@ const DEAREST_GAS: u128 = 100_000_000_000;
 
 /// How long to look for the receipt of a transaction whose broadcast has no known outcome.
 const LOOK: Duration = Duration::from_secs(2);
+
+/// Between attempts to hand over a transaction that a node does not take for now.
+const PAUSES: [Duration; 3] = [
+    Duration::from_millis(300),
+    Duration::from_millis(700),
+    Duration::from_millis(1500),
+];
 
 /// A wallet that builds, signs and broadcasts by itself and hands nobody a signed transaction: a
 /// custodian's, a browser's. Payments with it go in push mode.
@@ -138,41 +145,62 @@ impl TempoWallet {
         }
     }
 
-    /// Sends once, and looks for the receipt where the answer got lost. A hash of which nothing is
-    /// known is presented all the same: the server asks again until it is in a block, and a payment
-    /// that was made is not lost.
+    /// Sends, again where the node says that it has not taken the transaction and may take it in a
+    /// moment, and looks for the receipt where the answer got lost. A hash of which nothing is known
+    /// is presented all the same: the server asks again until it is in a block, and a payment that
+    /// was made is not lost.
     async fn broadcast(&self, raw: &Bytes) -> Result<B256, PayError> {
         let hash = keccak256(raw);
         let reverted = || {
             let text = "the transaction was included and reverted; nothing was transferred";
             PayError::NotPaid(Fault::new("the payment failed").caused_by(text))
         };
-        let error = match self.chain.send_sync(raw).await {
-            Ok(receipt) if receipt.transaction_hash == hash => {
-                return receipt.succeeded().then_some(hash).ok_or_else(reverted);
-            }
-            Ok(_) => RpcError::Unreadable("eth_sendRawTransactionSync"),
-            Err(error) if error.was_not_sent() => return Err(not_paid(error)),
-            Err(RpcError::Refused(refused)) if refused.code == -32601 => {
-                match self.chain.send(raw).await {
-                    Ok(()) => RpcError::Unreadable("eth_sendRawTransactionSync"),
-                    Err(error) if error.was_not_sent() => return Err(not_paid(error)),
-                    Err(error) => error,
+        let mut pauses = PAUSES.into_iter();
+        let error = loop {
+            let error = match self.submit(raw).await {
+                Ok(receipt) if receipt.transaction_hash == hash => {
+                    return receipt.succeeded().then_some(hash).ok_or_else(reverted);
                 }
+                Ok(_) => RpcError::Unreadable("eth_sendRawTransactionSync"),
+                Err(error) if error.was_not_sent() => return Err(not_paid(error)),
+                Err(error) => error,
+            };
+            match &error {
+                RpcError::Refused(refused) if not_taken_now(refused) => {}
+                _ => break error,
             }
-            Err(error) => error,
+            // One node that looks at the chain at another moment says something else.
+            let Some(pause) = pauses.next() else {
+                break error;
+            };
+            tracing::debug!(%hash, %error, "a transaction is not taken yet");
+            tokio::time::sleep(pause).await;
+        };
+        let refused = match &error {
+            RpcError::Refused(refused) => never_taken(refused) || not_taken_now(refused),
+            _ => false,
         };
         match self.chain.await_receipt(hash, LOOK).await {
             Ok(Some(receipt)) if receipt.transaction_hash == hash => {
                 receipt.succeeded().then_some(hash).ok_or_else(reverted)
             }
-            Ok(None) if matches!(&error, RpcError::Refused(refused) if never_taken(refused)) => {
-                Err(not_paid(error))
-            }
+            // Nobody but this wallet has the transaction, and it is forgotten here.
+            Ok(None) if refused => Err(not_paid(error)),
             _ => {
                 tracing::warn!(%hash, %error, "a broadcast has no known outcome");
                 Ok(hash)
             }
+        }
+    }
+
+    /// Sends once and waits for the receipt, if the node does.
+    async fn submit(&self, raw: &Bytes) -> Result<Receipt, RpcError> {
+        match self.chain.send_sync(raw).await {
+            Err(RpcError::Refused(refused)) if refused.code == -32601 => {
+                self.chain.send(raw).await?;
+                Err(RpcError::Unreadable("eth_sendRawTransactionSync"))
+            }
+            answer => answer,
         }
     }
 

@@ -27,7 +27,7 @@ const INCLUSION: Duration = Duration::from_secs(10);
 /// How far the chain must be past the end of a transaction's window before its absence is final,
 /// in seconds. The time may come from a node that is up to date and "no receipt" from another one
 /// behind the same endpoint, so this is how far behind a node may be that is still asked.
-const MARGIN: u64 = 60;
+pub(crate) const MARGIN: u64 = 60;
 
 /// A transaction to broadcast. Stored before it is sent.
 #[derive(Clone, Serialize, Deserialize)]

@@ -10,8 +10,10 @@ use tempo_primitives::transaction::calc_gas_balance_spending;
 
 use crate::{
     Details, Order, Payload, Tempo,
+    chain::Receipt,
     charge::legs::Asked,
     charge::receipt::{pays, read_hash, source},
+    charge::settle::MARGIN,
     charge::sponsor::{Half, Sponsor},
     charge::tx::{SignedTx, sponsored_request},
     envelope,
@@ -193,10 +195,10 @@ async fn broadcast(
     let receipt = rail.chain.receipt(hash).await.map_err(|error| {
         Fault::unavailable("reading the receipt of a presented hash").caused_by(error)
     })?;
-    // Perhaps it is in no block yet: the same credential may come again. A fresh challenge would
-    // have an honest payer pay twice.
-    let receipt =
-        receipt.ok_or_else(|| Fault::unavailable("a presented hash is in no block yet"))?;
+    let receipt = match receipt {
+        Some(receipt) => receipt,
+        None => late_receipt(rail, cx, hash).await?,
+    };
     if receipt.transaction_hash != hash {
         return Err(Fault::unavailable("a node answered with another receipt").into());
     }
@@ -205,6 +207,29 @@ async fn broadcast(
         .ok_or_else(|| Fault::unavailable("a node's receipt names no sender"))?;
     pays(&asked, Some(payer), &receipt)?;
     Ok(Plan::paid(key(hash), hash.to_string()))
+}
+
+/// What is known of a hash that no block had a moment ago.
+///
+/// The same credential may come again for as long as a transaction that was made in time may still
+/// be included, since a fresh challenge would have an honest payer pay twice. After that there will
+/// be none: wallets make transactions that end with their challenge.
+async fn late_receipt(rail: &Tempo, cx: &Presented<'_>, hash: B256) -> Result<Receipt, Refusal> {
+    let waiting = || Fault::unavailable("a presented hash is in no block yet");
+    let expires = cx.challenge.expires.as_ref();
+    let end = expires.map_or(u64::MAX, |at| seconds(at).saturating_add(MARGIN));
+    // Until then one call is enough to know nothing.
+    if seconds(&Timestamp::now()) < end {
+        return Err(waiting().into());
+    }
+    let found = rail.chain.time_and_receipt(hash).await;
+    match found.map_err(|error| waiting().caused_by(error))? {
+        (_, Some(receipt)) => Ok(receipt),
+        (time, None) if time >= end => {
+            reject("no block has this transaction, and the challenge it was for is over; pay anew")
+        }
+        _ => Err(waiting().into()),
+    }
 }
 
 fn key(hash: B256) -> ProofKey {

@@ -294,3 +294,64 @@ async fn a_lost_answer_loses_no_payment() {
         Err(Refusal::Fault(_))
     ));
 }
+
+/// Protects: a hash of a transaction that never existed is asked about for as long as one could
+/// still be included, and no longer.
+#[tokio::test]
+async fn a_hash_that_never_existed_is_refused_in_the_end() {
+    let chain = Chain::start(ChainConfig::default()).await.unwrap();
+    let net = Net::at(&chain.url());
+    let mut challenge = net.challenge("0.01").await;
+    let unknown = B256::repeat_byte(0x5a);
+    // Over for a while, but not for so long that a node cannot be behind.
+    let ago =
+        |seconds: i64| Timestamp::from_unix_millis(Timestamp::now().unix_millis() - seconds * 1000);
+    challenge.expires = Some(ago(50));
+    let before = chain.total_calls();
+    assert!(matches!(
+        net.plan(&pushed(&challenge, unknown)).await,
+        Err(Refusal::Fault(_))
+    ));
+    assert_eq!(chain.total_calls() - before, 2, "the chain id and one look");
+    challenge.expires = Some(ago(62));
+    let text = detail(net.plan(&pushed(&challenge, unknown)).await.unwrap_err());
+    assert!(text.contains("no block has this transaction"), "{text}");
+    // The chain's own clock decides, and an outage does not.
+    chain.fail_next("eth_getBlockByNumber", 1, Fault::Status(503));
+    assert!(matches!(
+        net.plan(&pushed(&challenge, unknown)).await,
+        Err(Refusal::Fault(_))
+    ));
+    // What was paid for it in time is honoured however late it is seen.
+    let mut paid = net.challenge("0.01").await;
+    let hash = broadcast(&net, sign(paying(&paid, 10_000), RICH).await).await;
+    paid.expires = Some(ago(62));
+    drop(net.plan(&pushed(&paid, hash)).await.unwrap());
+}
+
+/// Protects: a node that does not take a payment for a moment is asked again; one that never does
+/// leaves nothing behind, so the client may pay otherwise.
+#[tokio::test]
+async fn a_broadcast_that_is_refused_is_tried_again_and_then_not_paid() {
+    const SYNC: &str = "eth_sendRawTransactionSync";
+    let terms = json!({ "amount": "0.01", "modes": ["push"] });
+    let refused = || Fault::error(-32003, "max fee per gas less than block base fee");
+    let chain = Chain::start(ChainConfig::default()).await.unwrap();
+    let net = Net::at(&chain.url());
+    let before = net.balance(RECIPIENT).await;
+    chain.fail_next(SYNC, 2, refused());
+    let challenge = net.challenge_for(&terms).await;
+    let credential = net.pay(challenge, RICH).await.unwrap();
+    drop(net.plan(&credential).await.unwrap());
+    assert_eq!(chain.calls(SYNC), 3);
+    assert_eq!(net.balance(RECIPIENT).await, before + U256::from(10_000));
+
+    chain.fail_next(SYNC, 100, refused());
+    let challenge = net.challenge_for(&terms).await;
+    match net.pay(challenge, RICH).await {
+        Err(PayError::NotPaid(fault)) => assert!(fault.to_string().contains("gas"), "{fault}"),
+        other => panic!("{:?}", other.map(|_| ())),
+    }
+    assert_eq!(chain.calls(SYNC), 7);
+    assert_eq!(net.balance(RECIPIENT).await, before + U256::from(10_000));
+}
