@@ -13,6 +13,7 @@ mod error;
 mod origin;
 mod payment;
 mod purse;
+pub mod session;
 
 pub use error::{ClientError, Reason, Skipped};
 pub use origin::Origin;

@@ -303,6 +303,23 @@ impl Reservation {
     /// The payment was made.
     pub fn commit(self) {}
 
+    /// Approval to go on with the very movement this was reserved for, after it was cut short. It
+    /// is counted once, so whoever moves the money must do so at most once, however often asked.
+    pub fn again(&self) -> Approved {
+        let ledger = self.budget.inner.ledger();
+        let entry = ledger.entries.iter().find(|e| e.number == self.number);
+        let cost = entry.map(|e| e.cost.clone());
+        // Entries leave the ledger with their reservation, so there is one.
+        let nothing = Cost {
+            amount: Amount::new(0),
+            currency: String::new(),
+            recipient: None,
+        };
+        Approved {
+            cost: cost.unwrap_or(nothing),
+        }
+    }
+
     /// Of what was approved only `spent` is gone for good, and the rest came back: a deposit after
     /// its refund. Never counts more than was approved.
     pub fn commit_only(self, spent: Amount) {

@@ -1,0 +1,401 @@
+//! One call that is paid from a channel: what to present, and what becomes of it.
+
+use std::{fmt, sync::Arc};
+
+use farebox_core::{
+    Paid, Paying, SessionPayer, SessionPrice, Spending,
+    wire::{Amount, Challenge, Credential, Payload, ProblemDetails, Receipt},
+};
+use serde_json::Value;
+
+use super::{
+    courier::{Answer, Cause, Courier, Statement},
+    error::SessionError,
+    lane::{Lane, Turn},
+    limit::DepositLimit,
+    open::Found,
+    record::{self, Phase, Raise, Record, key, minus, plus},
+    sessions::{Payable, Sessions},
+};
+use crate::origin::Origin;
+
+/// How often what is presented may be refused before the call gives up.
+const REFUSALS: u32 = 4;
+
+/// A call under way. Dropping it leaves all it may have cost counted.
+pub struct Call {
+    pub(super) sessions: Sessions,
+    pub(super) payer: Arc<dyn SessionPayer>,
+    pub(super) lane: Arc<Lane>,
+    pub(super) key: String,
+    pub(super) origin: Origin,
+    pub(super) resource: String,
+    pub(super) challenge: Challenge,
+    pub(super) price: SessionPrice,
+    pub(super) limit: DepositLimit,
+    pub(super) snapshot: Option<Value>,
+    /// What this call has made due.
+    pub(super) claim: Amount,
+    /// What it has received, in units.
+    pub(super) received: u64,
+    pub(super) served: bool,
+    refusals: u32,
+    reopened: bool,
+    /// What the call itself is worth, before its stream.
+    wanted: Amount,
+    /// The last demand of the stream, and how often it came without an event in between.
+    pub(super) demanded: (Amount, u32),
+}
+
+/// What to present, and the right to do so, which is given back when it is dropped.
+pub struct Presentation {
+    credential: Credential,
+    pub(super) kind: Kind,
+    pub(super) _turn: Turn,
+}
+
+pub(super) enum Kind {
+    Open,
+    Voucher(Amount),
+}
+
+impl Presentation {
+    pub(super) fn new(credential: Credential, kind: Kind, turn: Turn) -> Self {
+        Self {
+            credential,
+            kind,
+            _turn: turn,
+        }
+    }
+
+    /// The credential. It is as good as money.
+    #[must_use]
+    pub fn credential(&self) -> &Credential {
+        &self.credential
+    }
+
+    /// It makes a deposit, so that after a lost answer it should be presented again as it is.
+    #[must_use]
+    pub fn is_deposit(&self) -> bool {
+        matches!(self.kind, Kind::Open)
+    }
+}
+
+impl fmt::Debug for Presentation {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Presentation")
+            .field("challenge", &self.credential.challenge.id)
+            .field("deposit", &self.is_deposit())
+            .finish_non_exhaustive()
+    }
+}
+
+impl fmt::Debug for Call {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Call")
+            .field("offer", &self.challenge.offer())
+            .field("claim", &self.claim)
+            .field("received", &self.received)
+            .finish_non_exhaustive()
+    }
+}
+
+impl Call {
+    pub(super) fn new(
+        sessions: &Sessions,
+        payable: Payable,
+        origin: &Origin,
+        resource: &str,
+    ) -> Self {
+        let offer = payable.payer.offer();
+        let key = key(origin, &offer.method, &payable.price.reuse);
+        let wanted = payable.price.unit.amount;
+        Self {
+            lane: sessions.lane(&key),
+            sessions: sessions.clone(),
+            payer: payable.payer,
+            key,
+            origin: origin.clone(),
+            resource: resource.to_owned(),
+            challenge: payable.challenge,
+            price: payable.price,
+            limit: payable.limit,
+            snapshot: None,
+            claim: Amount::new(0),
+            received: 0,
+            served: false,
+            refusals: 0,
+            reopened: false,
+            wanted,
+            demanded: (Amount::new(0), 0),
+        }
+    }
+
+    /// With what the server told of a channel beside the challenge. It is checked before it counts.
+    #[must_use]
+    pub fn snapshot(mut self, snapshot: Value) -> Self {
+        self.snapshot = Some(snapshot);
+        self
+    }
+
+    /// What to present next: a deposit where there is no channel, a voucher otherwise. Tops up
+    /// through `courier` where the channel does not hold enough.
+    ///
+    /// # Errors
+    /// See [`SessionError`].
+    pub async fn next<C: Courier>(&mut self, courier: &C) -> Result<Presentation, SessionError> {
+        if let Found::Present(presentation) = self.find().await? {
+            return Ok(*presentation);
+        }
+        let more = minus(self.wanted, self.claim);
+        let (credential, target, turn) = self.voucher(more, courier).await?;
+        Ok(Presentation::new(credential, Kind::Voucher(target), turn))
+    }
+
+    /// What became of a presentation. `true` if it was accepted, `false` if
+    /// [`next`](Self::next) has another.
+    ///
+    /// # Errors
+    /// If the call cannot go on.
+    pub async fn answered(
+        &mut self,
+        presentation: Presentation,
+        answer: Answer,
+    ) -> Result<bool, SessionError> {
+        match (answer, &presentation.kind) {
+            (Answer::Accepted(receipt), kind) => {
+                if let Kind::Open = kind {
+                    self.opened().await?;
+                }
+                self.served = true;
+                self.receipt(receipt.as_deref()).await?;
+                Ok(true)
+            }
+            // A server that has seen a signed deposit may make it whatever it answers, so this
+            // proves nothing: the channel stays on record, and the next call looks into it.
+            (
+                Answer::Refused {
+                    status, problem, ..
+                },
+                Kind::Open,
+            ) => Err(SessionError::NotAccepted { status, problem }),
+            (
+                Answer::Refused {
+                    status,
+                    problem,
+                    challenges,
+                },
+                Kind::Voucher(target),
+            ) => {
+                let target = *target;
+                // Whoever looks into what happened must not keep the others from going on.
+                drop(presentation);
+                self.refused(target, status, problem, &challenges).await?;
+                Ok(false)
+            }
+            (Answer::NotServed { .. }, Kind::Voucher(_)) => {
+                self.lower(self.claim).await?;
+                Ok(true)
+            }
+            // Whether the deposit was made, the next call finds out.
+            (Answer::NotServed { .. }, Kind::Open) => Ok(true),
+            (Answer::Lost(why), Kind::Open) => Err(self.unknown(why).await),
+            (Answer::Lost(why), Kind::Voucher(_)) => Err(SessionError::Unreachable(why)),
+        }
+    }
+
+    /// A voucher for all that is due with `more`, topping up as needed.
+    pub(super) async fn voucher<C: Courier>(
+        &mut self,
+        more: Amount,
+        courier: &C,
+    ) -> Result<(Credential, Amount, Turn), SessionError> {
+        loop {
+            let turn = match self.refusals {
+                0 => self.lane.shared().await,
+                _ => self.lane.alone().await,
+            };
+            let (record, raise) = self.raise(more).await?;
+            match raise {
+                Raise::To(target) => {
+                    self.claim = plus(self.claim, more);
+                    let channel = record.channel();
+                    let cx = Paying::new(&self.challenge, Some(self.origin.host()));
+                    let paid = self.payer.voucher(&cx, &channel, target).await;
+                    let paid = paid.map_err(SessionError::NotPaid)?;
+                    return Ok((self.credential(paid), target, turn));
+                }
+                Raise::Short(needed) => {
+                    drop(turn);
+                    self.top_up(needed, courier).await?;
+                }
+            }
+        }
+    }
+
+    async fn raise(&self, more: Amount) -> Result<(Record, Raise), SessionError> {
+        let cost = plus(self.claim, more);
+        let over = |limit| SessionError::CallLimit { limit };
+        self.limit.allows_call(cost).map_err(over)?;
+        let (min_delta, cap) = (self.price.min_delta, self.limit.max_deposit());
+        record::update(
+            self.sessions.store.as_ref(),
+            &self.key,
+            |record| match record.phase {
+                Phase::Open | Phase::ToppingUp { .. } => Ok(record.raise(more, min_delta, cap)),
+                Phase::Closing => Err(SessionError::Closing),
+                Phase::Opening { .. } => Err(SessionError::NoChannel),
+            },
+        )
+        .await
+    }
+
+    /// Makes `more` due of what is prepaid.
+    pub(super) async fn due(&mut self, more: Amount) -> Result<(), SessionError> {
+        let (record, raise) = self.raise(more).await?;
+        match raise {
+            Raise::To(_) => {
+                self.claim = plus(self.claim, more);
+                Ok(())
+            }
+            Raise::Short(needed) => Err(SessionError::Overcharged {
+                required: needed,
+                due: record.deposit,
+            }),
+        }
+    }
+
+    /// Takes back what was made due and will not be received.
+    pub(super) async fn lower(&mut self, by: Amount) -> Result<(), SessionError> {
+        let by = by.min(self.claim);
+        if by.is_zero() {
+            return Ok(());
+        }
+        let store = self.sessions.store.as_ref();
+        let lowered = record::update(store, &self.key, |record| {
+            record.lower(by);
+            Ok(())
+        });
+        match lowered.await {
+            // It was closed meanwhile.
+            Ok(_) | Err(SessionError::NoChannel) => {
+                self.claim = minus(self.claim, by);
+                Ok(())
+            }
+            Err(error) => Err(error),
+        }
+    }
+
+    pub(super) fn credential(&self, paid: Paid<Payload>) -> Credential {
+        Credential {
+            challenge: self.challenge.clone(),
+            payload: paid.payload,
+            source: paid.source,
+        }
+    }
+
+    /// A voucher was refused: what to do about it.
+    async fn refused(
+        &mut self,
+        presented: Amount,
+        status: u16,
+        problem: Option<Box<ProblemDetails>>,
+        challenges: &[Challenge],
+    ) -> Result<(), SessionError> {
+        self.refusals += 1;
+        let cause = Cause::of(problem.as_deref());
+        let not_accepted = SessionError::NotAccepted { status, problem };
+        if self.refusals > REFUSALS {
+            self.lower(self.claim).await?;
+            return Err(not_accepted);
+        }
+        if cause == Cause::Gone {
+            if self.reopened || !self.is_gone().await? {
+                self.lower(self.claim).await?;
+                return Err(not_accepted);
+            }
+            self.reopened = true;
+            self.claim = Amount::new(0);
+            self.renew(challenges)?;
+            return Ok(());
+        }
+        let stale = self.sessions.is_expired(&self.challenge);
+        let renewed = self.renew(challenges).is_ok();
+        let stored = record::load(self.sessions.store.as_ref(), &self.key).await?;
+        if stored.is_some_and(|stored| stored.record.signed > presented) {
+            // Another call's voucher overtook this one.
+            return Ok(());
+        }
+        let unit = self.price.unit.amount;
+        if cause == Cause::Balance && self.wanted == unit && renewed {
+            // The server counts a step more than was counted here; one, and only once.
+            self.wanted = plus(unit, unit);
+            return Ok(());
+        }
+        if renewed && (stale || cause == Cause::Challenge) {
+            return Ok(());
+        }
+        self.lower(self.claim).await?;
+        Err(not_accepted)
+    }
+
+    /// Takes a fresh challenge for the same channel at the same price.
+    pub(super) fn renew(&mut self, challenges: &[Challenge]) -> Result<(), SessionError> {
+        let payable = self.sessions.payable(challenges, &self.origin)?;
+        let key = key(
+            &self.origin,
+            &payable.payer.offer().method,
+            &payable.price.reuse,
+        );
+        if key != self.key || payable.price.unit != self.price.unit {
+            let why = "the server now asks for other terms".to_owned();
+            return Err(SessionError::NothingPayable(why));
+        }
+        self.challenge = payable.challenge;
+        self.price = payable.price;
+        Ok(())
+    }
+
+    /// A fresh challenge, unless the present one will do for a message without a body.
+    pub(super) async fn fresh<C: Courier>(&mut self, courier: &C) -> Result<(), SessionError> {
+        if self.challenge.digest.is_none() && !self.sessions.is_expired(&self.challenge) {
+            return Ok(());
+        }
+        self.another(courier).await
+    }
+
+    pub(super) async fn another<C: Courier>(&mut self, courier: &C) -> Result<(), SessionError> {
+        let challenges = courier.ask().await.map_err(SessionError::Unreachable)?;
+        self.renew(&challenges)
+    }
+
+    /// Holds a receipt against what was signed. Only what the server claims too much is an error.
+    pub(super) async fn receipt(&self, receipt: Option<&Receipt>) -> Result<(), SessionError> {
+        let Some(receipt) = receipt else {
+            return Ok(());
+        };
+        let said = Statement::of(receipt);
+        let stored = record::load(self.sessions.store.as_ref(), &self.key).await?;
+        let Some(record) = stored.map(|stored| stored.record) else {
+            return Ok(());
+        };
+        self.is_ours(&record, &said.channel)?;
+        let accepted = said.accepted.unwrap_or_default();
+        if self.payer.spending() == Spending::Vouchers && accepted > record.signed {
+            return Err(SessionError::FalseReceipt {
+                accepted,
+                signed: record.signed,
+            });
+        }
+        Ok(())
+    }
+
+    pub(super) fn is_ours(&self, record: &Record, channel: &str) -> Result<(), SessionError> {
+        if record.channel.eq_ignore_ascii_case(channel) {
+            return Ok(());
+        }
+        // Someone else's text, and of any length.
+        let said: String = channel.chars().take(80).collect();
+        Err(SessionError::OtherChannel(said))
+    }
+}

@@ -1,0 +1,214 @@
+//! Closing a channel and getting back what is left in it.
+
+use std::sync::Arc;
+
+use farebox_core::{
+    Paying, SessionPayer, Spending, Standing,
+    wire::{Amount, Credential, Receipt},
+};
+
+use super::{
+    courier::{Answer, Cause, Courier, Statement},
+    error::SessionError,
+    record::{self, Phase, Record, Stored, key, minus},
+    sessions::{Payable, Sessions},
+};
+use crate::origin::Origin;
+
+/// How often a close is presented before its outcome counts as unknown.
+const ATTEMPTS: u32 = 3;
+
+/// A channel that was closed. Amounts are in base units.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Closed {
+    /// Its id on the wire.
+    pub channel: String,
+    /// What the payee kept. Until it is confirmed, what the server says or else all that was
+    /// signed.
+    pub spent: Amount,
+    /// What came back.
+    pub refunded: Amount,
+    /// By the rail's own evidence. Where not, the channel stays on record as closing, and closing
+    /// it again looks once more.
+    pub confirmed: bool,
+    /// The server's receipt.
+    pub receipt: Option<Box<Receipt>>,
+}
+
+impl Sessions {
+    /// Closes the channel that is on record under `key`, at `origin`; `courier` speaks with its
+    /// resource (see [`ChannelInfo`](super::ChannelInfo)). Waits for calls that are presenting
+    /// something; streams under way are cut off by the server.
+    ///
+    /// # Errors
+    /// See [`SessionError`]. Whatever happens, nothing beyond what was signed before is signed.
+    pub async fn close<C: Courier>(
+        &self,
+        closing: &str,
+        origin: &Origin,
+        courier: &C,
+    ) -> Result<Closed, SessionError> {
+        if !origin.is_secure() {
+            return Err(SessionError::InsecureOrigin(origin.clone()));
+        }
+        let lane = self.lane(closing);
+        let _turn = lane.alone().await;
+        let store = self.store.as_ref();
+        let stored = record::load(store, closing).await?;
+        let record = stored.ok_or(SessionError::NoChannel)?.record;
+        if record.origin != origin.to_string() {
+            return Err(SessionError::NoChannel);
+        }
+        let payer = self.payer_for(&record)?;
+        let standing = payer.standing(&record.held).await;
+        match standing.map_err(SessionError::Standing)? {
+            Standing::Closed { taken } => {
+                return self.closed(&payer, closing, None, Some(taken)).await;
+            }
+            Standing::Absent => {
+                return self
+                    .closed(&payer, closing, None, Some(Some(Amount::new(0))))
+                    .await;
+            }
+            Standing::Open { .. } => {}
+            _ if matches!(record.phase, Phase::Opening { .. }) => {
+                let why = "it is still being opened".to_owned();
+                let amount = record.deposit;
+                return Err(SessionError::OutcomeUnknown { amount, why });
+            }
+            _ => {}
+        }
+        let (record, ()) = record::update(store, closing, |record| {
+            record.phase = Phase::Closing;
+            Ok(())
+        })
+        .await?;
+        let receipt = self.ask_to_close(&payer, closing, &record, origin, courier);
+        let receipt = receipt.await?;
+        let standing = payer.standing(&record.held).await;
+        let taken = match standing {
+            Ok(Standing::Closed { taken }) => Some(taken),
+            // The server has closed; when the rail says so too, it is forgotten.
+            _ => None,
+        };
+        self.closed(&payer, closing, receipt, taken).await
+    }
+
+    fn payer_for(&self, record: &Record) -> Result<Arc<dyn SessionPayer>, SessionError> {
+        let payer = self
+            .payers
+            .iter()
+            .find(|p| p.offer().method == record.method);
+        let why = || SessionError::NothingPayable(format!("no wallet for {}", record.method));
+        payer.cloned().ok_or_else(why)
+    }
+
+    async fn ask_to_close<C: Courier>(
+        &self,
+        payer: &Arc<dyn SessionPayer>,
+        closing: &str,
+        record: &Record,
+        origin: &Origin,
+        courier: &C,
+    ) -> Result<Option<Box<Receipt>>, SessionError> {
+        let mut why = String::new();
+        for _ in 0..ATTEMPTS {
+            let challenges = courier.ask().await.map_err(SessionError::Unreachable)?;
+            let Payable {
+                challenge, price, ..
+            } = self.payable(&challenges, origin)?;
+            if key(origin, &record.method, &price.reuse) != closing {
+                let why = "the resource asks for another channel".to_owned();
+                return Err(SessionError::NothingPayable(why));
+            }
+            let cx = Paying::new(&challenge, Some(origin.host()));
+            let paid = payer.close(&cx, &record.channel(), record.signed).await;
+            let paid = paid.map_err(SessionError::NotPaid)?;
+            let credential = Credential {
+                payload: paid.payload,
+                source: paid.source,
+                challenge,
+            };
+            match courier.deliver(&credential).await {
+                Answer::Accepted(receipt) => return Ok(receipt),
+                Answer::Refused { problem, .. } if Cause::of(problem.as_deref()) == Cause::Gone => {
+                    return Ok(None);
+                }
+                Answer::Refused {
+                    status, problem, ..
+                } => return Err(self.still_open(closing, status, problem).await?),
+                Answer::NotServed { status } => {
+                    return Err(self.still_open(closing, status, None).await?);
+                }
+                Answer::Lost(lost) => why = lost,
+            }
+        }
+        Err(SessionError::Unreachable(why))
+    }
+
+    /// The server would not close it, so it may be used on.
+    async fn still_open(
+        &self,
+        closing: &str,
+        status: u16,
+        problem: Option<Box<farebox_core::wire::ProblemDetails>>,
+    ) -> Result<SessionError, SessionError> {
+        record::update(self.store.as_ref(), closing, |record| {
+            record.phase = Phase::Open;
+            Ok(())
+        })
+        .await?;
+        Ok(SessionError::NotAccepted { status, problem })
+    }
+
+    async fn closed(
+        &self,
+        payer: &Arc<dyn SessionPayer>,
+        closing: &str,
+        receipt: Option<Box<Receipt>>,
+        confirmed: Option<Option<Amount>>,
+    ) -> Result<Closed, SessionError> {
+        let stored = record::load(self.store.as_ref(), closing).await?;
+        let stored = stored.ok_or(SessionError::NoChannel)?;
+        let record = &stored.record;
+        let (channel, deposit, signed) = (record.channel.clone(), record.deposit, record.signed);
+        let said = receipt.as_deref().map(Statement::of).unwrap_or_default();
+        let told = match said.refund {
+            Some(refund) => Some(minus(deposit, refund)),
+            None => said.spent,
+        };
+        let spent = match confirmed {
+            Some(taken) => self.retire(payer.as_ref(), closing, &stored, taken).await?,
+            // A server that says it kept more than was signed cannot have.
+            None => told.map_or(signed, |told| told.min(deposit)),
+        };
+        Ok(Closed {
+            channel,
+            spent,
+            refunded: minus(deposit, spent),
+            confirmed: confirmed.is_some(),
+            receipt,
+        })
+    }
+
+    /// Forgets a channel that is over, and gives back to the budget what came back from it. What
+    /// the payee kept counts by evidence, or else is all that it could have taken.
+    pub(crate) async fn retire(
+        &self,
+        payer: &dyn SessionPayer,
+        key: &str,
+        stored: &Stored,
+        taken: Option<Amount>,
+    ) -> Result<Amount, SessionError> {
+        let most = match payer.spending() {
+            Spending::Vouchers => stored.record.signed,
+            Spending::Prepaid => stored.record.deposit,
+        };
+        let taken = taken.unwrap_or(most);
+        if record::remove(self.store.as_ref(), key, stored).await? {
+            self.lane(key).settle(taken);
+        }
+        Ok(taken)
+    }
+}

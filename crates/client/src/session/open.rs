@@ -1,0 +1,362 @@
+//! Finding a channel: on record, by what the server tells, or by opening one.
+
+use std::time::Duration;
+
+use farebox_core::{
+    Adopted, Cost, DepositRule, Draft, Funded, OpenChannel, PayError, Paying, Spending, Standing,
+    wire::{Amount, Challenge, Payload},
+};
+
+use super::{
+    call::{Call, Kind, Presentation},
+    error::SessionError,
+    lane::Turn,
+    record::{self, Phase, Record, Stored},
+};
+
+/// How long a deposit that another process records is left to it, before it is looked into.
+const PATIENCE: Duration = Duration::from_secs(2);
+const POLL: Duration = Duration::from_millis(50);
+
+/// What a call found to spend from.
+pub(super) enum Found {
+    /// A channel is open.
+    Open,
+    /// One is opened by presenting this.
+    Present(Box<Presentation>),
+}
+
+impl Found {
+    fn present(presentation: Presentation) -> Self {
+        Self::Present(Box::new(presentation))
+    }
+}
+
+impl Call {
+    async fn stored(&self) -> Result<Option<Stored>, SessionError> {
+        record::load(self.sessions.store.as_ref(), &self.key).await
+    }
+
+    pub(super) async fn find(&mut self) -> Result<Found, SessionError> {
+        if let Some(found) = self.usable(self.stored().await?)? {
+            return Ok(found);
+        }
+        // Only one call at a time opens or mends; when it is this one's turn, it may be done.
+        let turn = self.lane.alone().await;
+        let mut patience = PATIENCE;
+        loop {
+            let stored = self.stored().await?;
+            if let Some(found) = self.usable(stored.clone())? {
+                return Ok(found);
+            }
+            match stored {
+                None => {
+                    if self.adopted().await? {
+                        continue;
+                    }
+                    let draft = self.draft().await?;
+                    if let Some(funded) = self.fund(draft).await? {
+                        return self.keep(funded, turn).await.map(Found::present);
+                    }
+                }
+                Some(stored) if !self.lane.is_counted() && patience > Duration::ZERO => {
+                    // Another process may be at it this very moment.
+                    tokio::time::sleep(POLL).await;
+                    patience = patience.saturating_sub(POLL);
+                    drop(stored);
+                }
+                Some(stored) => {
+                    if let Some(challenge) = self.mended(&stored).await? {
+                        let again = self.again(stored.record, challenge, turn).await?;
+                        return Ok(Found::present(again));
+                    }
+                }
+            }
+        }
+    }
+
+    fn usable(&self, stored: Option<Stored>) -> Result<Option<Found>, SessionError> {
+        let Some(stored) = stored else {
+            return Ok(None);
+        };
+        match stored.record.phase {
+            Phase::Open | Phase::ToppingUp { .. } => {
+                self.lane.count(&stored.record, &self.sessions.budget)?;
+                Ok(Some(Found::Open))
+            }
+            _ => Ok(None),
+        }
+    }
+
+    /// Looks what became of a channel that is neither open nor gone. The challenge it was opened
+    /// for, if the deposit is to be presented again.
+    async fn mended(&self, stored: &Stored) -> Result<Option<Challenge>, SessionError> {
+        let standing = self.payer.standing(&stored.record.held).await;
+        let standing = standing.map_err(SessionError::Standing)?;
+        let Phase::Opening { challenge } = &stored.record.phase else {
+            // It is closing; when that is done, another may be opened.
+            let Standing::Closed { taken } = standing else {
+                return Err(SessionError::Closing);
+            };
+            self.retire(stored, taken).await?;
+            return Ok(None);
+        };
+        match standing {
+            Standing::Absent => {
+                let store = self.sessions.store.as_ref();
+                if record::remove(store, &self.key, stored).await? {
+                    self.lane.release(stored.record.deposit);
+                }
+                Ok(None)
+            }
+            Standing::Closed { taken } => {
+                self.retire(stored, taken).await?;
+                Ok(None)
+            }
+            Standing::Open { closing: true, .. } => Err(SessionError::Closing),
+            Standing::Open { channel, taken, .. }
+                if self.payer.spending() == Spending::Vouchers =>
+            {
+                let found = move |record: &mut Record| {
+                    if matches!(record.phase, Phase::Opening { .. }) {
+                        record.phase = Phase::Open;
+                        record.deposit = channel.deposit.min(record.deposit);
+                        record.held = channel.held.clone();
+                        record.signed = record.signed.max(taken);
+                    }
+                    Ok(())
+                };
+                record::update(self.sessions.store.as_ref(), &self.key, found).await?;
+                Ok(None)
+            }
+            // The server of a prepaid deposit must be shown it; one that may still be made is made
+            // by presenting the very same.
+            _ => {
+                let challenge = Challenge::parse_one(challenge);
+                let why = |_| SessionError::NothingPayable("its challenge is lost".to_owned());
+                challenge.map(Some).map_err(why)
+            }
+        }
+    }
+
+    /// Presents a recorded deposit again.
+    async fn again(
+        &mut self,
+        record: Record,
+        challenge: Challenge,
+        turn: Turn,
+    ) -> Result<Presentation, SessionError> {
+        let prepaid = self.payer.spending() == Spending::Prepaid;
+        if prepaid || !self.sessions.is_expired(&challenge) {
+            self.challenge = challenge;
+        }
+        let budget = &self.sessions.budget;
+        let approved = self.lane.again(&record, record.deposit, budget)?;
+        let draft = Draft {
+            channel: record.channel.clone(),
+            amount: record.deposit,
+            held: record.held.clone(),
+        };
+        let cx = Paying::new(&self.challenge, Some(self.origin.host()));
+        let funded = self.payer.open(&cx, &draft, record.signed, approved).await;
+        // An earlier attempt may have got further, so whatever is said now, it stays on record.
+        let funded = funded.map_err(|error| SessionError::OutcomeUnknown {
+            amount: record.deposit,
+            why: error.to_string(),
+        })?;
+        // What the call that was cut short had made due is this one's.
+        self.claim = record.due;
+        self.keep(funded, turn).await
+    }
+
+    /// Goes on with a channel that the server tells of, where the wallet finds it true.
+    async fn adopted(&self) -> Result<bool, SessionError> {
+        if self.snapshot.is_none() && self.price.hint.is_none() {
+            return Ok(false);
+        }
+        let cx = Paying::new(&self.challenge, Some(self.origin.host()));
+        let Adopted {
+            channel,
+            authorized,
+        } = match self.payer.adopt(&cx, self.snapshot.as_ref()).await {
+            Ok(adopted) => adopted,
+            Err(PayError::Unsupported(_)) => return Ok(false),
+            Err(PayError::Refused(why)) => {
+                tracing::warn!(%why, "the server tells of a channel that cannot be used");
+                return Ok(false);
+            }
+            Err(PayError::NotPaid(fault) | PayError::Unknown(fault)) => {
+                return Err(SessionError::Standing(fault));
+            }
+        };
+        let mut record = self.record(channel, authorized, String::new());
+        record.phase = Phase::Open;
+        record::insert(self.sessions.store.as_ref(), &self.key, &record).await
+    }
+
+    fn record(&self, channel: OpenChannel, due: Amount, challenge: String) -> Record {
+        let Cost {
+            currency,
+            recipient,
+            ..
+        } = self.price.unit.clone();
+        Record::opening(
+            (&self.origin, &self.resource),
+            &self.challenge.method,
+            (currency, recipient, self.price.reuse.clone()),
+            channel,
+            due,
+            challenge,
+        )
+    }
+
+    /// Works out a deposit.
+    async fn draft(&self) -> Result<Draft, SessionError> {
+        let unit = &self.price.unit;
+        let over = |limit| SessionError::CallLimit { limit };
+        self.limit.allows_call(unit.amount).map_err(over)?;
+        let least = unit.amount.max(self.price.min_delta);
+        let max_deposit = self.limit.max_deposit();
+        let deposit = match self.price.deposit {
+            DepositRule::Any { suggested } => self.limit.opening(suggested, least),
+            DepositRule::Exactly(amount) => amount,
+        };
+        if deposit < least || deposit > max_deposit {
+            return Err(SessionError::MaxDeposit {
+                needed: deposit.max(least),
+                max_deposit,
+                currency: unit.currency.clone(),
+            });
+        }
+        let cost = Cost {
+            amount: deposit,
+            ..unit.clone()
+        };
+        self.sessions
+            .budget
+            .check(&cost)
+            .map_err(SessionError::OverBudget)?;
+        if !self.payer.funded(&cost).await {
+            return Err(SessionError::NotFunded(cost));
+        }
+        let cx = Paying::new(&self.challenge, Some(self.origin.host()));
+        let draft = self.payer.draft_open(&cx, deposit).await;
+        let draft = draft.map_err(SessionError::NotPaid)?;
+        if draft.amount != deposit {
+            let why = "the wallet drafted another deposit".to_owned();
+            return Err(SessionError::NotPaid(PayError::Refused(why)));
+        }
+        Ok(draft)
+    }
+
+    /// Records a deposit, then makes it. `None` if there is a channel now.
+    async fn fund(&mut self, draft: Draft) -> Result<Option<Funded<Payload>>, SessionError> {
+        let first = self.price.unit.amount.max(self.price.min_delta);
+        let challenge = self.challenge.to_header();
+        let challenge = challenge.map_err(|e| SessionError::NothingPayable(e.to_string()))?;
+        let channel = OpenChannel {
+            id: draft.channel.clone(),
+            deposit: draft.amount,
+            held: draft.held.clone(),
+        };
+        let mut record = self.record(channel, first, challenge);
+        record.due = self.price.unit.amount;
+        let cost = Cost {
+            amount: draft.amount,
+            ..self.price.unit.clone()
+        };
+        let approved = self.sessions.budget.approve(cost);
+        let (approved, reservation) = approved.map_err(SessionError::OverBudget)?;
+        let store = self.sessions.store.as_ref();
+        match record::insert(store, &self.key, &record).await {
+            Ok(true) => self.lane.hold(draft.amount, reservation),
+            // Nothing is signed yet, so nothing can have moved, whatever the store made of it.
+            other => {
+                reservation.release();
+                return other.map(|_| None);
+            }
+        }
+        let cx = Paying::new(&self.challenge, Some(self.origin.host()));
+        match self.payer.open(&cx, &draft, first, approved).await {
+            Ok(funded) => {
+                self.claim = self.price.unit.amount;
+                Ok(Some(funded))
+            }
+            Err(PayError::Unknown(fault)) => Err(SessionError::OutcomeUnknown {
+                amount: draft.amount,
+                why: fault.to_string(),
+            }),
+            Err(error) => {
+                if let Some(stored) = self.stored().await?
+                    && stored.record.channel == draft.channel
+                    && record::remove(store, &self.key, &stored).await?
+                {
+                    self.lane.release(draft.amount);
+                }
+                Err(SessionError::NotPaid(error))
+            }
+        }
+    }
+
+    /// Records what a deposit has come to, before it is shown to anybody.
+    async fn keep(
+        &self,
+        funded: Funded<Payload>,
+        turn: Turn,
+    ) -> Result<Presentation, SessionError> {
+        let held = funded.held;
+        record::update(self.sessions.store.as_ref(), &self.key, |record| {
+            record.held = held.clone();
+            Ok(())
+        })
+        .await?;
+        let credential = self.credential(funded.paid);
+        Ok(Presentation::new(credential, Kind::Open, turn))
+    }
+
+    /// The server took the deposit.
+    pub(super) async fn opened(&self) -> Result<(), SessionError> {
+        record::update(self.sessions.store.as_ref(), &self.key, |record| {
+            if matches!(record.phase, Phase::Opening { .. }) {
+                record.phase = Phase::Open;
+            }
+            Ok(())
+        })
+        .await?;
+        Ok(())
+    }
+
+    pub(super) async fn unknown(&self, why: String) -> SessionError {
+        let stored = self.stored().await.ok().flatten();
+        SessionError::OutcomeUnknown {
+            amount: stored.map_or(Amount::new(0), |stored| stored.record.deposit),
+            why,
+        }
+    }
+
+    /// Whether the channel that the server does not know any more is really over; then it is
+    /// forgotten.
+    pub(super) async fn is_gone(&self) -> Result<bool, SessionError> {
+        let _turn = self.lane.alone().await;
+        let Some(stored) = self.stored().await? else {
+            return Ok(true);
+        };
+        let standing = self.payer.standing(&stored.record.held).await;
+        let taken = match standing.map_err(SessionError::Standing)? {
+            Standing::Closed { taken } => taken,
+            // What was prepaid is with the server, and if it will not serve for it, it is gone.
+            _ if self.payer.spending() == Spending::Prepaid => Some(stored.record.deposit),
+            _ => return Ok(false),
+        };
+        self.retire(&stored, taken).await?;
+        Ok(true)
+    }
+
+    async fn retire(&self, stored: &Stored, taken: Option<Amount>) -> Result<(), SessionError> {
+        let sessions = &self.sessions;
+        sessions
+            .retire(self.payer.as_ref(), &self.key, stored, taken)
+            .await
+            .map(drop)
+    }
+}

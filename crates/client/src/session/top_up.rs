@@ -1,0 +1,271 @@
+//! More money for an open channel.
+
+use farebox_core::{
+    Cost, DepositRule, Draft, Funded, PayError, Paying, Spending, Standing,
+    wire::{Amount, Challenge, Payload},
+};
+
+use super::{
+    call::Call,
+    courier::{Answer, Courier},
+    error::SessionError,
+    record::{self, Phase, Record, plus},
+};
+
+/// How often a top-up is presented before its outcome counts as unknown.
+const ATTEMPTS: u32 = 3;
+
+impl Call {
+    /// Sees to it that the channel holds `needed`.
+    pub(super) async fn top_up<C: Courier>(
+        &mut self,
+        needed: Amount,
+        courier: &C,
+    ) -> Result<(), SessionError> {
+        // Top-ups wait for each other, and whoever comes second may find enough.
+        let _turn = self.lane.alone().await;
+        loop {
+            let store = self.sessions.store.as_ref();
+            let stored = record::load(store, &self.key).await?;
+            let record = stored.ok_or(SessionError::NoChannel)?.record;
+            if record.deposit >= needed {
+                return self.within(needed, &record);
+            }
+            let (record, funded, amount) = match &record.phase {
+                Phase::ToppingUp { challenge, amount } => {
+                    let (challenge, amount) = (challenge.clone(), *amount);
+                    if self.cannot_happen(&record, amount).await? {
+                        continue;
+                    }
+                    let funded = self.fund_again(&record, challenge, amount).await?;
+                    (record, funded, amount)
+                }
+                _ => {
+                    let draft = self.draft_top_up(&record, needed, courier).await?;
+                    let amount = draft.amount;
+                    (record, self.fund_top_up(draft).await?, amount)
+                }
+            };
+            self.present_top_up(record, funded, amount, courier).await?;
+        }
+    }
+
+    fn within(&self, needed: Amount, record: &Record) -> Result<(), SessionError> {
+        let max_deposit = self.limit.max_deposit();
+        if needed <= max_deposit {
+            return Ok(());
+        }
+        Err(SessionError::MaxDeposit {
+            needed,
+            max_deposit,
+            currency: record.currency.clone(),
+        })
+    }
+
+    /// Whether a recorded top-up has become impossible; then it is struck out.
+    async fn cannot_happen(&self, record: &Record, amount: Amount) -> Result<bool, SessionError> {
+        let standing = self.payer.standing(&record.held).await;
+        match standing.map_err(SessionError::Standing)? {
+            Standing::Open { channel, .. } if channel.deposit <= record.deposit => {
+                self.topped_up(record.deposit, channel.held).await?;
+                self.lane.release(amount);
+                Ok(true)
+            }
+            Standing::Closed { .. } | Standing::Absent => Err(SessionError::Closing),
+            _ => Ok(false),
+        }
+    }
+
+    async fn topped_up(
+        &self,
+        deposit: Amount,
+        held: farebox_core::Held,
+    ) -> Result<(), SessionError> {
+        record::update(self.sessions.store.as_ref(), &self.key, |record| {
+            if matches!(record.phase, Phase::ToppingUp { .. }) {
+                record.phase = Phase::Open;
+                record.deposit = record.deposit.max(deposit);
+                record.held = held.clone();
+            }
+            Ok(())
+        })
+        .await?;
+        Ok(())
+    }
+
+    async fn draft_top_up<C: Courier>(
+        &mut self,
+        record: &Record,
+        needed: Amount,
+        courier: &C,
+    ) -> Result<Draft, SessionError> {
+        // An invoice pays for one top-up only, and only what has been asked for without a body
+        // may be answered without one.
+        match self.payer.spending() {
+            Spending::Prepaid => self.another(courier).await?,
+            Spending::Vouchers => self.fresh(courier).await?,
+        }
+        let max_deposit = self.limit.max_deposit();
+        let additional = match self.price.deposit {
+            DepositRule::Exactly(amount) => amount,
+            DepositRule::Any { suggested } => {
+                let usual = suggested.unwrap_or(record.deposit);
+                self.limit.adding(record.deposit, usual, needed)
+            }
+        };
+        let after = plus(record.deposit, additional);
+        let short = after < needed && self.payer.spending() == Spending::Vouchers;
+        if additional.is_zero() || after > max_deposit || short {
+            return Err(self.past_the_limit(record, needed.max(after)));
+        }
+        let cost = Cost {
+            amount: additional,
+            ..self.price.unit.clone()
+        };
+        let check = self.sessions.budget.check(&cost);
+        check.map_err(SessionError::OverBudget)?;
+        if !self.payer.funded(&cost).await {
+            return Err(SessionError::NotFunded(cost));
+        }
+        let cx = Paying::new(&self.challenge, Some(self.origin.host()));
+        let channel = record.channel();
+        let draft = self.payer.draft_top_up(&cx, &channel, additional).await;
+        let draft = draft.map_err(SessionError::NotPaid)?;
+        if draft.amount != additional || draft.channel != record.channel {
+            let why = "the wallet drafted another top-up".to_owned();
+            return Err(SessionError::NotPaid(PayError::Refused(why)));
+        }
+        Ok(draft)
+    }
+
+    fn past_the_limit(&self, record: &Record, needed: Amount) -> SessionError {
+        SessionError::MaxDeposit {
+            needed,
+            max_deposit: self.limit.max_deposit(),
+            currency: record.currency.clone(),
+        }
+    }
+
+    /// Records a top-up, then makes it.
+    async fn fund_top_up(&self, draft: Draft) -> Result<Funded<Payload>, SessionError> {
+        let challenge = self.challenge.to_header();
+        let challenge = challenge.map_err(|e| SessionError::NothingPayable(e.to_string()))?;
+        let cost = Cost {
+            amount: draft.amount,
+            ..self.price.unit.clone()
+        };
+        let approved = self.sessions.budget.approve(cost);
+        let (approved, reservation) = approved.map_err(SessionError::OverBudget)?;
+        let store = self.sessions.store.as_ref();
+        let recorded = record::update(store, &self.key, |record| match record.phase {
+            Phase::Open => {
+                record.held = draft.held.clone();
+                record.phase = Phase::ToppingUp {
+                    challenge: challenge.clone(),
+                    amount: draft.amount,
+                };
+                Ok(())
+            }
+            _ => Err(SessionError::Closing),
+        });
+        if let Err(error) = recorded.await {
+            // Nothing is signed yet, so nothing can have moved, whatever the store made of it.
+            reservation.release();
+            return Err(error);
+        }
+        self.lane.hold(draft.amount, reservation);
+        let cx = Paying::new(&self.challenge, Some(self.origin.host()));
+        match self.payer.top_up(&cx, &draft, approved).await {
+            Ok(funded) => Ok(funded),
+            Err(PayError::Unknown(fault)) => Err(lost(draft.amount, fault.to_string())),
+            Err(error) => {
+                record::update(store, &self.key, |record| {
+                    if matches!(record.phase, Phase::ToppingUp { .. }) {
+                        record.phase = Phase::Open;
+                    }
+                    Ok(())
+                })
+                .await?;
+                self.lane.release(draft.amount);
+                Err(SessionError::NotPaid(error))
+            }
+        }
+    }
+
+    /// Takes up a recorded top-up whose outcome got lost: the very same again.
+    async fn fund_again(
+        &mut self,
+        record: &Record,
+        challenge: String,
+        amount: Amount,
+    ) -> Result<Funded<Payload>, SessionError> {
+        let challenge = Challenge::parse_one(&challenge)
+            .map_err(|_| SessionError::NothingPayable("its challenge is lost".to_owned()))?;
+        let prepaid = self.payer.spending() == Spending::Prepaid;
+        if prepaid || !self.sessions.is_expired(&challenge) {
+            self.challenge = challenge;
+        }
+        let approved = self.lane.again(record, amount, &self.sessions.budget)?;
+        let draft = Draft {
+            channel: record.channel.clone(),
+            amount,
+            held: record.held.clone(),
+        };
+        let cx = Paying::new(&self.challenge, Some(self.origin.host()));
+        let funded = self.payer.top_up(&cx, &draft, approved).await;
+        // An earlier attempt may have got further, so whatever is said now, it stays on record.
+        funded.map_err(|error| lost(amount, error.to_string()))
+    }
+
+    async fn present_top_up<C: Courier>(
+        &mut self,
+        record: Record,
+        funded: Funded<Payload>,
+        amount: Amount,
+        courier: &C,
+    ) -> Result<(), SessionError> {
+        let held = funded.held;
+        // What it has come to, before it is shown to anybody.
+        record::update(self.sessions.store.as_ref(), &self.key, |record| {
+            if matches!(record.phase, Phase::ToppingUp { .. }) {
+                record.held = held.clone();
+            }
+            Ok(())
+        })
+        .await?;
+        let mut why = String::new();
+        for _ in 0..ATTEMPTS {
+            // What is signed fits a fresh challenge too, where it is not an invoice's.
+            let credential = self.credential(funded.paid.clone());
+            match courier.deliver(&credential).await {
+                Answer::Accepted(receipt) => {
+                    self.receipt(receipt.as_deref()).await?;
+                    return self.topped_up(plus(record.deposit, amount), held).await;
+                }
+                Answer::Refused {
+                    status, problem, ..
+                } => {
+                    // It proves nothing: the server may make the top-up whatever it says.
+                    if self.payer.spending() == Spending::Prepaid
+                        || !self.sessions.is_expired(&self.challenge)
+                    {
+                        return Err(SessionError::NotAccepted { status, problem });
+                    }
+                    self.another(courier).await?;
+                }
+                Answer::NotServed { status } => {
+                    return Err(SessionError::NotAccepted {
+                        status,
+                        problem: None,
+                    });
+                }
+                Answer::Lost(lost) => why = lost,
+            }
+        }
+        Err(lost(amount, why))
+    }
+}
+
+fn lost(amount: Amount, why: String) -> SessionError {
+    SessionError::OutcomeUnknown { amount, why }
+}

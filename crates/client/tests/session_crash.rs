@@ -1,0 +1,248 @@
+//! Clients that are killed, stores that fail and answers that get lost: never a second deposit
+//! while nobody knows about the first.
+#![allow(clippy::unwrap_used, reason = "tests may panic")]
+
+mod support;
+
+use std::{
+    sync::{
+        Arc,
+        atomic::{AtomicU32, Ordering},
+    },
+    time::Duration,
+};
+
+use async_trait::async_trait;
+use farebox_client::session::{FileStore, SessionError, Store, VolatileStore};
+use farebox_core::{Durability, Fault};
+use support::{Coins, Server, coins, origin, served, sessions};
+
+/// A store whose `n`th write fails: undone, or done and the reply lost.
+struct Failing {
+    disk: Arc<dyn Store>,
+    writes: AtomicU32,
+    nth: u32,
+    done: bool,
+}
+
+impl Failing {
+    fn write(disk: &Arc<dyn Store>, nth: u32, done: bool) -> Arc<Self> {
+        Arc::new(Self {
+            disk: disk.clone(),
+            writes: AtomicU32::new(0),
+            nth,
+            done,
+        })
+    }
+}
+
+#[async_trait]
+impl Store for Failing {
+    fn durability(&self) -> Durability {
+        Durability::Durable
+    }
+
+    async fn get(&self, key: &str) -> Result<Option<String>, Fault> {
+        self.disk.get(key).await
+    }
+
+    async fn compare_and_swap(
+        &self,
+        key: &str,
+        expected: Option<&str>,
+        next: Option<&str>,
+        keep: Option<Duration>,
+    ) -> Result<bool, Fault> {
+        let now = self.writes.fetch_add(1, Ordering::SeqCst) + 1;
+        // A process that lost its store does not get it back.
+        if now > self.nth || (now == self.nth && !self.done) {
+            return Err(Fault::new("the disk is gone"));
+        }
+        let swapped = self.disk.compare_and_swap(key, expected, next, keep).await;
+        match now == self.nth {
+            true => Err(Fault::new("the disk is gone")),
+            false => swapped,
+        }
+    }
+
+    async fn scan(&self, prefix: &str) -> Result<Vec<(String, String)>, Fault> {
+        self.disk.scan(prefix).await
+    }
+}
+
+/// Protects: wherever the store fails, in opening, spending or topping up, the next process goes on
+/// with the same channel: one deposit, one top-up, no call unpaid, nothing signed beyond the calls.
+#[tokio::test(start_paused = true)]
+async fn a_process_that_dies_at_any_write_leaves_one_channel() {
+    let mut failed = 0;
+    for nth in 1..20 {
+        for done in [false, true] {
+            let server = Server::new(1, 3);
+            let wallet = Coins::new(&server.chain);
+            let disk: Arc<dyn Store> = Arc::new(VolatileStore::new());
+            let store: Arc<dyn Store> = Failing::write(&disk, nth, done);
+            let first = sessions(&wallet, &store, 100);
+            let mut calls = 0;
+            while calls < 5 && served(&first, &server).await.is_ok() {
+                calls += 1;
+            }
+            failed += u32::from(calls < 5);
+            let second = sessions(&wallet, &disk, 100);
+            for _ in calls..8 {
+                served(&second, &server).await.unwrap();
+            }
+            let (id, locked) = server.chain.only();
+            let context = format!("write {nth}, done: {done}, {calls} calls before");
+            assert_eq!(server.chain.opens(), 1, "{context}");
+            assert!(server.books(&id).spent >= 8, "{context}");
+            assert!(locked.deposit <= 12, "{context}: {}", locked.deposit);
+            assert!(wallet.most_signed() <= 10, "{context}");
+        }
+    }
+    assert!(failed > 10, "the points that fail are reached: {failed}");
+}
+
+/// Protects: a deposit whose presentation or answer got lost is presented again, not made again.
+#[tokio::test(start_paused = true)]
+async fn a_lost_deposit_is_found_again() {
+    for before in [true, false] {
+        let server = Server::new(1, 10);
+        let wallet = Coins::new(&server.chain);
+        let disk: Arc<dyn Store> = Arc::new(VolatileStore::new());
+        let lose = match before {
+            true => &server.lose_before,
+            false => &server.lose_after,
+        };
+        lose.store(1, Ordering::SeqCst);
+        let first = sessions(&wallet, &disk, 100);
+        let lost = served(&first, &server).await;
+        assert!(matches!(lost, Err(SessionError::OutcomeUnknown { .. })));
+        assert_eq!(first.budget().spent("coin"), coins(10), "it stays counted");
+        served(&first, &server).await.unwrap();
+        assert_eq!(first.budget().spent("coin"), coins(10), "and only once");
+        // And so in another process.
+        served(&sessions(&wallet, &disk, 100), &server)
+            .await
+            .unwrap();
+        assert_eq!(server.chain.opens(), 1, "lost before: {before}");
+    }
+}
+
+/// Protects: only the rail's word that a deposit has become impossible makes room for another.
+#[tokio::test(start_paused = true)]
+async fn a_deposit_that_lapsed_is_made_anew() {
+    let server = Server::new(1, 10);
+    let wallet = Coins::new(&server.chain);
+    let disk: Arc<dyn Store> = Arc::new(VolatileStore::new());
+    server.lose_before.store(1, Ordering::SeqCst);
+    let sessions = sessions(&wallet, &disk, 100);
+    assert!(served(&sessions, &server).await.is_err());
+    let id = sessions.channels().await.unwrap()[0].channel.clone();
+    server.chain.lapse(&id);
+    served(&sessions, &server).await.unwrap();
+    assert_ne!(server.chain.only().0, id);
+    assert_eq!(sessions.budget().spent("coin"), coins(10));
+}
+
+/// Protects: a server that refuses a deposit may still make it, so it is not replaced.
+#[tokio::test(start_paused = true)]
+async fn a_refused_deposit_is_not_replaced() {
+    let server = Server::new(1, 10);
+    let wallet = Coins::new(&server.chain);
+    let disk: Arc<dyn Store> = Arc::new(VolatileStore::new());
+    let sessions = sessions(&wallet, &disk, 100);
+    let mut drafts = std::collections::BTreeSet::new();
+    for _ in 0..3 {
+        let mut call = sessions
+            .begin(&[server.challenge()], &origin(), "/")
+            .unwrap();
+        let presentation = call.next(&*server).await.unwrap();
+        assert!(presentation.is_deposit());
+        drafts.insert(sessions.channels().await.unwrap()[0].channel.clone());
+        let answer = server.refuse("verification-failed");
+        let refused = call.answered(presentation, answer).await;
+        assert!(matches!(refused, Err(SessionError::NotAccepted { .. })));
+    }
+    assert_eq!(drafts.len(), 1, "the same deposit each time");
+    assert_eq!(sessions.budget().spent("coin"), coins(10));
+}
+
+/// Protects: a top-up whose answer got lost is shown again and counted once; one that lapsed is
+/// struck out.
+#[tokio::test(start_paused = true)]
+async fn a_lost_top_up_is_found_again() {
+    for (before, lapses) in [(true, false), (false, false), (true, true)] {
+        let server = Server::new(1, 3);
+        let wallet = Coins::new(&server.chain);
+        let disk: Arc<dyn Store> = Arc::new(VolatileStore::new());
+        let sessions = sessions(&wallet, &disk, 100);
+        for _ in 0..3 {
+            served(&sessions, &server).await.unwrap();
+        }
+        let lose = match before {
+            true => &server.lose_before,
+            false => &server.lose_after,
+        };
+        // As often as it is tried.
+        lose.store(3, Ordering::SeqCst);
+        let lost = served(&sessions, &server).await;
+        assert!(matches!(lost, Err(SessionError::OutcomeUnknown { .. })));
+        assert_eq!(sessions.budget().spent("coin"), coins(6));
+        if lapses {
+            server.chain.lapse("m1");
+        }
+        served(&sessions, &server).await.unwrap();
+        let (_, locked) = server.chain.only();
+        assert_eq!(
+            (locked.deposit, sessions.budget().spent("coin")),
+            (6, coins(6))
+        );
+    }
+}
+
+/// Protects: calls whose future is dropped at any point leave the channel usable.
+#[tokio::test(start_paused = true)]
+async fn abandoned_calls_do_no_harm() {
+    let server = Server::new(1, 1_000);
+    let wallet = Coins::new(&server.chain);
+    let disk: Arc<dyn Store> = Arc::new(VolatileStore::new());
+    let sessions = sessions(&wallet, &disk, 1_000);
+    for polls in 0..40 {
+        let call = served(&sessions, &server);
+        let mut call = std::pin::pin!(call);
+        for _ in 0..polls {
+            let waker = std::task::Waker::noop();
+            let mut cx = std::task::Context::from_waker(waker);
+            if call.as_mut().poll(&mut cx).is_ready() {
+                break;
+            }
+        }
+    }
+    served(&sessions, &server).await.unwrap();
+    assert_eq!(server.chain.opens(), 1);
+}
+
+/// Protects: a channel file that cannot be read is not taken for an empty one, and nobody else may
+/// read what is in it.
+#[tokio::test]
+async fn a_damaged_file_opens_nothing() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("channels.json");
+    let server = Server::new(1, 10);
+    let wallet = Coins::new(&server.chain);
+    let store: Arc<dyn Store> = Arc::new(FileStore::new(&path));
+    served(&sessions(&wallet, &store, 10), &server)
+        .await
+        .unwrap();
+    #[cfg(unix)]
+    {
+        use std::os::unix::fs::PermissionsExt;
+        let mode = std::fs::metadata(&path).unwrap().permissions().mode();
+        assert_eq!(mode & 0o077, 0);
+    }
+    let whole = std::fs::read(&path).unwrap();
+    std::fs::write(&path, &whole[..whole.len() / 2]).unwrap();
+    let refused = served(&sessions(&wallet, &store, 10), &server).await;
+    assert!(matches!(refused, Err(SessionError::Store(_))));
+    assert_eq!(server.chain.opens(), 1);
+}

@@ -1,0 +1,204 @@
+//! A server that keeps books.
+
+use std::{
+    collections::HashMap,
+    sync::{
+        Arc, Mutex,
+        atomic::{AtomicU32, Ordering},
+    },
+};
+
+use farebox_client::session::{Answer, Courier};
+use farebox_core::wire::{
+    Amount, Challenge, Credential, Encoded, Problem, ProblemDetails, Receipt, Timestamp,
+};
+use serde::Deserialize;
+use serde_json::json;
+
+use super::Chain;
+
+/// Counts one unit for each request that it serves.
+pub struct Server {
+    pub chain: Arc<Chain>,
+    pub unit: u128,
+    pub suggested: u128,
+    pub min_delta: u128,
+    pub hint: Mutex<Option<String>>,
+    pub channels: Mutex<HashMap<String, Books>>,
+    /// How many of the next credentials get lost: before the server sees them, or after.
+    pub lose_before: AtomicU32,
+    pub lose_after: AtomicU32,
+    challenges: AtomicU32,
+}
+
+#[derive(Clone, Copy, Default, Debug)]
+pub struct Books {
+    pub deposit: u128,
+    pub accepted: u128,
+    pub spent: u128,
+}
+
+#[derive(Deserialize)]
+struct Presented {
+    action: String,
+    channel: String,
+    #[serde(default)]
+    cumulative: Option<Amount>,
+    #[serde(default)]
+    deposit: Option<Amount>,
+    #[serde(default)]
+    movement: Option<String>,
+    #[serde(default)]
+    additional: Option<Amount>,
+}
+
+fn one_less(counter: &AtomicU32) -> bool {
+    let less = |n: u32| n.checked_sub(1);
+    counter
+        .fetch_update(Ordering::SeqCst, Ordering::SeqCst, less)
+        .is_ok()
+}
+
+impl Server {
+    pub fn new(unit: u128, suggested: u128) -> Arc<Self> {
+        Arc::new(Self {
+            chain: Arc::default(),
+            unit,
+            suggested,
+            min_delta: 0,
+            hint: Mutex::default(),
+            channels: Mutex::default(),
+            lose_before: AtomicU32::new(0),
+            lose_after: AtomicU32::new(0),
+            challenges: AtomicU32::new(0),
+        })
+    }
+
+    pub fn challenge(&self) -> Challenge {
+        let mut details = serde_json::Map::new();
+        if let Some(channel) = self.hint.lock().unwrap().clone() {
+            details.insert("channel".into(), channel.into());
+        }
+        if self.min_delta > 0 {
+            details.insert("min_delta".into(), json!(self.min_delta));
+        }
+        let request = json!({
+            "amount": self.unit.to_string(),
+            "currency": "coin",
+            "recipient": "you",
+            "suggestedDeposit": self.suggested.to_string(),
+            "methodDetails": details,
+        });
+        Challenge {
+            id: format!("n{}", self.challenges.fetch_add(1, Ordering::SeqCst)),
+            realm: "localhost".into(),
+            method: "coins".into(),
+            intent: "session".into(),
+            request: Encoded::encode(&request).unwrap(),
+            expires: Some(Timestamp::now().plus(std::time::Duration::from_secs(300))),
+            digest: None,
+            opaque: None,
+            description: None,
+            header: None,
+        }
+    }
+
+    pub fn books(&self, id: &str) -> Books {
+        self.channels.lock().unwrap()[id]
+    }
+
+    pub fn refuse(&self, name: &str) -> Answer {
+        let problem = ProblemDetails::new(&Problem::session(name), name);
+        Answer::Refused {
+            status: problem.status,
+            problem: Some(Box::new(problem)),
+            challenges: vec![self.challenge()],
+        }
+    }
+
+    pub fn receipt(&self, id: &str, books: Books) -> Receipt {
+        Receipt::new("coins", id, Timestamp::now())
+            .with("channelId", id)
+            .with("acceptedCumulative", books.accepted.to_string())
+            .with("spent", books.spent.to_string())
+    }
+
+    /// Takes a credential, and for `units` above zero serves.
+    pub fn take(&self, credential: &Credential, units: u128) -> Answer {
+        if one_less(&self.lose_before) {
+            return Answer::Lost("it got lost".to_owned());
+        }
+        let answer = self.honour(credential, units);
+        if one_less(&self.lose_after) {
+            return Answer::Lost("the answer got lost".to_owned());
+        }
+        answer
+    }
+
+    fn honour(&self, credential: &Credential, units: u128) -> Answer {
+        let presented: Presented = credential.payload.decode().unwrap();
+        let id = presented.channel.clone();
+        let mut channels = self.channels.lock().unwrap();
+        match presented.action.as_str() {
+            "open" => {
+                self.chain.open(&id, presented.deposit.unwrap().get());
+                let Some(locked) = self.chain.channel(&id) else {
+                    return self.refuse("channel-not-found");
+                };
+                let books = channels.entry(id.clone()).or_default();
+                books.deposit = locked.deposit;
+                books.accepted = books.accepted.max(presented.cumulative.unwrap().get());
+            }
+            "topUp" => {
+                let movement = presented.movement.unwrap();
+                self.chain
+                    .top_up(&id, &movement, presented.additional.unwrap().get());
+                let deposit = self.chain.channel(&id).unwrap().deposit;
+                channels.get_mut(&id).unwrap().deposit = deposit;
+            }
+            action => {
+                if self.chain.channel(&id).is_none_or(|locked| locked.closed) {
+                    return self.refuse("channel-finalized");
+                }
+                // As a real one, it finds on the chain what it has forgotten.
+                let deposit = self.chain.channel(&id).unwrap().deposit;
+                let books = channels.entry(id.clone()).or_default();
+                books.deposit = deposit;
+                let cumulative = presented.cumulative.unwrap().get();
+                if cumulative > books.deposit {
+                    return self.refuse("amount-exceeds-deposit");
+                }
+                if action == "close" {
+                    self.chain.close(&id, books.spent);
+                } else if cumulative < books.accepted {
+                    return self.refuse("invalid-signature");
+                } else if cumulative > books.accepted
+                    && cumulative - books.accepted < self.min_delta
+                {
+                    return self.refuse("delta-too-small");
+                } else {
+                    books.accepted = cumulative;
+                }
+            }
+        }
+        let books = channels.get_mut(&id).unwrap();
+        let cost = units * self.unit;
+        if books.accepted - books.spent < cost {
+            return self.refuse("insufficient-balance");
+        }
+        books.spent += cost;
+        Answer::Accepted(Some(Box::new(self.receipt(&id, *books))))
+    }
+}
+
+impl Courier for Server {
+    async fn ask(&self) -> Result<Vec<Challenge>, String> {
+        Ok(vec![self.challenge()])
+    }
+
+    async fn deliver(&self, credential: &Credential) -> Answer {
+        // So that messages of several calls can cross.
+        tokio::task::yield_now().await;
+        self.take(credential, 0)
+    }
+}
