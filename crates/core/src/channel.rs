@@ -41,6 +41,13 @@ impl ChannelId {
             .map_or("", |(_, rail)| rail)
     }
 
+    /// The channel whose [stored form](Self::as_str) this is.
+    pub fn stored(text: &str) -> Option<Self> {
+        let (length, rest) = text.split_once(':')?;
+        let (_, id) = rest.split_at_checked(length.parse().ok()?)?;
+        id.starts_with(':').then(|| Self(text.to_owned()))
+    }
+
     /// The stored form.
     pub fn as_str(&self) -> &str {
         &self.0

@@ -1,66 +1,22 @@
-//! The balance machine behind every channel, whatever rail feeds it.
-//!
-//! `authorized` only grows; an equal voucher changes nothing and is accepted; a lower one is
-//! refused; `spent ≤ authorized ≤ deposit`; closing is final.
+//! The balance machine behind every channel, whatever rail feeds it: an [`Account`] that is
+//! replaced by compare-and-swap.
 
-use std::{collections::BTreeMap, time::Duration};
+use std::{
+    collections::HashMap,
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+};
 
 use farebox_core::{
-    Authorize, ChannelAction, ChannelState, Fault, Rejection,
+    ChannelAction, ChannelId, Fault, Observed, Refund, Rejection,
     wire::{Amount, Problem},
 };
-use serde::{Deserialize, Serialize};
 
 use crate::{
-    debits::Debits,
+    account::{Account, Closing},
     engine::Shared,
     record::{ChannelChange, Stored, channel_key},
     verdict::Refused,
 };
-
-/// A channel as stored.
-#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
-pub(crate) struct Account {
-    #[serde(flatten)]
-    pub(crate) state: ChannelState,
-    /// Blocks that streams hold and have not given back, by lease.
-    #[serde(default)]
-    pub(crate) leases: BTreeMap<String, Block>,
-    /// Payments applied and when, so that none is applied twice.
-    #[serde(default)]
-    applied: BTreeMap<String, i64>,
-    /// The latest debits and when, so that one whose write lost its reply knows itself.
-    #[serde(default, skip_serializing_if = "Debits::is_empty")]
-    recent: Debits,
-    /// The payment that is closing it: nothing else may change or spend meanwhile.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    closing: Option<Closing>,
-}
-
-/// A close under way, holding the channel until Unix millisecond `until`.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-struct Closing {
-    op: String,
-    /// Which of the payment's reservations.
-    claim: String,
-    until: i64,
-}
-
-impl Closing {
-    fn is_of(&self, op: &str, claim: &str) -> bool {
-        self.op == op && self.claim == claim
-    }
-}
-
-/// A block of a channel's balance, held by a stream until Unix millisecond `until`.
-#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
-pub(crate) struct Block {
-    pub(crate) amount: Amount,
-    pub(crate) until: i64,
-}
-
-/// A block that was lost with its process is forgotten after this many milliseconds.
-const FORGOTTEN: i64 = 3_600_000;
 
 /// How often a write is tried whose reply was lost. Each try looks first.
 const TRIES: u32 = 3;
@@ -81,6 +37,9 @@ pub enum BalanceError {
     /// Somebody is closing it.
     #[error("the channel is being closed")]
     Closing,
+    /// The payer has asked for a close by force.
+    #[error("a close of the channel was requested; top it up to take that back, or open another")]
+    CloseRequested,
     /// A voucher below an accepted one.
     #[error("the voucher is lower than one accepted before ({authorized})")]
     Backwards {
@@ -103,7 +62,7 @@ impl BalanceError {
     pub fn rejection(&self) -> Rejection {
         let name = match self {
             Self::NotFound => "channel-not-found",
-            Self::Closed | Self::Closing => "channel-finalized",
+            Self::Closed | Self::Closing | Self::CloseRequested => "channel-finalized",
             Self::OverDeposit { .. } => "amount-exceeds-deposit",
             Self::Exists | Self::Backwards { .. } | Self::Overflow => {
                 return Rejection::verification(self.to_string());
@@ -123,187 +82,66 @@ impl From<BalanceError> for Refused {
     }
 }
 
-impl Account {
-    fn encode(&self) -> Result<String, Fault> {
-        serde_json::to_string(self).map_err(|e| Fault::new("serialising a channel").caused_by(e))
+/// How many accounts a process remembers. One that is forgotten is read again.
+const REMEMBERED: usize = 16_384;
+
+/// What this process last saw of each account: a swap from it saves the look before. It is never
+/// the ground for a refusal, since others may have changed the account.
+#[derive(Default)]
+pub(crate) struct Ledger(Mutex<HashMap<String, Seen>>);
+
+/// An account with the text a swap compares.
+type Seen = (Arc<str>, Arc<Account>);
+
+impl Ledger {
+    fn accounts(&self) -> MutexGuard<'_, HashMap<String, Seen>> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// How long the store must keep it: an open one for ever, since it holds the payer's money; a
-    /// closed one for as long as a payment of its may still come to be concluded.
-    fn keep(&self, shared: &Shared) -> Option<Duration> {
-        let closed = self.state.closed && self.closing.is_none();
-        closed.then(|| shared.timing.collectable.saturating_mul(2))
+    fn get(&self, key: &str) -> Option<Seen> {
+        self.accounts().get(key).cloned()
     }
 
-    /// What streams hold at `now`. A lease that lapsed is the payer's again.
-    pub(crate) fn leased(&self, now: i64) -> u128 {
-        let held = self.leases.values().filter(|block| block.until > now);
-        held.fold(0u128, |sum, block| sum.saturating_add(block.amount.get()))
-    }
-
-    /// What may still be spent at `now`.
-    pub(crate) fn available(&self, now: i64) -> Amount {
-        let used = self.state.spent.get().saturating_add(self.leased(now));
-        Amount::new(self.state.authorized.get().saturating_sub(used))
-    }
-
-    /// The channel as rails and meters see it: what streams hold counts as spent.
-    pub(crate) fn view(&self, now: i64) -> ChannelState {
-        let mut view = self.state.clone();
-        view.held = Amount::new(self.leased(now));
-        view.spent = Amount::new(view.spent.get().saturating_add(view.held.get()));
-        view
-    }
-
-    /// Whether a close holds the channel at `now`.
-    pub(crate) fn is_closing(&self, now: i64) -> bool {
-        self.closing
-            .as_ref()
-            .is_some_and(|closing| closing.until > now)
-    }
-
-    /// Whether the debit `op` was counted.
-    pub(crate) fn has_debited(&self, op: &str) -> bool {
-        self.recent.has(op)
-    }
-
-    /// Counts the debit `op`, and forgets those nobody looks for any more.
-    pub(crate) fn debit(
-        &mut self,
-        op: &str,
-        n: Amount,
-        shared: &Shared,
-    ) -> Result<(), BalanceError> {
-        let spent = self.state.spent.checked_add(n);
-        self.state.spent = spent.ok_or(BalanceError::Overflow)?;
-        // Each try is a look and a write; as much again for clocks that differ.
-        let horizon = shared.before(shared.timing.store * (4 * TRIES));
-        self.recent.remember(op, shared.clock.millis(), horizon);
-        Ok(())
-    }
-
-    /// Whether `op` may change the channel, and anybody spend it, at `now`.
-    pub(crate) fn open(&self, op: Option<&str>, now: i64) -> Result<(), BalanceError> {
-        match &self.closing {
-            _ if self.state.closed => Err(BalanceError::Closed),
-            Some(closing) if closing.until > now && Some(closing.op.as_str()) != op => {
-                Err(BalanceError::Closing)
-            }
-            _ => Ok(()),
-        }
-    }
-
-    /// A freeze that lapsed is gone with the first change after it: its close was made for what the
-    /// channel was before.
-    pub(crate) fn end_lapsed_close(&mut self, now: i64) {
-        self.closing.take_if(|closing| closing.until <= now);
-    }
-
-    pub(crate) fn forget_lost_leases(&mut self, now: i64) {
-        self.leases
-            .retain(|_, block| block.until.saturating_add(FORGOTTEN) > now);
-    }
-
-    /// The account after `change` by the payment `op`, if it fits.
-    fn after(
-        account: Option<&Self>,
-        op: &str,
-        change: &ChannelChange,
-        now: i64,
-    ) -> Result<Self, BalanceError> {
-        let mut next = match (account, change.action) {
-            (Some(account), _) if account.applied.contains_key(op) => return Ok(account.clone()),
-            (None, ChannelAction::Open) => Self::default(),
-            (None, _) => return Err(BalanceError::NotFound),
-            (Some(account), action) => {
-                account.open(Some(op), now)?;
-                if action == ChannelAction::Open {
-                    return Err(BalanceError::Exists);
+    fn remember(&self, key: &str, seen: Seen) {
+        let mut accounts = self.accounts();
+        match accounts.get_mut(key) {
+            Some(known) => *known = seen,
+            None => {
+                if accounts.len() >= REMEMBERED {
+                    accounts.clear();
                 }
-                account.clone()
+                accounts.insert(key.to_owned(), seen);
             }
-        };
-        next.end_lapsed_close(now);
-        let state = &mut next.state;
-        let deposit = state.deposit.checked_add(change.change.deposit);
-        state.deposit = deposit.ok_or(BalanceError::Overflow)?;
-        let authorized = match change.change.authorize {
-            Authorize::Keep => state.authorized,
-            Authorize::To(cumulative) => cumulative,
-            Authorize::By(more) => state
-                .authorized
-                .checked_add(more)
-                .ok_or(BalanceError::Overflow)?,
-        };
-        if authorized < state.authorized {
-            return Err(BalanceError::Backwards {
-                authorized: state.authorized,
-            });
         }
-        if authorized > state.deposit {
-            return Err(BalanceError::OverDeposit {
-                deposit: state.deposit,
-            });
-        }
-        state.authorized = authorized;
-        next.finish(op, change, now);
-        Ok(next)
     }
 
-    /// The account after `change` by the payment `op`, whose money has moved: what was put in is
-    /// credited whatever happened to the channel meanwhile, and nothing is ever taken back.
-    fn settled(account: Option<&Self>, op: &str, change: &ChannelChange, now: i64) -> Self {
-        let mut next = account.cloned().unwrap_or_default();
-        if next.applied.contains_key(op) {
-            return next;
-        }
-        let state = &mut next.state;
-        let sum = |a: Amount, b: Amount| Amount::new(a.get().saturating_add(b.get()));
-        state.deposit = sum(state.deposit, change.change.deposit);
-        let authorized = match change.change.authorize {
-            Authorize::Keep => state.authorized,
-            Authorize::To(cumulative) => cumulative.max(state.authorized),
-            Authorize::By(more) => sum(state.authorized, more),
-        };
-        state.authorized = authorized.min(state.deposit);
-        next.finish(op, change, now);
-        next
-    }
-
-    fn finish(&mut self, op: &str, change: &ChannelChange, now: i64) {
-        if let Some(rail) = &change.change.rail {
-            self.state.rail = rail.clone();
-        }
-        self.state.closed |= change.action == ChannelAction::Close;
-        // A voucher may come any number of times under one challenge and is idempotent by itself.
-        if change.action != ChannelAction::Advance {
-            self.applied.insert(op.to_owned(), now);
-        }
-        if self
-            .closing
-            .as_ref()
-            .is_some_and(|closing| closing.op == op)
-        {
-            self.closing = None;
-        }
+    fn forget(&self, key: &str) {
+        self.accounts().remove(key);
     }
 }
 
 impl Shared {
-    /// The account of a channel, with the text a swap compares.
-    pub(crate) async fn account(&self, key: &str) -> Result<Option<(String, Account)>, Fault> {
+    /// The account of a channel as the store has it.
+    pub(crate) async fn account(&self, key: &str) -> Result<Option<Seen>, Fault> {
         let Some(text) = self.store.get(key).await? else {
+            self.ledger.forget(key);
             return Ok(None);
         };
-        let account = Self::read_account(&text)?;
-        Ok(Some((text, account)))
+        let seen = (Arc::from(text.as_str()), Arc::new(Account::decode(&text)?));
+        self.ledger.remember(key, seen.clone());
+        Ok(Some(seen))
     }
 
-    pub(crate) fn read_account(text: &str) -> Result<Account, Fault> {
-        serde_json::from_str(text).map_err(|_| Fault::new("reading a channel of another version"))
+    /// The account of a channel as it was seen last, for what is only told.
+    pub(crate) async fn glance(&self, key: &str) -> Result<Option<Arc<Account>>, Fault> {
+        match self.ledger.get(key) {
+            Some((_, account)) => Ok(Some(account)),
+            None => Ok(self.account(key).await?.map(|(_, account)| account)),
+        }
     }
 
     async fn replace(&self, key: &str, text: &str, next: &Account) -> Result<bool, Fault> {
+        self.ledger.forget(key);
         let (next, keep) = (next.encode()?, next.keep(self));
         let swap = self
             .store
@@ -316,35 +154,44 @@ impl Shared {
     /// `change` must know its own work and leave it as it is: a write whose reply was lost may have
     /// been carried out, and only the next look tells.
     pub(crate) async fn update<T, E: From<Fault>>(
-        &self,
+        self: &Arc<Self>,
         key: &str,
         change: impl Fn(Option<&Account>) -> Result<(Account, T), E>,
     ) -> Result<T, E> {
         let mut lost = 0;
+        let mut known = self.ledger.get(key);
         loop {
-            let current = self.account(key).await?;
-            let (next, answer) = change(current.as_ref().map(|(_, account)| account))?;
-            if current
-                .as_ref()
-                .is_some_and(|(_, account)| *account == next)
-            {
+            let guess = known.is_some();
+            let current = match known.take() {
+                Some(known) => Some(known),
+                None => self.account(key).await?,
+            };
+            let (text, account) = current.as_ref().map(|(t, a)| (&**t, &**a)).unzip();
+            let (next, answer) = match change(account) {
+                Err(_) if guess => continue,
+                changed => changed?,
+            };
+            if account.is_some_and(|account| *account == next) {
+                if guess {
+                    continue;
+                }
                 if lost > 0 {
-                    self.balances.notify_waiters();
+                    self.changed(key, account, &next);
                 }
                 return Ok(answer);
             }
-            let (text, keep) = (next.encode()?, next.keep(self));
-            let expected = current.as_ref().map(|(text, _)| text.as_str());
-            let swap = self
-                .store
-                .compare_and_swap(key, expected, Some(&text), keep);
+            let (after, keep) = (next.encode()?, next.keep(self));
+            let swap = self.store.compare_and_swap(key, text, Some(&after), keep);
             match effect!("channel.changed", swap.await) {
                 Ok(true) => {
-                    self.balances.notify_waiters();
+                    self.changed(key, account, &next);
+                    self.ledger
+                        .remember(key, (Arc::from(after), Arc::new(next)));
                     return Ok(answer);
                 }
-                Ok(false) => {}
+                Ok(false) => self.ledger.forget(key),
                 Err(fault) => {
+                    self.ledger.forget(key);
                     lost += 1;
                     if lost == TRIES {
                         return Err(fault.into());
@@ -353,29 +200,66 @@ impl Shared {
             }
         }
     }
+
+    /// Wakes whoever waits for the channel. Other processes are told of what a stream may wait for.
+    fn changed(self: &Arc<Self>, key: &str, before: Option<&Account>, after: &Account) {
+        self.hub.wake(key);
+        let streamed = before.is_some_and(|before| before.is_streamed(self.clock.millis()));
+        let more = before.is_none_or(|before| {
+            let (before, after) = (&before.state, &after.state);
+            before.authorized != after.authorized
+                || before.closed != after.closed
+                || before.close_requested != after.close_requested
+        });
+        if streamed && more {
+            self.tell(key);
+        }
+        self.settle_if_due(key, after);
+    }
 }
 
 /// Applies a change that fits, once per payment `op`.
 pub(crate) async fn apply(
-    shared: &Shared,
+    shared: &Arc<Shared>,
     op: &str,
+    method: &str,
     change: &ChannelChange,
 ) -> Result<(), Refused> {
     let now = shared.clock.millis();
     shared
         .update(&channel_key(&change.id), |account| {
-            let next = Account::after(account, op, change, now).map_err(Refused::from)?;
+            let next = Account::after(account, op, method, change, now).map_err(Refused::from)?;
             Ok((next, ()))
         })
         .await
 }
 
+/// Records what a rail saw of a channel outside, if we know the channel.
+pub(crate) async fn observe(
+    shared: &Arc<Shared>,
+    channel: &ChannelId,
+    observed: &Observed,
+) -> Result<(), Fault> {
+    let now = shared.clock.millis();
+    let unknown = || Fault::new("no such channel");
+    shared
+        .update(&channel_key(channel), |account| {
+            Ok((account.ok_or_else(unknown)?.seen(observed, now), ()))
+        })
+        .await
+}
+
 /// Applies a change whose money has moved, once per payment `op`.
-pub(crate) async fn settle(shared: &Shared, op: &str, change: &ChannelChange) -> Result<(), Fault> {
+pub(crate) async fn settle(
+    shared: &Arc<Shared>,
+    op: &str,
+    method: &str,
+    change: &ChannelChange,
+) -> Result<(), Fault> {
     let now = shared.clock.millis();
     shared
         .update(&channel_key(&change.id), |account| {
-            let mut next = Account::settled(account, op, change, now);
+            let mut next = Account::settled(account, op, method, change, now);
             // Payments are remembered for as long as their records may still come to be concluded.
             let horizon = shared.before(shared.timing.collectable.saturating_mul(2));
             next.applied.retain(|_, at| *at > horizon);
@@ -394,16 +278,22 @@ pub(crate) async fn is_applied(
     Ok(account.is_some_and(|(_, account)| account.applied.contains_key(op)))
 }
 
-/// Whether a change could be applied now.
+/// Whether a change could be applied now. What is `paid` for already is: a top-up of a channel that
+/// was closed meanwhile is credited, and goes back.
 pub(crate) async fn preview(
     shared: &Shared,
     op: &str,
     change: &ChannelChange,
+    paid: bool,
 ) -> Result<(), Refused> {
     let account = shared.account(&channel_key(&change.id)).await?;
-    let account = account.as_ref().map(|(_, account)| account);
+    let account = account.as_ref().map(|(_, account)| &**account);
+    let closed = account.is_some_and(|account| account.state.closed);
+    if paid && closed && change.action == ChannelAction::TopUp {
+        return Ok(());
+    }
     let now = shared.clock.millis();
-    Account::after(account, op, change, now).map_err(Refused::from)?;
+    Account::after(account, op, "", change, now).map_err(Refused::from)?;
     Ok(())
 }
 
@@ -423,7 +313,7 @@ pub(crate) async fn freeze(
         let (text, account) = account.ok_or_else(|| Refused::from(BalanceError::NotFound))?;
         let now = shared.clock.millis();
         account.open(Some(op), now).map_err(Refused::from)?;
-        let mut next = account.clone();
+        let mut next = Account::clone(&account);
         let earlier = next
             .closing
             .take_if(|closing| closing.op == op && closing.claim != *claim);
@@ -438,52 +328,69 @@ pub(crate) async fn freeze(
                 until: shared.after(shared.timing.reserve),
             });
         }
-        if next == account || shared.replace(&key, &text, &next).await? {
+        if next == *account || shared.replace(&key, &text, &next).await? {
             return Ok(unspent);
         }
     }
 }
 
-/// Holds a frozen channel until its close is concluded, however long that takes.
-pub(crate) async fn refreeze(
-    shared: &Shared,
+/// Holds a channel until its close or its errand is concluded, however long that takes.
+pub(crate) async fn hold_on(
+    shared: &Arc<Shared>,
     op: &str,
     claim: &str,
     change: &ChannelChange,
 ) -> Result<(), Fault> {
     let now = shared.clock.millis();
+    let action = change.action;
+    if action.is_service() || action == ChannelAction::TopUp {
+        return Ok(());
+    }
     shared
         .update(&channel_key(&change.id), |account| {
             let mut next = account
                 .cloned()
-                .ok_or_else(|| Fault::new("a frozen channel is gone"))?;
-            match &mut next.closing {
+                .ok_or_else(|| Fault::new("a held channel is gone"))?;
+            let held = match action {
+                ChannelAction::Close => &mut next.closing,
+                _ => &mut next.errand,
+            };
+            match held {
                 // One that lapsed may have been spent from, so its order is void.
-                Some(closing) if closing.is_of(op, claim) && closing.until > now => {
-                    closing.until = i64::MAX;
-                }
-                _ => return Err(Fault::unavailable("a close lost its channel")),
+                Some(held) if held.is_of(op, claim) && held.until > now => held.until = i64::MAX,
+                _ => return Err(Fault::unavailable("a close or an errand lost its channel")),
             }
             Ok((next, ()))
         })
         .await
 }
 
-/// The close that was recorded as `stored` came to nothing: the channel goes on.
+/// The close or the errand that was recorded as `stored` came to nothing: the channel goes on.
+/// `finally`: it never will, so a refund has failed.
 pub(crate) async fn thaw(
     shared: &Shared,
     op: &str,
     stored: &Stored,
     change: &ChannelChange,
+    finally: bool,
 ) -> Result<(), Fault> {
     let key = channel_key(&change.id);
     while let Some((text, account)) = shared.account(&key).await? {
-        let mut next = account;
-        let Some(closing) = next.closing.take_if(|closing| closing.op == op) else {
+        let mut next = Account::clone(&account);
+        let errand = next.errand.take_if(|errand| errand.op == op);
+        let closing = next.closing.take_if(|closing| closing.op == op);
+        let errs = errand.is_some();
+        let Some(held) = closing.or(errand) else {
             return Ok(());
         };
-        if closing.claim != stored.record.claim && !shared.stands(op, stored).await? {
+        if held.claim != stored.record.claim && !shared.stands(op, stored).await? {
             return Ok(());
+        }
+        if errs {
+            next.marks.tried = shared.clock.millis();
+        }
+        if errs && finally && change.action == ChannelAction::Refund {
+            next.state.refund = Refund::Failed;
         }
         if shared.replace(&key, &text, &next).await? {
             return Ok(());

@@ -9,8 +9,8 @@ use farebox_core::{
 use serde::{Serialize, Serializer};
 
 use crate::{
-    balance::Account,
-    engine::{Engine, Shared},
+    account::Account,
+    engine::Engine,
     record::{CHANNEL, PAY, Record, State},
 };
 
@@ -153,7 +153,7 @@ impl Engine {
         let accounts = self.shared.store.scan(CHANNEL).await?;
         let mut entries = Vec::with_capacity(accounts.len());
         for (key, text) in accounts {
-            let account = Shared::read_account(&text)?;
+            let account = Account::decode(&text)?;
             entries.push(ChannelEntry::of(&key[CHANNEL.len()..], account, now));
         }
         entries.sort_by(|a, b| (&a.rail, &a.id).cmp(&(&b.rail, &b.id)));

@@ -35,7 +35,7 @@ impl From<Driven> for Concluded {
 /// Records an outcome over whatever the record says by now. Evidence that money moved wins over
 /// everything; what only says that it did not yields to what others found out.
 pub(crate) async fn conclude(
-    shared: &Shared,
+    shared: &Arc<Shared>,
     id: &str,
     from: &Stored,
     outcome: Outcome,
@@ -46,7 +46,7 @@ pub(crate) async fn conclude(
 /// The same. `holder` is served at once: that the money is in and who has the serving lease is one
 /// write then.
 pub(crate) async fn conclude_for(
-    shared: &Shared,
+    shared: &Arc<Shared>,
     id: &str,
     from: &Stored,
     outcome: Outcome,
@@ -80,7 +80,7 @@ pub(crate) async fn conclude_for(
                 state,
             ) => {
                 if let Some(change) = &record.channel {
-                    balance::settle(shared, id, change).await?;
+                    balance::settle(shared, id, &record.method, change).await?;
                 }
                 let mut members = match state {
                     State::Attempted { receipt, .. } => receipt.clone(),
@@ -90,6 +90,12 @@ pub(crate) async fn conclude_for(
                 let receipt = receipt(shared, record, reference.clone(), members);
                 let receipt = Arc::new(receipt);
                 let paid = match holder {
+                    // Nobody comes for it.
+                    _ if record.errand => State::Delivered {
+                        receipt,
+                        holder: String::new(),
+                        reply: None,
+                    },
                     None => State::Paid { receipt },
                     Some(holder) => State::Serving {
                         receipt,

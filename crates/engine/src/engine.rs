@@ -11,14 +11,15 @@ use farebox_core::{
     ChannelId, Durability, Method, Offers, Store, Tally,
     wire::{SecretRing, Timestamp},
 };
-use tokio::sync::Notify;
 
 use crate::{
+    balance::Ledger,
     deadline::Punctual,
     drain::Drain,
     gate::Gate,
     heartbeat::Heart,
-    meter::Meter,
+    hub::Hub,
+    meter::{self, Meter},
     nonce,
     pulse::{Condition, Pulse},
 };
@@ -236,7 +237,8 @@ impl EngineBuilder {
                 timing: self.timing,
                 methods: Mutex::default(),
                 drain: Arc::default(),
-                balances: Notify::new(),
+                hub: Hub::default(),
+                ledger: Ledger::default(),
                 heart: Heart::default(),
             }),
         })
@@ -258,8 +260,8 @@ pub(crate) struct Shared {
     pub(crate) timing: Timing,
     methods: Mutex<HashMap<String, Arc<dyn Method>>>,
     pub(crate) drain: Arc<Drain>,
-    /// Woken when any channel's balance changes in this process.
-    pub(crate) balances: Notify,
+    pub(crate) hub: Hub,
+    pub(crate) ledger: Ledger,
     pub(crate) heart: Heart,
 }
 
@@ -310,9 +312,10 @@ impl Engine {
         }
     }
 
-    /// The meter of a channel, for whoever serves it.
+    /// The meter of a channel, for whoever serves it apart from any presentation: it knows no price
+    /// and no rail. A presentation has its own, [`Serving::meter`](crate::Serving::meter).
     pub fn meter(&self, channel: ChannelId) -> Meter {
-        Meter::new(self.shared.clone(), channel)
+        Meter::new(self.shared.clone(), channel, meter::Terms::default())
     }
 
     /// The realm.

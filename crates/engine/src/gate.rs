@@ -14,7 +14,7 @@ use crate::{
     conclude::conclude,
     detached::Detached,
     engine::Shared,
-    meter::Meter,
+    managed::Managed,
     payment::{Authentic, Carried, Driven, Facts, Offered, Payment},
     record::{State, Stored, fingerprint},
     reply::{Keyed, Repeats, Reply},
@@ -40,6 +40,10 @@ pub struct Inbound<'a> {
     /// The realm this request is under, where the server has several; the engine's unless said. One
     /// of a list that the operator wrote, never text from the request.
     pub realm: Option<&'a str>,
+    /// Whether the request asks for no service: it only manages a channel (a voucher or a top-up for
+    /// a stream that waits, a close). Then no handler runs, and it need not have the body that was
+    /// quoted for. Ignored where the credential is for no channel.
+    pub manages: bool,
 }
 
 impl fmt::Debug for Inbound<'_> {
@@ -69,6 +73,8 @@ enum Standing {
     Serve(Serving),
     /// It was served, under the same key.
     Replay(Reply),
+    /// It asks for no service.
+    Manage(Managed),
     /// The record moved: look again.
     Moved,
 }
@@ -164,6 +170,11 @@ impl Gate {
             .offered(&id, &bound, inbound)
             .ok_or_else(|| invalid("the offer is gone; pay a fresh challenge"))?;
         let method = offer.method().clone();
+        // What only manages a channel asks for nothing that could have another price.
+        let offered = match inbound.manages && bound.is_per_request() {
+            true if !method.intent().single_use() => Offered::Still,
+            _ => offered,
+        };
         let expires = challenge.expires.as_ref().map(|e| e.unix_millis());
         let expires = expires.ok_or_else(|| invalid("the challenge has no expiry"))?;
         let fingerprint = fingerprint(&credential);
@@ -220,9 +231,13 @@ impl Gate {
         credential: Credential,
         inbound: &Inbound<'_>,
     ) -> Result<Admission, Refused> {
-        let keyed = Keyed::of(inbound);
         let (payment, same_request) = self.recognise(credential, inbound)?;
-        if let Err(refused) = same_request {
+        let manages = inbound.manages && !payment.is_single_use();
+        let keyed = match payment.is_single_use() {
+            true => Keyed::of(inbound),
+            false => Some(Keyed::of_channel(inbound)),
+        };
+        if let (Err(refused), false) = (same_request, manages) {
             return Err(match &keyed {
                 // Asked to pay again, the payer would take its first request for lost.
                 Some(keyed) if self.answered(&payment, keyed).await? => conflict(),
@@ -232,8 +247,12 @@ impl Gate {
         for _ in 0..ROUNDS {
             let lapsed = match self.shared.record(payment.id()).await? {
                 None => None,
-                Some(stored) => match self.standing(&payment, stored, keyed.as_ref()).await? {
+                Some(stored) => match self
+                    .standing(&payment, stored, keyed.as_ref(), manages)
+                    .await?
+                {
                     Standing::Open(lapsed) => lapsed.map(|stored| *stored),
+                    Standing::Manage(managed) => return Ok(Admission::Managed(managed)),
                     Standing::Serve(serving) => return Ok(Admission::Serve(serving)),
                     Standing::Replay(reply) => return Ok(Admission::Replay(reply)),
                     Standing::Moved => continue,
@@ -243,11 +262,12 @@ impl Gate {
             if let AnyPlan::Channel(plan) = verified.plan()
                 && plan.action == ChannelAction::Advance
             {
-                return self.advance(verified).await;
+                return self.advance(verified, manages).await;
             }
             // A client that goes away cannot cut it short.
             let decided = verified.is_decided();
-            let work = verified.carry_out(keyed.clone());
+            let served = !manages && verified.asks_for_service();
+            let work = verified.carry_out(keyed.clone(), served);
             let limit = self.shared.timing.settle;
             let carried = match decided {
                 true => timeout(limit, Detached::new(work)).await.map(Ok),
@@ -281,10 +301,16 @@ impl Gate {
     async fn advance(
         &self,
         verified: Payment<crate::payment::Verified>,
+        manages: bool,
     ) -> Result<Admission, Refused> {
-        let (channel, receipt) = verified.advance().await?;
-        let meter = Meter::new(self.shared.clone(), channel);
-        let serving = Serving::unrecorded(self.shared.clone(), receipt, meter);
+        let method = verified.method().clone();
+        let meter = verified.advance().await?;
+        if manages {
+            let state = meter.glance().await?;
+            let managed = Managed::of(&*method, &meter, ChannelAction::Advance, &state)?;
+            return Ok(Admission::Managed(managed));
+        }
+        let serving = Serving::unrecorded(self.shared.clone(), meter);
         Ok(Admission::Serve(serving))
     }
 
@@ -305,6 +331,7 @@ impl Gate {
         payment: &Payment<Authentic>,
         stored: Stored,
         keyed: Option<&Keyed>,
+        manages: bool,
     ) -> Result<Standing, Refused> {
         let now = self.shared.clock.millis();
         let mine = stored.record.fingerprint == payment.fingerprint();
@@ -323,6 +350,12 @@ impl Gate {
             }
             _ if !mine => {
                 return Err(Rejection::spent("the challenge was used with another proof").into());
+            }
+            State::Paid { .. } | State::Delivered { .. }
+                if manages || !stored.record.is_service() =>
+            {
+                let managed = self.shared.manage(payment.id(), &stored).await?;
+                return Ok(managed.map_or(Standing::Moved, Standing::Manage));
             }
             State::Delivered { receipt, reply, .. } => {
                 if let (Some(keyed), Some(reply)) = (keyed, reply) {

@@ -17,6 +17,7 @@
 #[macro_use]
 mod effect;
 
+mod account;
 mod balance;
 mod books;
 mod challenge;
@@ -28,6 +29,9 @@ mod drain;
 mod engine;
 mod gate;
 mod heartbeat;
+mod hub;
+mod lease;
+mod managed;
 mod memory;
 mod meter;
 mod nonce;
@@ -37,7 +41,10 @@ mod reconcile;
 mod record;
 mod reply;
 mod serving;
+mod tap;
+mod upkeep;
 mod verdict;
+mod view;
 mod withdraw;
 
 pub use balance::BalanceError;
@@ -47,10 +54,14 @@ pub use drain::Drained;
 pub use effect::EFFECTS;
 pub use engine::{Clock, Engine, EngineBuilder, EngineError};
 pub use gate::{Gate, Inbound};
+pub use lease::{Charge, Lease};
+pub use managed::Managed;
 pub use memory::MemoryStore;
-pub use meter::{Lease, Meter, MeterError};
+pub use meter::{Answered, Meter, MeterError};
 pub use payment::{Authentic, Driven, Payment, Reserved, Verified};
 pub use reconcile::{Reconciled, Reconciler};
 pub use reply::{FREE_REPLY, Kept, Reply};
 pub use serving::{Admission, Serving};
+pub use tap::{HOLD, Tap};
+pub use upkeep::Upkept;
 pub use verdict::Refused;

@@ -1,21 +1,20 @@
 //! What requests, event streams and WebSockets spend a channel through.
 
-use std::{
-    collections::HashMap,
-    fmt,
-    sync::{Arc, Mutex, PoisonError},
-    time::Duration,
-};
+use std::{fmt, sync::Arc, time::Duration};
 
-use async_trait::async_trait;
-use farebox_core::{ChannelId, ChannelState, Channels, Fault, Observed, wire::Amount};
-use tokio::{runtime::Handle, time::Instant};
+use farebox_core::{
+    Attachment, ChannelId, ChannelState, Event, Fault, Method, Moment, Served, Statement,
+    wire::{Amount, Receipt},
+};
+use tokio::time::Instant;
 
 use crate::{
-    balance::{Account, BalanceError, Block},
-    drain::UnderWay,
+    account::Account,
+    balance::BalanceError,
     engine::Shared,
+    lease::{Charge, Lease},
     record::channel_key,
+    tap::Tap,
 };
 
 /// Why nothing was spent.
@@ -42,21 +41,41 @@ pub enum MeterError {
 }
 
 /// Spends one channel. Clones spend the same one.
+///
+/// | what is served | call |
+/// |---|---|
+/// | one request | [`Serving::reserve`](crate::Serving::reserve): held before the handler, spent with [`delivered`](crate::Serving::delivered) |
+/// | a stream | [`tap`](Self::tap): burns locally, refills by itself, holds where the balance is exhausted |
+/// | what is known to be served | [`debit`](Self::debit) |
 #[derive(Clone)]
 pub struct Meter {
-    shared: Arc<Shared>,
+    pub(crate) shared: Arc<Shared>,
     channel: ChannelId,
+    key: Arc<str>,
+    terms: Arc<Terms>,
 }
 
-/// How long a stream may hold a block without renewing it. Past that the block is the payer's.
-const LEASE: Duration = Duration::from_secs(60);
-
-/// How long before that the stream stops burning: other machines' clocks may run ahead of ours.
-const MARGIN: Duration = Duration::from_secs(10);
+/// What a presentation says about spending its channel.
+#[derive(Default)]
+pub(crate) struct Terms {
+    pub(crate) method: Option<Arc<dyn Method>>,
+    /// What a unit costs. `None`: a unit is a base unit.
+    pub(crate) price: Option<Amount>,
+    pub(crate) receipt: Option<Arc<Receipt>>,
+}
 
 impl Meter {
-    pub(crate) fn new(shared: Arc<Shared>, channel: ChannelId) -> Self {
-        Self { shared, channel }
+    pub(crate) fn new(shared: Arc<Shared>, channel: ChannelId, terms: Terms) -> Self {
+        Self {
+            shared,
+            key: channel_key(&channel).into(),
+            channel,
+            terms: Arc::new(terms),
+        }
+    }
+
+    pub(crate) fn key(&self) -> &str {
+        &self.key
     }
 
     /// The channel.
@@ -64,26 +83,54 @@ impl Meter {
         &self.channel
     }
 
+    /// What a unit of service costs, as its challenge said; one base unit where the meter came of
+    /// no presentation.
+    pub fn price(&self) -> Amount {
+        self.terms.price.unwrap_or(Amount::new(1))
+    }
+
+    /// What `units` cost.
+    ///
+    /// # Errors
+    /// A price that no amount can hold.
+    pub fn cost(&self, units: u64) -> Result<Amount, MeterError> {
+        let cost = self.price().get().checked_mul(u128::from(units));
+        Ok(Amount::new(cost.ok_or(BalanceError::Overflow)?))
+    }
+
+    /// How many units `amount` is, at least one.
+    pub(crate) fn units(&self, amount: Amount) -> u64 {
+        let units = amount.get().checked_div(self.price().get()).unwrap_or(1);
+        u64::try_from(units.max(1)).unwrap_or(u64::MAX)
+    }
+
     /// Where the channel stands.
     pub async fn state(&self) -> Result<ChannelState, MeterError> {
-        let account = self.shared.account(&channel_key(&self.channel)).await?;
+        let account = self.shared.account(&self.key).await?;
         Ok(account
             .ok_or(BalanceError::NotFound)?
             .1
             .view(self.shared.clock.millis()))
     }
 
-    /// Spends `amount` at once, for one request. Counted once, even if the store loses a reply; if
-    /// it cannot be reached again either, the answer is a fault and nobody knows.
+    /// Where it stood when this process last looked; for what is only told.
+    pub(crate) async fn glance(&self) -> Result<ChannelState, Fault> {
+        let account = self.shared.glance(&self.key).await?;
+        let gone = || Fault::new("a channel is gone");
+        Ok(account.ok_or_else(gone)?.view(self.shared.clock.millis()))
+    }
+
+    /// Spends `amount` at once, for what is known to be served. Counted once, even if the store
+    /// loses a reply; if it cannot be reached again either, the answer is a fault and nobody knows.
     pub async fn debit(&self, amount: Amount) -> Result<ChannelState, MeterError> {
-        let now = self.shared.clock.millis();
+        let (now, units) = (self.shared.clock.millis(), self.units(amount));
         let op = Shared::nonce()?;
         self.update(|account| {
             let next = match account {
                 Some(account) if account.has_debited(&op) => account.clone(),
                 _ => {
                     let mut next = spendable(account, amount, now)?;
-                    next.debit(&op, amount, &self.shared)?;
+                    next.debit(&op, amount, units, &self.shared)?;
                     next
                 }
             };
@@ -93,54 +140,48 @@ impl Meter {
         .await
     }
 
+    /// Holds what `units` cost until it is known whether they were served. Requests use
+    /// [`Serving::reserve`](crate::Serving::reserve), which commits by itself.
+    ///
+    /// # Errors
+    /// As for [`debit`](Self::debit).
+    pub async fn reserve(&self, units: u64) -> Result<Charge, MeterError> {
+        Charge::hold(self, units).await
+    }
+
     /// Takes `amount` aside for a stream, to be burnt locally tick by tick and given back in one
     /// write. A process that dies with a lease loses what it burnt, to the payer's benefit.
+    ///
+    /// One block and no more; [`tap`](Self::tap) sizes and renews its blocks by itself.
     pub async fn lease(&self, amount: Amount) -> Result<Lease, MeterError> {
-        let id = Shared::nonce()?;
-        let now = self.shared.clock.millis();
-        let block = Block {
-            amount,
-            until: self.shared.after(LEASE),
-        };
-        // From before the write, so that a slow store shortens the lease and never stretches it.
-        let deadline = Deadline::of(&self.shared);
-        self.update(|account| {
-            if let Some(account) = account.filter(|account| account.leases.contains_key(&id)) {
-                return Ok((account.clone(), ()));
-            }
-            let mut next = spendable(account, amount, now)?;
-            next.forget_lost_leases(now);
-            next.leases.insert(id.clone(), block);
-            Ok((next, ()))
-        })
-        .await?;
-        let left = amount;
-        Ok(Lease {
-            meter: self.clone(),
-            id,
-            amount,
-            left,
-            deadline,
-            open: true,
-            under_way: Some(self.shared.drain.serving()),
-        })
+        Lease::take(self, amount).await
+    }
+
+    /// Begins a stream. Nothing is taken before the first charge.
+    ///
+    /// # Errors
+    /// No randomness from the operating system.
+    pub fn tap(&self) -> Result<Tap, Fault> {
+        Tap::new(self.clone())
     }
 
     /// Waits until `amount` can be spent, at most `patience`. Answers whether it can.
     pub async fn wait_for(&self, amount: Amount, patience: Duration) -> Result<bool, MeterError> {
         let deadline = Instant::now() + patience;
+        let waiting = self.shared.wait(&self.key);
         loop {
             // Registered before the look, so that a change in between is not missed.
-            let changed = self.shared.balances.notified();
-            let account = self.shared.account(&channel_key(&self.channel)).await?;
+            let changed = waiting.changed();
+            tokio::pin!(changed);
+            changed.as_mut().enable();
+            let account = self.shared.account(&self.key).await?;
             let now = self.shared.clock.millis();
-            match spendable(account.as_ref().map(|(_, account)| account), amount, now) {
+            match spendable(account.as_ref().map(|(_, account)| &**account), amount, now) {
                 Ok(_) => return Ok(true),
                 Err(MeterError::Exhausted { .. }) => {}
                 Err(error) => return Err(error),
             }
-            // Another process may take the voucher, so look again now and then.
-            let look_again = (Instant::now() + Duration::from_millis(500)).min(deadline);
+            let look_again = (Instant::now() + waiting.look()).min(deadline);
             let woken = tokio::time::timeout_at(look_again, changed).await;
             if woken.is_err() && Instant::now() >= deadline {
                 return Ok(false);
@@ -148,33 +189,95 @@ impl Meter {
         }
     }
 
-    async fn update<T>(
+    /// What a stream tells its payer at a moment, if anything.
+    pub fn event(&self, state: &ChannelState, moment: &Moment) -> Option<Event> {
+        let method = self.terms.method.as_ref()?;
+        method.event(&self.channel, state, moment)
+    }
+
+    /// The receipt and what goes with it, of a channel that stands at `state` and of what was
+    /// `served`: of one request's answer, and the last word of a stream.
+    pub fn answered(&self, state: &ChannelState, served: &Served) -> Answered {
+        let mut state = state.clone();
+        // What streams hold is not spent yet.
+        state.spent = Amount::new(state.spent.get().saturating_sub(state.held.get()));
+        state.held = Amount::new(0);
+        let statement = match &self.terms.method {
+            Some(method) => method.statement(&self.channel, &state, served),
+            None => Statement::default(),
+        };
+        Answered::new(Receipt::clone(&self.receipt()), statement)
+    }
+
+    /// What the presentation is receipted with, without what its channel comes to.
+    pub(crate) fn receipt(&self) -> Arc<Receipt> {
+        match &self.terms.receipt {
+            Some(receipt) => receipt.clone(),
+            None => {
+                let now = self.shared.clock.now();
+                Arc::new(Receipt::new(self.channel.rail(), self.channel.id(), now))
+            }
+        }
+    }
+
+    pub(crate) async fn update<T>(
         &self,
         change: impl Fn(Option<&Account>) -> Result<(Account, T), MeterError>,
     ) -> Result<T, MeterError> {
-        self.shared
-            .update(&channel_key(&self.channel), change)
-            .await
+        let shared = &self.shared;
+        shared.update(&self.key, change).await
+    }
+}
+
+/// A receipt that says how its channel stands, and what goes with it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Answered {
+    /// What the payer gets.
+    pub receipt: Receipt,
+    /// What goes with the answer beside it; headers, in HTTP.
+    pub attachments: Vec<Attachment>,
+}
+
+impl Answered {
+    pub(crate) fn new(mut receipt: Receipt, statement: Statement) -> Self {
+        receipt.extra.extend(statement.receipt);
+        Self {
+            receipt,
+            attachments: statement.attachments,
+        }
+    }
+
+    /// Of what is part of no channel.
+    pub(crate) fn plain(receipt: Receipt) -> Self {
+        Self::new(receipt, Statement::default())
     }
 }
 
 /// The account, if `amount` can be spent on it.
-fn spendable(account: Option<&Account>, amount: Amount, now: i64) -> Result<Account, MeterError> {
+pub(crate) fn spendable(
+    account: Option<&Account>,
+    amount: Amount,
+    now: i64,
+) -> Result<Account, MeterError> {
     let account = account.ok_or(BalanceError::NotFound)?;
-    account.open(None, now)?;
-    let available = account.available(now);
-    if amount > available {
-        let missing = amount.get().saturating_sub(available.get());
-        let required = Amount::new(account.state.authorized.get().saturating_add(missing));
-        return Err(MeterError::Exhausted {
-            required,
-            authorized: account.state.authorized,
-            deposit: account.state.deposit,
-        });
+    account.serves(now)?;
+    if amount > account.available(now) {
+        return Err(exhausted(&account.view(now), amount));
     }
     let mut next = account.clone();
     next.end_lapsed_close(now);
     Ok(next)
+}
+
+/// `amount` is over what is available.
+pub(crate) fn exhausted(state: &ChannelState, amount: Amount) -> MeterError {
+    let missing = amount.get().saturating_sub(state.available().get());
+    MeterError::Exhausted {
+        required: Amount::new(state.authorized.get().saturating_add(missing)),
+        authorized: state.authorized,
+        deposit: state.deposit,
+    }
 }
 
 impl fmt::Debug for Meter {
@@ -183,182 +286,4 @@ impl fmt::Debug for Meter {
             .field("channel", &self.channel)
             .finish_non_exhaustive()
     }
-}
-
-/// When a stream stops burning: by the monotonic clock, which nobody turns back, and by the clock
-/// that others read, which goes on while the machine is suspended.
-#[derive(Clone, Copy, Debug)]
-struct Deadline {
-    instant: Instant,
-    millis: i64,
-}
-
-impl Deadline {
-    fn of(shared: &Shared) -> Self {
-        Self {
-            instant: Instant::now() + LEASE - MARGIN,
-            millis: shared.after(LEASE - MARGIN),
-        }
-    }
-
-    fn passed(&self, shared: &Shared) -> bool {
-        Instant::now() >= self.instant || shared.clock.millis() >= self.millis
-    }
-}
-
-/// A block of a channel's balance, burnt locally.
-#[derive(Debug)]
-#[must_use = "dropping it gives the rest back"]
-pub struct Lease {
-    meter: Meter,
-    id: String,
-    amount: Amount,
-    left: Amount,
-    deadline: Deadline,
-    open: bool,
-    /// A server that drains waits for it.
-    under_way: Option<UnderWay>,
-}
-
-impl Lease {
-    /// Burns `amount` of the block without touching the store. `false`: not enough is left, or the
-    /// lease ran out and must be [renewed](Self::renew) or taken anew.
-    pub fn burn(&mut self, amount: Amount) -> bool {
-        match self.left.checked_sub(amount) {
-            Some(left) if !self.deadline.passed(&self.meter.shared) => {
-                self.left = left;
-                true
-            }
-            _ => false,
-        }
-    }
-
-    /// What is left of the block.
-    pub fn left(&self) -> Amount {
-        self.left
-    }
-
-    /// Holds the block for another minute; for streams slower than their lease.
-    pub async fn renew(&mut self) -> Result<(), MeterError> {
-        let deadline = Deadline::of(&self.meter.shared);
-        let until = self.meter.shared.after(LEASE);
-        let now = self.meter.shared.clock.millis();
-        let id = &self.id;
-        self.meter
-            .update(|account| {
-                let mut next = account.cloned().ok_or(BalanceError::NotFound)?;
-                next.open(None, now)?;
-                match next.leases.get_mut(id) {
-                    Some(block) if block.until > now => block.until = until,
-                    // Lapsed: others may have spent it by now.
-                    _ => return Err(Fault::unavailable("a stream's lease lapsed").into()),
-                }
-                Ok((next, ()))
-            })
-            .await?;
-        self.deadline = deadline;
-        Ok(())
-    }
-
-    /// Records what was burnt and gives back the rest.
-    pub async fn finish(mut self) -> Result<ChannelState, MeterError> {
-        let state = give_back(&self.meter, &self.id, self.burnt()).await?;
-        // Only now: a caller that goes away before leaves the rest to `Drop`.
-        self.open = false;
-        Ok(state)
-    }
-
-    fn burnt(&self) -> Amount {
-        Amount::new(self.amount.get().saturating_sub(self.left.get()))
-    }
-}
-
-/// Once per lease: the block is taken out in the same write that counts what was burnt.
-async fn give_back(meter: &Meter, id: &str, burnt: Amount) -> Result<ChannelState, MeterError> {
-    let now = meter.shared.clock.millis();
-    meter
-        .update(|account| {
-            let mut next = account.cloned().ok_or(BalanceError::NotFound)?;
-            if next.leases.remove(id).is_some() {
-                let spent = next
-                    .state
-                    .spent
-                    .checked_add(burnt)
-                    .ok_or(BalanceError::Overflow)?;
-                next.state.spent = spent.min(next.state.authorized);
-            }
-            let state = next.view(now);
-            Ok((next, state))
-        })
-        .await
-}
-
-impl Drop for Lease {
-    fn drop(&mut self) {
-        let (true, Ok(runtime)) = (self.open, Handle::try_current()) else {
-            return;
-        };
-        let (meter, id, burnt) = (
-            self.meter.clone(),
-            std::mem::take(&mut self.id),
-            self.burnt(),
-        );
-        let under_way = self.under_way.take();
-        runtime.spawn(async move {
-            let _under_way = under_way;
-            if let Err(error) = give_back(&meter, &id, burnt).await {
-                tracing::warn!(%error, "a stream's lease was not given back");
-            }
-        });
-    }
-}
-
-/// What a rail that saw two balances has seen: no channel has spent as much, so its order is not
-/// carried out and the rail is asked again.
-const NEVER: Amount = Amount::new(u128::MAX);
-
-/// The engine's channels, as a rail sees them, remembering what it saw.
-pub(crate) struct ChannelView {
-    shared: Arc<Shared>,
-    seen: Mutex<HashMap<ChannelId, Amount>>,
-}
-
-impl ChannelView {
-    pub(crate) fn new(shared: Arc<Shared>) -> Self {
-        Self {
-            shared,
-            seen: Mutex::default(),
-        }
-    }
-
-    /// What the rail saw spent on `channel`, if it looked.
-    pub(crate) fn spent(&self, channel: &ChannelId) -> Option<Amount> {
-        self.seen
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
-            .get(channel)
-            .copied()
-    }
-}
-
-#[async_trait]
-impl Channels for ChannelView {
-    async fn state(&self, channel: &ChannelId) -> Result<Option<ChannelState>, Fault> {
-        let account = self.shared.account(&channel_key(channel)).await?;
-        let now = self.shared.clock.millis();
-        let state = account.map(|(_, account)| account.view(now));
-        if let Some(state) = &state {
-            let mut seen = self.seen.lock().unwrap_or_else(PoisonError::into_inner);
-            seen.entry(channel.clone())
-                .and_modify(|seen| {
-                    if *seen != state.spent {
-                        *seen = NEVER;
-                    }
-                })
-                .or_insert(state.spent);
-        }
-        Ok(state)
-    }
-
-    fn saw(&self, _: &ChannelId, _: Observed) {}
 }

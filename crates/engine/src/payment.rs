@@ -7,9 +7,8 @@ use std::{
 };
 
 use farebox_core::{
-    AnyPlan, ChannelAction, ChannelId, Fault, Method, Presented, Refusal, Rejection, Step,
-    StoredOrder,
-    wire::{Amount, Credential, Problem, Receipt, Timestamp},
+    AnyPlan, ChannelAction, Fault, Method, Presented, Refusal, Rejection, Step, StoredOrder,
+    wire::{Amount, Credential, Problem, Timestamp},
 };
 use serde_json::{Map, Value};
 use tokio::time::timeout;
@@ -19,10 +18,11 @@ use crate::{
     conclude::receipt,
     drain::UnderWay,
     engine::Shared,
-    meter::ChannelView,
+    meter::Meter,
     record::{ChannelChange, Record, State, Stored, Terms, quote_key},
     reply::Keyed,
     verdict::Refused,
+    view::ChannelView,
 };
 
 mod changed;
@@ -107,6 +107,15 @@ impl<S> Payment<S> {
         &self.facts.fingerprint
     }
 
+    pub(crate) fn method(&self) -> &Arc<dyn Method> {
+        &self.method
+    }
+
+    /// Whether its challenge pays once; otherwise it is for a channel.
+    pub(crate) fn is_single_use(&self) -> bool {
+        self.method.intent().single_use()
+    }
+
     fn with<T>(self, stage: T) -> Payment<T> {
         Payment {
             shared: self.shared,
@@ -136,6 +145,7 @@ impl<S> Payment<S> {
             currency: books.currency,
             external_id: self.method.intent().external_id(&challenge.request),
             channel: None,
+            errand: false,
             text: OnceLock::new(),
         }
     }
@@ -230,7 +240,10 @@ impl Payment<Authentic> {
         let verdict = self.method.verify(&cx, &self.credential.payload);
         let verdict = timeout(self.shared.timing.settle, verdict).await;
         let hangs = |_| Err(Fault::unavailable("a rail did not verify in time").into());
-        let (plan, private) = match verdict.unwrap_or_else(hangs) {
+        let verdict = verdict.unwrap_or_else(hangs);
+        // What it saw outside stands even where it refuses.
+        view.record().await?;
+        let (plan, private) = match verdict {
             Ok(plan) => (plan, undecided.decided()),
             Err(refusal) => {
                 match &refusal {
@@ -289,7 +302,7 @@ impl Payment<Verified> {
     }
 
     /// Accepts a voucher: changes the channel's balance and nothing else.
-    pub(crate) async fn advance(self) -> Result<(ChannelId, Receipt), Refused> {
+    pub(crate) async fn advance(self) -> Result<Meter, Refused> {
         let AnyPlan::Channel(plan) = &self.stage.plan else {
             return Err(Fault::new("a single-use plan cannot advance a channel").into());
         };
@@ -301,11 +314,24 @@ impl Payment<Verified> {
             action: plan.action,
             change: plan.change.clone(),
         };
-        balance::apply(&self.shared, self.id(), &change).await?;
+        let method = self.method.name();
+        balance::apply(&self.shared, self.id(), method, &change).await?;
         let record = Record::new(self.terms(String::new()), State::Reserved { until: 0 });
         let reference = plan.channel.id().to_owned();
         let receipt = receipt(&self.shared, &record, reference, plan.receipt.clone());
-        Ok((plan.channel.clone(), receipt))
+        let (method, channel) = (self.method.clone(), plan.channel.clone());
+        let meter = self
+            .shared
+            .meter_for(Some(method), channel, &record, Arc::new(receipt));
+        Ok(meter)
+    }
+
+    /// Whether a handler runs for it.
+    pub(crate) fn asks_for_service(&self) -> bool {
+        match &self.stage.plan {
+            AnyPlan::Once(_) => true,
+            AnyPlan::Channel(plan) => plan.action.is_service(),
+        }
     }
 
     /// Whether no rail is needed any more: all that is left is to record it.
@@ -316,11 +342,16 @@ impl Payment<Verified> {
         }
     }
 
-    /// Claims, settles and takes the serving lease. `None`: somebody else holds the challenge by
-    /// now.
-    pub(crate) async fn carry_out(self, keyed: Option<Keyed>) -> Result<Option<Carried>, Refused> {
+    /// Claims, settles and, where it is `served`, takes the serving lease. `None`: somebody else
+    /// holds the challenge by now.
+    pub(crate) async fn carry_out(
+        self,
+        keyed: Option<Keyed>,
+        served: bool,
+    ) -> Result<Option<Carried>, Refused> {
         match self.reserve().await? {
-            Some(reserved) => Ok(Some(reserved.serve(keyed).await?)),
+            Some(reserved) if served => Ok(Some(reserved.serve(keyed).await?)),
+            Some(reserved) => Ok(Some(Carried::Driven(reserved.settle().await?))),
             None => Ok(None),
         }
     }
@@ -344,7 +375,8 @@ impl Payment<Verified> {
                     change: plan.change.clone(),
                 };
                 // A change that cannot be applied must be refused before money moves for it.
-                balance::preview(&self.shared, self.id(), &change).await?;
+                let paid = plan.order.is_none();
+                balance::preview(&self.shared, self.id(), &change, paid).await?;
                 (&plan.proofs, step, plan.receipt.clone(), Some(change))
             }
         };

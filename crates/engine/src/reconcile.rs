@@ -1,6 +1,6 @@
 //! Finishing what a crash or an unknown outcome left behind.
 
-use std::{panic::AssertUnwindSafe, time::Duration};
+use std::{panic::AssertUnwindSafe, sync::Arc, time::Duration};
 
 use farebox_core::{Fault, IdempotencyKey, Outcome};
 use futures_util::FutureExt as _;
@@ -156,7 +156,12 @@ impl Drop for Reconciler {
 }
 
 impl Shared {
-    async fn look_after(&self, id: &str, attempt: &str, pace: Duration) -> Result<Found, Fault> {
+    async fn look_after(
+        self: &Arc<Self>,
+        id: &str,
+        attempt: &str,
+        pace: Duration,
+    ) -> Result<Found, Fault> {
         let now = self.clock.millis();
         let Some(stored) = self.record(id).await? else {
             self.strike(id, attempt).await?;
@@ -197,7 +202,11 @@ impl Shared {
 
     /// Asks the settler what became of an attempt, and records what it knows. `None`: somebody
     /// else is asking.
-    pub(crate) async fn look_up(&self, id: &str, stored: &Stored) -> Result<Option<Driven>, Fault> {
+    pub(crate) async fn look_up(
+        self: &Arc<Self>,
+        id: &str,
+        stored: &Stored,
+    ) -> Result<Option<Driven>, Fault> {
         let State::Attempted {
             todo,
             order,

@@ -100,6 +100,9 @@ pub(crate) struct Terms {
     /// What it does to a channel, if anything.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(crate) channel: Option<ChannelChange>,
+    /// The engine's own motion, for which nobody waits: see `upkeep`.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub(crate) errand: bool,
     /// All of the above as JSON, written once.
     #[serde(skip)]
     pub(crate) text: OnceLock<String>,
@@ -183,6 +186,19 @@ impl Record {
     pub(crate) fn is_free(&self) -> bool {
         let amount = self.amount.as_deref().map(Amount::parse);
         amount.is_some_and(|amount| amount.is_ok_and(|amount| amount.get() == 0))
+    }
+
+    /// Whether a presentation of it asks for service.
+    pub(crate) fn is_service(&self) -> bool {
+        let channel = self.channel.as_ref();
+        channel.is_none_or(|change| change.action.is_service())
+    }
+
+    /// What a unit costs, where the request has it.
+    pub(crate) fn price(&self) -> Option<Amount> {
+        self.amount
+            .as_deref()
+            .and_then(|text| Amount::parse(text).ok())
     }
 
     pub(crate) fn with(&self, state: State) -> Self {

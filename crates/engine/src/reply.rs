@@ -92,6 +92,19 @@ impl Keyed {
     /// `None` where the request has no key.
     pub(crate) fn of(inbound: &Inbound<'_>) -> Option<Self> {
         let key = inbound.idempotency_key?;
+        Some(Self::under(key, inbound))
+    }
+
+    /// A channel's opening needs no key: its credential, presented again with the same request, is
+    /// answered as before.
+    pub(crate) fn of_channel(inbound: &Inbound<'_>) -> Self {
+        Self::of(inbound).unwrap_or_else(|| Self {
+            key: String::new(),
+            ..Self::under("", inbound)
+        })
+    }
+
+    fn under(key: &str, inbound: &Inbound<'_>) -> Self {
         let (kind, body) = match (inbound.body, inbound.digest) {
             (Some(body), _) => ("body", body),
             (None, Some(digest)) => ("digest", digest.as_str().as_bytes()),
@@ -103,15 +116,17 @@ impl Keyed {
             request.update(part);
         }
         request.update(body);
-        Some(Self {
+        Self {
             key: BASE64.encode(Sha256::digest(key)),
             request: BASE64.encode(request.finalize()),
-        })
+        }
     }
 
     pub(crate) fn repeats(&self, answered: &Self) -> Repeats {
         match self.key == answered.key {
             true if self.request == answered.request => Repeats::Same,
+            // Nobody chose the key that is none.
+            true if self.key.is_empty() => Repeats::Not,
             true => Repeats::Other,
             false => Repeats::Not,
         }

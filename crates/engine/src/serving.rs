@@ -2,7 +2,10 @@
 
 use std::{fmt, sync::Arc};
 
-use farebox_core::{Fault, wire::Receipt};
+use farebox_core::{
+    ChannelState, Fault, Served,
+    wire::{Amount, Receipt},
+};
 use tokio::{runtime::Handle, sync::Mutex, time::Instant};
 
 use crate::{
@@ -10,7 +13,9 @@ use crate::{
     drain::UnderWay,
     engine::Shared,
     heartbeat::{Heartbeat, Held},
-    meter::Meter,
+    lease::Charge,
+    managed::Managed,
+    meter::{Answered, Meter, MeterError},
     record::{State, Stored},
     reply::{Kept, Keyed, Reply, StoredReply},
     withdraw::Withdrawal,
@@ -25,14 +30,17 @@ pub enum Admission {
     Serve(Serving),
     /// The response that was given before, under the same `Idempotency-Key`.
     Replay(Reply),
+    /// An answer without a handler: a top-up, a close, or what came with
+    /// [`Inbound::manages`](crate::Inbound::manages).
+    Managed(Managed),
 }
 
 impl Admission {
-    /// The lease, unless the request was answered before.
+    /// The lease, unless the request was answered before or asks for no service.
     pub fn into_serving(self) -> Option<Serving> {
         match self {
             Self::Serve(serving) => Some(serving),
-            Self::Replay(_) => None,
+            Self::Replay(_) | Self::Managed(_) => None,
         }
     }
 }
@@ -55,6 +63,8 @@ pub struct Serving {
     under_way: Option<UnderWay>,
     /// The request's key, under which its response is kept.
     keyed: Option<Keyed>,
+    /// What the request costs, held.
+    charge: Option<Box<(Charge, ChannelState)>>,
 }
 
 impl Serving {
@@ -90,11 +100,15 @@ impl Serving {
             return None;
         };
         let receipt = receipt.clone();
-        let channel = held.record.channel.as_ref().map(|change| change.id.clone());
+        let meter = held.record.channel.as_ref().map(|change| {
+            let method = shared.method(&held.record.method);
+            shared.meter_for(method, change.id.clone(), &held.record, receipt.clone())
+        });
         let held = Arc::new(Mutex::new(Some(held)));
         Some(Self {
             under_way: Some(shared.drain.serving()),
-            meter: channel.map(|channel| Meter::new(shared.clone(), channel)),
+            meter,
+            charge: None,
             id: id.to_owned(),
             receipt,
             heartbeat: Some(Heartbeat::start(&shared, id, &held)),
@@ -105,13 +119,14 @@ impl Serving {
     }
 
     /// Permission without a record: the balance behind `meter` is the only thing to spend.
-    pub(crate) fn unrecorded(shared: Arc<Shared>, receipt: Receipt, meter: Meter) -> Self {
+    pub(crate) fn unrecorded(shared: Arc<Shared>, meter: Meter) -> Self {
         let held = Arc::new(Mutex::new(None));
         Self {
             under_way: Some(shared.drain.serving()),
             shared,
             id: String::new(),
-            receipt: Arc::new(receipt),
+            receipt: meter.receipt(),
+            charge: None,
             meter: Some(meter),
             held,
             heartbeat: None,
@@ -119,7 +134,31 @@ impl Serving {
         }
     }
 
-    /// What the payer gets on success.
+    /// Holds what `units` of service cost until it is known whether they were served: spent with
+    /// [`delivered`](Self::delivered), the payer's again otherwise. Before the handler runs; nothing
+    /// where the payment is part of no channel. Called again, it replaces what was held.
+    ///
+    /// # Errors
+    /// [`Exhausted`](MeterError::Exhausted) is the payer's to raise: `Refused::from` makes it the
+    /// answer.
+    pub async fn reserve(&mut self, units: u64) -> Result<(), MeterError> {
+        let Some(meter) = &self.meter else {
+            return Ok(());
+        };
+        if let Some(held) = self.charge.take() {
+            held.0.release().await?;
+        }
+        let charge = meter.reserve(units).await?;
+        // As the payer shall see it: with this charge, and without what others hold.
+        let mut state = meter.glance().await?;
+        let others = state.held.get().saturating_sub(charge.amount().get());
+        state.held = Amount::new(others);
+        self.charge = Some(Box::new((charge, state)));
+        Ok(())
+    }
+
+    /// What the payer gets on success, without what its channel comes to:
+    /// [`delivered`](Self::delivered) answers the whole.
     pub fn receipt(&self) -> &Receipt {
         &self.receipt
     }
@@ -132,7 +171,7 @@ impl Serving {
     /// Whether the request came with an `Idempotency-Key`, so that its response should be given
     /// to [`delivered`](Self::delivered).
     ///
-    /// Never for a voucher: nothing is recorded of it, and it may come any number of times.
+    /// An opening of a channel always is kept, whether it has a key or not. Never a voucher: nothing is recorded of it, and it may come any number of times.
     pub fn keyed(&self) -> bool {
         self.keyed.is_some()
     }
@@ -144,11 +183,30 @@ impl Serving {
     /// as the delivery is. Without one (it was too large, or streamed) a repeated request is
     /// refused as used; so it is where the amount is zero and the reply is over
     /// [`FREE_REPLY`](crate::FREE_REPLY). It is ignored where the request had [no key](Self::keyed).
-    pub async fn delivered(mut self, reply: Option<Kept>) -> Result<Receipt, Fault> {
+    pub async fn delivered(mut self, reply: Option<Kept>) -> Result<Answered, Fault> {
+        let charge = self.charge.take().map(|held| *held);
+        let answered = match (&self.meter, &charge) {
+            (None, _) => Answered::plain(Receipt::clone(&self.receipt)),
+            (Some(meter), None) => meter.answered(&meter.glance().await?, &Served::default()),
+            (Some(meter), Some((charge, state))) => meter.answered(state, &charge.served()),
+        };
+        // Recorded first: what is lost between the two is the payer's.
+        self.record(reply, &answered.receipt).await?;
+        if let Some((charge, _)) = charge {
+            charge.commit().await.map_err(|error| match error {
+                MeterError::Fault(fault) => fault,
+                error => Fault::new("spending what a request costs").caused_by(error),
+            })?;
+        }
+        Ok(answered)
+    }
+
+    /// Records the delivery, where there is a record.
+    async fn record(mut self, reply: Option<Kept>, answered: &Receipt) -> Result<(), Fault> {
         let keyed = self.keyed.take();
         let mut held = self.held.lock().await;
         let Some(mut stored) = held.take() else {
-            return Ok(Receipt::clone(&self.receipt));
+            return Ok(());
         };
         let free = stored.record.is_free();
         let reply = match (keyed, reply) {
@@ -158,9 +216,9 @@ impl Serving {
             _ => None,
         };
         let State::Serving { holder, .. } = stored.record.state.clone() else {
-            return Ok(Receipt::clone(&self.receipt));
+            return Ok(());
         };
-        let (receipt, me) = (self.receipt.clone(), holder.clone());
+        let (receipt, me) = (Arc::new(answered.clone()), holder.clone());
         // Where nothing is sent nothing may stay recorded, whenever the store is back.
         let withdrawal = Withdrawal::of(&self.shared, &self.id, &me);
         let delivered = stored.record.with(State::Delivered {
@@ -182,7 +240,7 @@ impl Serving {
             {
                 Ok(Some(_)) => {
                     withdrawal.keep();
-                    return Ok(Receipt::clone(&self.receipt));
+                    return Ok(());
                 }
                 Ok(None) => {}
                 Err(fault) => {
@@ -195,7 +253,7 @@ impl Serving {
                 Ok(Some(now)) => match &now.record.state {
                     State::Delivered { holder, .. } if *holder == me => {
                         withdrawal.keep();
-                        return Ok(Receipt::clone(&self.receipt));
+                        return Ok(());
                     }
                     State::Serving { holder, .. } if *holder == me => stored = now,
                     // Lapsed under us: somebody else serves, or served, the same payment.

@@ -16,7 +16,7 @@ use farebox_core::{
     prelude::*,
     wire::{Credential, Payload, Receipt},
 };
-use farebox_engine::{Engine, Gate, Inbound, MemoryStore, Refused};
+use farebox_engine::{Admission, Engine, Gate, Inbound, MemoryStore, Refused};
 use farebox_testkit::test_secrets;
 use serde_json::{Map, Value, json};
 
@@ -133,8 +133,11 @@ async fn present(gate: &Gate, action: Value) -> Result<Receipt, Refused> {
         source: None,
     };
     let admission = gate.present(credential, &Inbound::default()).await?;
-    let serving = admission.into_serving().unwrap();
-    Ok(serving.delivered(None).await?)
+    match admission {
+        Admission::Serve(serving) => Ok(serving.delivered(None).await?.receipt),
+        Admission::Managed(managed) => Ok(managed.receipt),
+        other => panic!("not answered before: {other:?}"),
+    }
 }
 
 /// 114: what was put in and never used is not lost for want of a voucher.

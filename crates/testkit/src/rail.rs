@@ -101,7 +101,7 @@ impl<F: RailFixture> Bench<F> {
             .delivered(None)
             .await;
         assert!(
-            !receipt.expect("delivered").reference.is_empty(),
+            !receipt.expect("delivered").receipt.reference.is_empty(),
             "a receipt names the movement"
         );
         match self.gate.present(credential, &inbound).await {

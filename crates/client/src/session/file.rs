@@ -160,6 +160,10 @@ impl Store for FileStore {
         Durability::Durable
     }
 
+    fn notices(&self) -> Option<&dyn farebox_core::Notices> {
+        None
+    }
+
     async fn get(&self, key: &str) -> Result<Option<String>, Fault> {
         let key = key.to_owned();
         self.blocking(move |this| Ok(this.read()?.entries.remove(&key).map(|entry| entry.value)))

@@ -45,6 +45,10 @@ impl Store for VolatileStore {
         Durability::Volatile
     }
 
+    fn notices(&self) -> Option<&dyn farebox_core::Notices> {
+        None
+    }
+
     async fn get(&self, key: &str) -> Result<Option<String>, Fault> {
         Ok(self.live().get(key).map(|(value, _)| value.clone()))
     }

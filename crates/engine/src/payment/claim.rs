@@ -157,7 +157,10 @@ impl Shared {
             effect!("proof.freed", gone.await)?;
         }
         match &stored.record.channel {
-            Some(change) => balance::thaw(self, id, stored, change).await,
+            Some(change) => {
+                let finally = matches!(stored.record.state, State::Declined { .. });
+                balance::thaw(self, id, stored, change, finally).await
+            }
             None => Ok(()),
         }
     }

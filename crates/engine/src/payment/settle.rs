@@ -1,6 +1,9 @@
 //! Moving the money, and recording that it moved.
 
-use farebox_core::{ChannelAction, Fault, IdempotencyKey, Outcome, Step, StoredOrder};
+use std::sync::Arc;
+
+use farebox_core::{Fault, IdempotencyKey, Method, Outcome, Step, StoredOrder};
+use serde_json::{Map, Value};
 use tokio::time::timeout;
 
 use super::{Driven, Payment, Reserved};
@@ -67,7 +70,11 @@ impl Payment<Reserved> {
             };
             return Ok(driven.into());
         }
-        let Some(stored) = self.attempt(order).await? else {
+        let Some(stored) = self
+            .shared
+            .attempt(self.id(), &self.stage.stored, order, &self.stage.receipt)
+            .await?
+        else {
             return Ok(Driven::Pending.into());
         };
         let shared = &self.shared;
@@ -82,48 +89,62 @@ impl Payment<Reserved> {
             // The write took so long that others may look the payment up while we settle.
             return insist(shared, self.id(), &stored, Outcome::Unknown, None).await;
         }
-        let key = IdempotencyKey::for_challenge(self.id());
-        let settler = self.method.settler();
-        let settling = timeout(shared.timing.settle_cap, settler.settle(&key, order));
-        let outcome = match effect!("settle", settling.await) {
+        let outcome = shared.move_money(&*self.method, self.id(), order).await;
+        insist(shared, self.id(), &stored, outcome, None).await
+    }
+}
+
+impl Shared {
+    /// Carries out an order that was written ahead, and asks at once where nobody can say.
+    pub(crate) async fn move_money(
+        &self,
+        method: &dyn Method,
+        id: &str,
+        order: &StoredOrder,
+    ) -> Outcome {
+        let key = IdempotencyKey::for_challenge(id);
+        let settler = method.settler();
+        let settling = timeout(self.timing.settle_cap, settler.settle(&key, order));
+        match effect!("settle", settling.await) {
             Ok(Outcome::Unknown) | Err(_) => {
-                let lookup = timeout(shared.timing.settle, settler.lookup(&key, order));
+                let lookup = timeout(self.timing.settle, settler.lookup(&key, order));
                 effect!("lookup", lookup.await).unwrap_or(Outcome::Unknown)
             }
             Ok(known) => known,
-        };
-        insist(shared, self.id(), &stored, outcome, None).await
+        }
     }
 
     /// Writes ahead that money may move: on the reconciler's list first, so that the list never
     /// lacks an attempt. `None`: the reservation is not ours any more.
-    async fn attempt(&self, order: &StoredOrder) -> Result<Option<Stored>, Fault> {
-        let (shared, key) = (&self.shared, todo_key(self.id()));
+    pub(crate) async fn attempt(
+        self: &Arc<Self>,
+        id: &str,
+        reserved: &Stored,
+        order: &StoredOrder,
+        receipt: &Map<String, Value>,
+    ) -> Result<Option<Stored>, Fault> {
+        let key = todo_key(id);
         let todo = Shared::nonce()?;
         // What an attempt before this one left on the list is replaced.
-        let before = shared.store.get(&key).await?;
-        let listed = shared.swap_own(&key, before.as_deref(), &todo, None);
+        let before = self.store.get(&key).await?;
+        let listed = self.swap_own(&key, before.as_deref(), &todo, None);
         if !effect!("todo.listed", listed.await)? {
             return Ok(None);
         }
-        let record = &self.stage.stored.record;
-        if let Some(change) = &record.channel
-            && change.action == ChannelAction::Close
-        {
-            // On the list by now, or a crash would leave the channel frozen for ever.
-            balance::refreeze(shared, self.id(), &record.claim, change).await?;
+        let record = &reserved.record;
+        if let Some(change) = &record.channel {
+            // On the list by now, or a crash would leave the channel held for ever.
+            balance::hold_on(self, id, &record.claim, change).await?;
         }
-        let timing = &shared.timing;
+        let timing = &self.timing;
         let attempted = record.with(State::Attempted {
             // Longer than settling and looking up can take, with room for slow clocks and stores.
-            until: shared.after(timing.settle_cap + timing.settle + timing.slack),
+            until: self.after(timing.settle_cap + timing.settle + timing.slack),
             todo,
             order: order.clone(),
-            receipt: self.stage.receipt.clone(),
+            receipt: receipt.clone(),
             looked: 0,
         });
-        shared
-            .advance(self.id(), Some(&self.stage.stored), attempted)
-            .await
+        self.advance(id, Some(reserved), attempted).await
     }
 }

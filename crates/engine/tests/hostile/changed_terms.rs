@@ -304,6 +304,6 @@ async fn a_deposit_that_is_in_opens_its_channel_at_any_later_price() {
     let more = json!({"do": "topup", "n": 5, "proof": "b"});
     assert_eq!(
         present(&changed, &credential(&issued, &more)).await,
-        Got::Served
+        Got::Managed
     );
 }

@@ -186,7 +186,7 @@ async fn an_empty_reference_becomes_the_challenges() {
         .delivered(None)
         .await
         .unwrap();
-    assert_eq!(receipt.reference, credential.challenge.id);
+    assert_eq!(receipt.receipt.reference, credential.challenge.id);
 }
 
 /// Two rails of one kind: what one of them began, the other must not go on with.

@@ -13,7 +13,9 @@ use farebox_core::{
     prelude::*,
     wire::{Challenge, Credential, Payload, Problem},
 };
-use farebox_engine::{Clock, Engine, EngineBuilder, Gate, Inbound, MemoryStore, Refused};
+use farebox_engine::{
+    Admission, Clock, Engine, EngineBuilder, Gate, Inbound, MemoryStore, Refused,
+};
 use farebox_testkit::{FaultyStore, TestPayload, test_secrets};
 use serde_json::{Map, Value, json};
 use tokio::sync::{Notify, Semaphore};
@@ -105,6 +107,8 @@ pub(crate) fn pay(challenge: &Challenge, token: &str) -> Credential {
 pub(crate) enum Got {
     /// 200: the response may leave.
     Served,
+    /// 200 or 204 without a handler: a top-up or a close, now or before.
+    Managed,
     /// 402 with this problem's last words, and a fresh challenge.
     Pay(String),
     /// 403: never pay again for this.
@@ -138,6 +142,7 @@ pub(crate) fn refused(refused: Refused) -> Got {
 
 pub(crate) async fn present(gate: &Gate, credential: &Credential) -> Got {
     match gate.present(credential.clone(), &Inbound::default()).await {
+        Ok(Admission::Managed(_)) => Got::Managed,
         Ok(admission) => match admission.into_serving().unwrap().delivered(None).await {
             Ok(_) => Got::Served,
             Err(fault) => Got::Fault(fault.to_string()),

@@ -136,7 +136,11 @@ async fn crash(case: Case) -> (bool, bool) {
     let after = orders(&moved, action);
     let at = format!("{case:?}: {got:?}, {found:?}, moved {after:?}");
 
-    let served = got.iter().filter(|got| **got == Got::Served).count();
+    let served = match action {
+        "open" => got.iter().filter(|got| **got == Got::Served).count(),
+        // Answered as often as it comes.
+        _ => usize::from(got.contains(&Got::Managed)),
+    };
     assert!(served <= 1 && after.len() <= 1, "{at}");
     // Without an order the proof is the payment, and is lost only if nothing was written in time.
     let lost = n == 0 && downtime > 300;
@@ -184,7 +188,7 @@ async fn crash(case: Case) -> (bool, bool) {
         let close = crate::common::credential(&challenge(&process.gate).await, &close);
         assert_eq!(
             present(&process.gate, &close).await,
-            Got::Served,
+            Got::Managed,
             "{at}: wedged"
         );
         assert_eq!(orders(&moved, "close"), [format!("close {spent}")], "{at}");

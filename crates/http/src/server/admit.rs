@@ -116,6 +116,7 @@ where
         accept: accept.as_ref(),
         idempotency_key: key.as_deref(),
         realm,
+        manages: false,
     };
     let credential = match presented {
         Presented::One(credential) => *credential,

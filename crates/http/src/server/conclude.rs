@@ -67,7 +67,7 @@ where
         (body, None)
     };
     match serving.delivered(kept).await {
-        Ok(receipt) => finish(gate.route(), &mut parts, &receipt),
+        Ok(answered) => finish(gate.route(), &mut parts, &answered.receipt),
         Err(fault) => return answer::fault(gate.route(), &fault).map(R::from),
     }
     Response::from_parts(parts, body)

@@ -134,7 +134,8 @@ pub async fn conclude(
         headers: Vec::new(),
         body,
     });
-    let receipt = serving.delivered(kept).await;
+    let answered = serving.delivered(kept).await;
+    let receipt = answered.map(|answered| answered.receipt);
     let receipt = receipt.map_err(|fault| answer::fault(gate.route(), &fault))?;
     match serde_json::to_value(receipt) {
         Ok(receipt) => Ok(Some(receipt)),

@@ -1,0 +1,276 @@
+//! A block of a channel's balance that a caller burns at its own pace, and the charge for one request.
+
+use std::{fmt, time::Duration};
+
+use farebox_core::{ChannelState, Fault, Served, wire::Amount};
+use tokio::{
+    runtime::Handle,
+    task::AbortHandle,
+    time::{Instant, sleep},
+};
+
+use crate::{
+    account::Block,
+    balance::BalanceError,
+    drain::UnderWay,
+    engine::Shared,
+    meter::{Meter, MeterError, spendable},
+};
+
+/// How long a stream may hold a block without renewing it. Past that the block is the payer's.
+pub(crate) const LEASE: Duration = Duration::from_secs(60);
+
+/// How long before that the stream stops burning: other machines' clocks may run ahead of ours.
+const MARGIN: Duration = Duration::from_secs(10);
+
+/// When a stream stops burning: by the monotonic clock, which nobody turns back, and by the clock
+/// that others read, which goes on while the machine is suspended.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Deadline {
+    instant: Instant,
+    millis: i64,
+}
+
+impl Deadline {
+    pub(crate) fn of(shared: &Shared) -> Self {
+        Self {
+            instant: Instant::now() + LEASE - MARGIN,
+            millis: shared.after(LEASE - MARGIN),
+        }
+    }
+
+    pub(crate) fn passed(&self, shared: &Shared) -> bool {
+        Instant::now() >= self.instant || shared.clock.millis() >= self.millis
+    }
+}
+
+/// A block of a channel's balance, burnt locally.
+#[derive(Debug)]
+#[must_use = "dropping it gives the rest back"]
+pub struct Lease {
+    meter: Meter,
+    id: String,
+    amount: Amount,
+    left: Amount,
+    units: u64,
+    deadline: Deadline,
+    open: bool,
+    /// A server that drains waits for it.
+    under_way: Option<UnderWay>,
+}
+
+impl Lease {
+    pub(crate) async fn take(meter: &Meter, amount: Amount) -> Result<Self, MeterError> {
+        let shared = &meter.shared;
+        let id = Shared::nonce()?;
+        let now = shared.clock.millis();
+        let block = Block {
+            amount,
+            until: shared.after(LEASE),
+            turn: 0,
+        };
+        // From before the write, so that a slow store shortens the lease and never stretches it.
+        let deadline = Deadline::of(shared);
+        meter
+            .update(|account| {
+                if let Some(account) = account.filter(|account| account.leases.contains_key(&id)) {
+                    return Ok((account.clone(), ()));
+                }
+                let mut next = spendable(account, amount, now)?;
+                next.forget_lost_leases(now);
+                next.leases.insert(id.clone(), block);
+                Ok((next, ()))
+            })
+            .await?;
+        Ok(Self {
+            meter: meter.clone(),
+            id,
+            amount,
+            left: amount,
+            units: 0,
+            deadline,
+            open: true,
+            under_way: Some(shared.drain.serving()),
+        })
+    }
+
+    /// Burns `amount` of the block, a unit of service, without touching the store. `false`: not enough is left, or the
+    /// lease ran out and must be [renewed](Self::renew) or taken anew.
+    pub fn burn(&mut self, amount: Amount) -> bool {
+        match self.left.checked_sub(amount) {
+            Some(left) if !self.deadline.passed(&self.meter.shared) => {
+                self.left = left;
+                self.units += 1;
+                true
+            }
+            _ => false,
+        }
+    }
+
+    /// What is left of the block.
+    pub fn left(&self) -> Amount {
+        self.left
+    }
+
+    /// Holds the block for another minute; for streams slower than their lease.
+    pub async fn renew(&mut self) -> Result<(), MeterError> {
+        let deadline = Deadline::of(&self.meter.shared);
+        renew(&self.meter, &self.id).await?;
+        self.deadline = deadline;
+        Ok(())
+    }
+
+    /// Records what was burnt and gives back the rest.
+    pub async fn finish(mut self) -> Result<ChannelState, MeterError> {
+        let state = give_back(&self.meter, &self.id, self.burnt(), self.units).await?;
+        // Only now: a caller that goes away before leaves the rest to `Drop`.
+        self.open = false;
+        Ok(state)
+    }
+
+    fn burnt(&self) -> Amount {
+        Amount::new(self.amount.get().saturating_sub(self.left.get()))
+    }
+}
+
+/// Holds the block `id` for another lease.
+async fn renew(meter: &Meter, id: &str) -> Result<(), MeterError> {
+    let until = meter.shared.after(LEASE);
+    let now = meter.shared.clock.millis();
+    meter
+        .update(|account| {
+            let mut next = account.cloned().ok_or(BalanceError::NotFound)?;
+            next.open(None, now)?;
+            match next.leases.get_mut(id) {
+                Some(block) if block.until > now => block.until = until,
+                // Lapsed: others may have spent it by now.
+                _ => return Err(Fault::unavailable("a stream's lease lapsed").into()),
+            }
+            Ok((next, ()))
+        })
+        .await
+}
+
+/// Once per lease: the block is taken out in the same write that counts what was burnt.
+pub(crate) async fn give_back(
+    meter: &Meter,
+    id: &str,
+    burnt: Amount,
+    units: u64,
+) -> Result<ChannelState, MeterError> {
+    let now = meter.shared.clock.millis();
+    meter
+        .update(|account| {
+            let mut next = account.cloned().ok_or(BalanceError::NotFound)?;
+            if next.leases.remove(id).is_some() {
+                next.burnt(burnt, units, now);
+            }
+            let state = next.view(now);
+            Ok((next, state))
+        })
+        .await
+}
+
+impl Drop for Lease {
+    fn drop(&mut self) {
+        let (true, Ok(runtime)) = (self.open, Handle::try_current()) else {
+            return;
+        };
+        let (meter, id, burnt) = (
+            self.meter.clone(),
+            std::mem::take(&mut self.id),
+            self.burnt(),
+        );
+        let (under_way, units) = (self.under_way.take(), self.units);
+        runtime.spawn(async move {
+            let _under_way = under_way;
+            if let Err(error) = give_back(&meter, &id, burnt, units).await {
+                tracing::warn!(%error, "a stream's lease was not given back");
+            }
+        });
+    }
+}
+
+/// What one request costs, held until it is known whether it was served.
+///
+/// Held as long as it lives, however slow the handler. Dropped, it goes back to the payer.
+#[derive(Debug)]
+#[must_use = "dropping it gives everything back"]
+pub struct Charge {
+    lease: Lease,
+    units: u64,
+    renewal: Renewal,
+}
+
+/// How often a charge is renewed; a renewal that fails is tried again in time.
+const RENEW: Duration = Duration::from_secs(20);
+
+struct Renewal(AbortHandle);
+
+impl Drop for Renewal {
+    fn drop(&mut self) {
+        self.0.abort();
+    }
+}
+
+impl fmt::Debug for Renewal {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Renewal")
+    }
+}
+
+impl Charge {
+    pub(crate) async fn hold(meter: &Meter, units: u64) -> Result<Self, MeterError> {
+        let amount = meter.cost(units)?;
+        let lease = meter.lease(amount).await?;
+        let (meter, id) = (meter.clone(), lease.id.clone());
+        let renewal = tokio::spawn(async move {
+            loop {
+                sleep(RENEW).await;
+                if let Err(error) = renew(&meter, &id).await {
+                    tracing::warn!(%error, "what a request costs may be spent by others meanwhile");
+                }
+            }
+        });
+        Ok(Self {
+            lease,
+            units,
+            renewal: Renewal(renewal.abort_handle()),
+        })
+    }
+
+    /// What is held.
+    pub fn amount(&self) -> Amount {
+        self.lease.amount
+    }
+
+    /// What was served if it is committed.
+    pub fn served(&self) -> Served {
+        Served {
+            spent: self.amount(),
+            units: self.units,
+        }
+    }
+
+    /// The request was served: what is held is spent.
+    ///
+    /// # Errors
+    /// It is not known whether it was recorded; where it was not, the payer keeps it.
+    pub async fn commit(self) -> Result<ChannelState, MeterError> {
+        let Self {
+            mut lease,
+            units,
+            renewal,
+        } = self;
+        drop(renewal);
+        // Even if it lapsed: it was served, and the account bounds what is counted.
+        lease.left = Amount::new(0);
+        lease.units = units;
+        lease.finish().await
+    }
+
+    /// The request was not served: nothing was spent.
+    pub async fn release(self) -> Result<ChannelState, MeterError> {
+        self.lease.finish().await
+    }
+}

@@ -1,0 +1,368 @@
+//! What is done with channels between requests: settling what is authorised, closing what is idle,
+//! giving back what is owed. The rail says what, and it goes the way of every payment: recorded
+//! before it is attempted, looked up where nobody can say.
+
+use std::{
+    sync::{Arc, OnceLock},
+    time::Duration,
+};
+
+use farebox_core::{
+    AnyErrand, ChannelAction, ChannelId, Due, Fault, Method, Outcome, Refund, Schedule,
+    wire::Amount,
+};
+use serde::Serialize;
+use serde_json::Map;
+use tokio::{task::JoinSet, time::timeout};
+
+use crate::{
+    account::{Account, Closing},
+    balance,
+    conclude::insist,
+    engine::{Engine, Shared},
+    payment::Driven,
+    record::{CHANNEL, ChannelChange, Record, State, Terms, channel_key},
+};
+
+/// What a round of upkeep did. Serialised in camel case.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "camelCase")]
+#[non_exhaustive]
+pub struct Upkept {
+    /// Channels whose rails were asked.
+    pub asked: usize,
+    /// Channels of which something was settled.
+    pub settled: usize,
+    /// Channels closed.
+    pub closed: usize,
+    /// Refunds that went out.
+    pub refunded: usize,
+    /// Errands that came to nothing, or of which nobody can say yet.
+    pub open: usize,
+}
+
+/// How many channels are looked after at once.
+const AT_ONCE: usize = 8;
+
+/// After an errand that came to nothing, the next one on its channel waits.
+const AGAIN: Duration = Duration::from_secs(30);
+
+/// How many errands one look may lead to: a settlement, a close, a refund.
+const CHAIN: usize = 3;
+
+/// What an errand came to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Ran {
+    /// Nothing is due, or somebody else is at it.
+    Idle,
+    /// The rail had nothing to be done.
+    Nothing,
+    Done(ChannelAction),
+    Open,
+}
+
+impl Engine {
+    /// One round: every channel of which something is due by its rail's [`Schedule`], and every
+    /// closed one that owes. Safe at any time and from several processes.
+    ///
+    /// # Errors
+    /// The store cannot be read.
+    pub async fn upkeep(&self) -> Result<Upkept, Fault> {
+        let shared = &self.shared;
+        let mut upkept = Upkept::default();
+        let mut due = Vec::new();
+        for (key, text) in shared.store.scan(CHANNEL).await? {
+            // One of another version is left to that version.
+            if let (Some(channel), Ok(account)) = (
+                ChannelId::stored(&key[CHANNEL.len()..]),
+                Account::decode(&text),
+            ) && shared.is_due(&account).is_some()
+            {
+                due.push(channel);
+            }
+        }
+        for batch in due.chunks(AT_ONCE) {
+            if self.is_draining() {
+                break;
+            }
+            let mut tasks = JoinSet::new();
+            for channel in batch {
+                let (shared, channel) = (shared.clone(), channel.clone());
+                tasks.spawn(async move { shared.look_after_channel(&channel).await });
+            }
+            // A rail that panics holds up nobody else.
+            while let Some(ran) = tasks.join_next().await {
+                upkept.count(ran.unwrap_or(vec![Ran::Open]));
+            }
+        }
+        Ok(upkept)
+    }
+}
+
+impl Upkept {
+    fn count(&mut self, errands: Vec<Ran>) {
+        self.asked += usize::from(errands.iter().any(|ran| *ran != Ran::Idle));
+        for ran in errands {
+            match ran {
+                Ran::Idle | Ran::Nothing => {}
+                Ran::Done(ChannelAction::Settle) => self.settled += 1,
+                Ran::Done(ChannelAction::Close) => self.closed += 1,
+                Ran::Done(_) => self.refunded += 1,
+                Ran::Open => self.open += 1,
+            }
+        }
+    }
+}
+
+impl Account {
+    /// Why the rail should be asked at `now`, if at all.
+    fn due(&self, schedule: &Schedule, now: i64) -> Option<Due> {
+        let since = |then: i64, span: Duration| {
+            u128::try_from(now.saturating_sub(then)).is_ok_and(|past| past >= span.as_millis())
+        };
+        let busy = |held: &Option<Closing>| held.as_ref().is_some_and(|held| held.until > now);
+        if busy(&self.closing) || busy(&self.errand) || !since(self.marks.tried, AGAIN) {
+            return None;
+        }
+        let (state, marks) = (&self.state, &self.marks);
+        if state.closed {
+            let owes = state.refund == Refund::Pending;
+            return (owes && !state.unaccounted().is_zero()).then_some(Due::Owed);
+        }
+        let unsettled = state.spent.get().saturating_sub(state.settled.get());
+        let settle = unsettled > 0
+            && (state.close_requested
+                || schedule
+                    .amount
+                    .is_some_and(|amount| unsettled >= amount.get())
+                || schedule
+                    .units
+                    .is_some_and(|n| state.units.saturating_sub(marks.units) >= n.get())
+                || schedule
+                    .every
+                    .is_some_and(|every| since(marks.settled, every)));
+        let idle = schedule.idle.is_some_and(|idle| since(state.used, idle));
+        if idle && self.leased(now) == 0 {
+            Some(Due::Idle)
+        } else if settle {
+            Some(Due::Settle)
+        } else {
+            let watch = schedule
+                .watch
+                .is_some_and(|watch| since(marks.asked, watch));
+            watch.then_some(Due::Watch)
+        }
+    }
+}
+
+impl Shared {
+    fn is_due(&self, account: &Account) -> Option<Due> {
+        let method = self.method(&account.method)?;
+        account.due(&method.schedule(), self.clock.millis())
+    }
+
+    /// Has a settlement made that a change has made due, behind the caller's back.
+    pub(crate) fn settle_if_due(self: &Arc<Self>, key: &str, account: &Account) {
+        let settles = matches!(self.is_due(account), Some(Due::Settle));
+        let (true, Some(channel), Ok(runtime)) = (
+            settles && !self.drain.started(),
+            key.strip_prefix(CHANNEL).and_then(ChannelId::stored),
+            tokio::runtime::Handle::try_current(),
+        ) else {
+            return;
+        };
+        let shared = self.clone();
+        runtime.spawn(async move { shared.look_after_channel(&channel).await });
+    }
+
+    /// Gives back what a closed channel owes, as far as that is known in time.
+    pub(crate) async fn give_back_owed(self: &Arc<Self>, channel: &ChannelId) {
+        let (shared, channel) = (self.clone(), channel.clone());
+        let work = tokio::spawn(async move { shared.look_after_channel(&channel).await });
+        // What takes longer goes on.
+        let _ = timeout(self.timing.settle, work).await;
+    }
+
+    /// Does what is due of a channel, and what that makes due.
+    async fn look_after_channel(self: &Arc<Self>, channel: &ChannelId) -> Vec<Ran> {
+        let _under_way = self.drain.settling();
+        let mut errands = Vec::new();
+        for _ in 0..CHAIN {
+            match self.run(channel).await {
+                Ok(Ran::Idle) => break,
+                Ok(ran) => {
+                    errands.push(ran);
+                    if !matches!(ran, Ran::Done(_)) {
+                        break;
+                    }
+                }
+                Err(fault) => {
+                    tracing::warn!(%fault, "a channel could not be looked after");
+                    errands.push(Ran::Open);
+                    break;
+                }
+            }
+        }
+        errands
+    }
+
+    async fn run(self: &Arc<Self>, channel: &ChannelId) -> Result<Ran, Fault> {
+        let key = channel_key(channel);
+        let (op, claim) = (Self::nonce()?, Self::nonce()?);
+        let Some(account) = self.glance(&key).await? else {
+            return Ok(Ran::Idle);
+        };
+        let Some(method) = self.method(&account.method) else {
+            return Ok(Ran::Idle);
+        };
+        let Some((due, account)) = self.begin(&key, &method.schedule(), &op, &claim).await? else {
+            return Ok(Ran::Idle);
+        };
+        let now = self.clock.millis();
+        let view = account.view(now);
+        let upkeep = timeout(self.timing.settle, method.upkeep(channel, &view, due)).await;
+        let hangs = |_| Err(Fault::unavailable("a rail did not answer in time"));
+        let (observed, errand) = match upkeep.unwrap_or_else(hangs) {
+            Ok(upkeep) => (upkeep.observed, upkeep.errand),
+            Err(fault) => {
+                self.end(&key, &op, Some(now)).await?;
+                return Err(fault);
+            }
+        };
+        balance::observe(self, channel, &observed).await?;
+        let Some(errand) = errand else {
+            // What is only watched may be asked about again as the schedule says.
+            let tried = (due != Due::Watch).then_some(now);
+            self.end(&key, &op, tried).await?;
+            return Ok(Ran::Nothing);
+        };
+        let seen = view.spent;
+        let action = errand.action;
+        let done = self.carry_out(&*method, channel, errand, (&op, claim), seen);
+        match done.await? {
+            true => Ok(Ran::Done(action)),
+            false => Ok(Ran::Open),
+        }
+    }
+
+    /// Claims the channel's errands, if one is due.
+    async fn begin(
+        self: &Arc<Self>,
+        key: &str,
+        schedule: &Schedule,
+        op: &str,
+        claim: &str,
+    ) -> Result<Option<(Due, Account)>, Fault> {
+        let (now, until) = (self.clock.millis(), self.after(self.timing.reserve));
+        self.update(key, |account| {
+            let mut next = account
+                .cloned()
+                .ok_or_else(|| Fault::new("a channel is gone"))?;
+            if next.errand.as_ref().is_some_and(|errand| errand.op == op) {
+                // Written before, and its reply was lost.
+                next.errand = None;
+                let due = next.due(schedule, now);
+                let next = account.cloned().unwrap_or_default();
+                return Ok((next.clone(), due.map(|due| (due, next))));
+            }
+            let Some(due) = next.due(schedule, now) else {
+                return Ok((next, None));
+            };
+            next.errand = Some(Closing {
+                op: op.to_owned(),
+                claim: claim.to_owned(),
+                until,
+            });
+            next.marks.asked = now;
+            Ok((next.clone(), Some((due, next))))
+        })
+        .await
+    }
+
+    /// Nothing comes of the errand `op`.
+    async fn end(self: &Arc<Self>, key: &str, op: &str, tried: Option<i64>) -> Result<(), Fault> {
+        self.update(key, |account| {
+            let mut next = account.cloned().unwrap_or_default();
+            if next.errand.take_if(|errand| errand.op == op).is_some() {
+                next.marks.tried = tried.unwrap_or(next.marks.tried);
+            }
+            Ok((next, ()))
+        })
+        .await
+    }
+
+    /// Whether the errand is done. Its channel is held for it, by `op` and `claim`.
+    async fn carry_out(
+        self: &Arc<Self>,
+        method: &dyn Method,
+        channel: &ChannelId,
+        errand: AnyErrand,
+        (op, claim): (&str, String),
+        seen: Amount,
+    ) -> Result<bool, Fault> {
+        let change = ChannelChange {
+            id: channel.clone(),
+            action: errand.action,
+            change: errand.change,
+        };
+        let terms = self.errand(method, op, claim, change.clone());
+        let until = self.after(self.timing.reserve);
+        let record = Record::new(terms, State::Reserved { until });
+        let Some(reserved) = self.advance(op, None, record).await? else {
+            return Ok(false);
+        };
+        if change.action == ChannelAction::Close
+            && !balance::freeze(self, op, &reserved, &change, seen)
+                .await
+                .unwrap_or(false)
+        {
+            // Somebody spends or closes it.
+            self.abandon(op, &reserved).await?;
+            return Ok(false);
+        }
+        let (from, outcome) = match &errand.order {
+            None => (reserved, Outcome::settled(channel.id())),
+            Some(order) => {
+                let attempted = self.attempt(op, &reserved, order, &Map::new()).await;
+                let Some(attempted) = attempted? else {
+                    return Ok(false);
+                };
+                let outcome = match &attempted.record.state {
+                    // The write took so long that others may look it up while we settle.
+                    State::Attempted { until, .. }
+                        if self.after(self.timing.settle_cap) > *until =>
+                    {
+                        Outcome::Unknown
+                    }
+                    _ => self.move_money(method, op, order).await,
+                };
+                (attempted, outcome)
+            }
+        };
+        let concluded = insist(self, op, &from, outcome, None).await?;
+        Ok(concluded.driven == Driven::Paid)
+    }
+
+    /// The terms of an errand's record: nobody presented it, and nobody collects it.
+    fn errand(&self, method: &dyn Method, op: &str, claim: String, change: ChannelChange) -> Terms {
+        let now = self.clock.millis();
+        Terms {
+            method: method.name().to_owned(),
+            offer: method.offer(),
+            fingerprint: String::new(),
+            challenge: op.to_owned(),
+            expires: now,
+            presented: now,
+            proofs: Vec::new(),
+            claim,
+            changed: false,
+            private: None,
+            amount: None,
+            currency: None,
+            external_id: None,
+            channel: Some(change),
+            errand: true,
+            text: OnceLock::new(),
+        }
+    }
+}
