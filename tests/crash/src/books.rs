@@ -78,6 +78,16 @@ impl Books {
         if moved != served {
             return Err(format!("money moved: {moved:?}; served: {served:?}").into());
         }
+        self.distinct()
+    }
+
+    /// What was bought on `rail`.
+    pub fn bought(&self, rail: &str) -> &[Bought] {
+        self.bought.get(rail).map_or(&[], Vec::as_slice)
+    }
+
+    /// No two payers were served the same, and no two have the same receipt.
+    pub fn distinct(&self) -> Result<(), Problem> {
         for what in [
             |bought: &Bought| bought.body.clone(),
             |bought: &Bought| bought.receipt.reference.clone(),

@@ -9,12 +9,14 @@ mod address;
 mod books;
 mod node;
 mod payer;
+mod tempo;
 mod world;
 
 pub use address::Address;
 pub use books::{Books, Moved};
 pub use node::{Node, NodeConfig};
 pub use payer::{Bought, Payer, Presented};
+pub use tempo::{Anvil, MODES, Mode, Moment, TempoWorld, Wire};
 pub use world::{RAILS, World};
 
 /// What went wrong, for people.

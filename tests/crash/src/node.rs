@@ -43,9 +43,19 @@ const START: Duration = Duration::from_secs(60);
 impl Node {
     /// Writes the configuration; nothing runs yet.
     pub fn new(world: &World, config: &NodeConfig) -> Result<Self, Problem> {
+        Self::of(config, |port| {
+            world.config(port, &config.store, config.timing.clone())
+        })
+    }
+
+    /// The same for a server configured as `text` says for a port to listen on.
+    pub fn of(
+        config: &NodeConfig,
+        text: impl FnOnce(u16) -> Result<Value, Problem>,
+    ) -> Result<Self, Problem> {
         let port = TcpListener::bind("127.0.0.1:0")?.local_addr()?.port();
         let path = config.folder.join(format!("{}.toml", config.name));
-        let text = world.config(port, &config.store, config.timing.clone())?;
+        let text = text(port)?;
         fs::write(&path, toml::to_string(&text)?)?;
         Ok(Self {
             binary: config.binary.clone(),

@@ -67,6 +67,11 @@ impl Payer {
             .fold(Purse::new(budget), |purse, (_, payer)| {
                 purse.payer(payer.clone())
             });
+        Self::with(purse, rail, address)
+    }
+
+    /// A payer who pays with `purse` for `/rail` at `address`.
+    pub fn with(purse: Purse, rail: &str, address: &str) -> Result<Self, Problem> {
         Ok(Self {
             // A request that hangs is one whose reply was lost.
             client: reqwest::Client::builder()

@@ -163,20 +163,21 @@ pub(crate) fn path(rail: &str) -> String {
     format!("/{}", rail.split('/').next().unwrap_or(rail))
 }
 
-fn table(value: Value) -> Map<String, Value> {
+pub(crate) fn table(value: Value) -> Map<String, Value> {
     match value {
         Value::Object(table) => table,
         _ => Map::new(),
     }
 }
 
-fn account(index: usize) -> Result<(String, String), Problem> {
+/// A development account: its address and its key.
+pub(crate) fn account(index: usize) -> Result<(String, String), Problem> {
     let (address, key) = dev_account(index).ok_or("no such development account")?;
     Ok((address.to_string(), key.to_bytes().to_string()))
 }
 
 /// Answers every path with the number of the run, after a moment in which it can be killed.
-async fn upstream(served: Arc<AtomicUsize>) -> Result<String, Problem> {
+pub(crate) async fn upstream(served: Arc<AtomicUsize>) -> Result<String, Problem> {
     async fn serve(State(served): State<Arc<AtomicUsize>>) -> String {
         tokio::time::sleep(Duration::from_millis(fastrand::u64(0..20))).await;
         format!("run {}\n", served.fetch_add(1, SeqCst) + 1)

@@ -2,6 +2,7 @@
 
 use std::{
     collections::BTreeMap,
+    ops::Range,
     path::PathBuf,
     sync::{
         Arc,
@@ -175,6 +176,11 @@ pub(crate) struct Killer {
 
 impl Killer {
     pub(crate) fn of(servers: Vec<Arc<Supervised>>) -> Self {
+        Self::pausing(servers, 50..600)
+    }
+
+    /// The same with so many milliseconds between two kills.
+    pub(crate) fn pausing(servers: Vec<Arc<Supervised>>, pause: Range<u64>) -> Self {
         let stop = Arc::new(AtomicBool::new(false));
         let stopped = stop.clone();
         let thread = std::thread::spawn(move || {
@@ -183,7 +189,7 @@ impl Killer {
                 .build();
             let runtime = runtime.unwrap();
             while !stopped.load(SeqCst) {
-                std::thread::sleep(Duration::from_millis(fastrand::u64(50..600)));
+                std::thread::sleep(Duration::from_millis(fastrand::u64(pause.clone())));
                 runtime.block_on(servers[fastrand::usize(..servers.len())].kill());
             }
         });

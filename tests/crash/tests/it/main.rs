@@ -2,6 +2,7 @@
 #![allow(clippy::unwrap_used, reason = "a test may panic")]
 #![allow(clippy::print_stdout, reason = "figures for whoever compares runs")]
 
+mod anvil;
 mod common;
 mod effects;
 mod kills;
