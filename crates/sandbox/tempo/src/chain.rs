@@ -121,8 +121,8 @@ impl Chain {
 
     /// The JSON-RPC endpoint of a fee payer on this chain: a node that also answers
     /// `eth_fillTransaction`, for a transaction that asks for a sponsor, with [`Self::sponsor`]'s
-    /// signature on its fee, in the fee token named or pathUSD. It signs for anyone, if the calls
-    /// succeed.
+    /// signature on its fee, in the fee token named or pathUSD. It signs for anyone; what comes
+    /// without its gas is tried here first.
     pub fn sponsor_url(&self) -> String {
         format!("{}{}", self.url(), Endpoint::SPONSOR)
     }

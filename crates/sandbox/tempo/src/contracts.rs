@@ -7,12 +7,13 @@ use alloy::{
     sol_types::{SolCall, SolError, SolInterface},
 };
 use tempo_contracts::precompiles::{
-    IFeeManager, INonce, NONCE_PRECOMPILE_ADDRESS, SYSTEM_PRECOMPILES, TIP_FEE_MANAGER_ADDRESS,
-    TIP20_CHANNEL_RESERVE_ADDRESS, UnknownFunctionSelector,
+    ACCOUNT_KEYCHAIN_ADDRESS, IFeeManager, INonce, NONCE_PRECOMPILE_ADDRESS, SYSTEM_PRECOMPILES,
+    TIP_FEE_MANAGER_ADDRESS, TIP20_CHANNEL_RESERVE_ADDRESS, UnknownFunctionSelector,
 };
 use tempo_primitives::is_tip20_prefix;
 
 use crate::{
+    keychain,
     ledger::{Ledger, Slot},
     reserve, tip20,
 };
@@ -44,11 +45,19 @@ pub(crate) struct Setting {
     pub(crate) close_grace: u64,
 }
 
+/// Whose transaction it is, and which key signed it; zero is the account's own.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Signer {
+    pub(crate) account: Address,
+    pub(crate) key: Address,
+}
+
 /// What a running call may touch.
 #[derive(Debug)]
 pub(crate) struct Env<'a> {
     pub(crate) ledger: &'a mut Ledger,
     pub(crate) setting: Setting,
+    pub(crate) signer: Signer,
     /// The hash that tells the enclosing transaction from every other, whoever pays its fee.
     pub(crate) context: B256,
     /// Channels opened by the enclosing transaction.
@@ -60,8 +69,8 @@ pub(crate) struct Env<'a> {
 
 /// Creating a state slot (TIP-1000), changing one, reading one, and one log: whole numbers near the
 /// real schedule, so that limits estimated here are of the right size.
-const SLOT_CREATE: u64 = 250_000;
-const SLOT_UPDATE: u64 = 5_000;
+pub(crate) const SLOT_CREATE: u64 = 250_000;
+pub(crate) const SLOT_UPDATE: u64 = 5_000;
 const SLOT_READ: u64 = 2_100;
 const LOG: u64 = 1_900;
 
@@ -121,6 +130,7 @@ pub(crate) fn dispatch(
     match to {
         TIP_FEE_MANAGER_ADDRESS => fee_manager(env, caller, input),
         NONCE_PRECOMPILE_ADDRESS => nonce(env, input),
+        ACCOUNT_KEYCHAIN_ADDRESS => keychain::call(env, caller, input),
         TIP20_CHANNEL_RESERVE_ADDRESS => reserve::call(env, caller, input),
         _ if is_tip20_prefix(to) => tip20::call(env, to, caller, input),
         _ if has_code(to) => Err(unknown_selector(input)),

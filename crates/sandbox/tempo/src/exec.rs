@@ -9,7 +9,8 @@ use tempo_contracts::precompiles::{ITIP20::Transfer, TIP_FEE_MANAGER_ADDRESS};
 use tempo_primitives::{is_tip20_prefix, transaction::calc_gas_balance_spending};
 
 use crate::{
-    contracts::{Env, Failure, Setting, dispatch},
+    contracts::{Env, Failure, Setting, Signer, dispatch},
+    keychain::{self, Grant},
     ledger::{Ledger, PATH_USD, Slot},
     tx::Replay,
 };
@@ -41,6 +42,10 @@ pub(crate) struct Message {
     pub(crate) gas_limit: u64,
     /// Tells this batch from every other; what a channel's id hashes.
     pub(crate) context: B256,
+    /// The access key that signed; zero is the sender's own.
+    pub(crate) key: Address,
+    /// A key that the transaction adds before its calls.
+    pub(crate) grant: Option<Grant>,
     /// Absent in a simulation that names no price.
     pub(crate) fee: Option<Payment>,
 }
@@ -118,22 +123,35 @@ pub(crate) fn run(ledger: &mut Ledger, setting: Setting, message: &Message) -> E
         let rest = ledger.get(slot).saturating_sub(most);
         ledger.set(slot, rest);
     }
-    let mark = ledger.checkpoint();
+    let (sender, key) = (message.sender, message.key);
     let mut env = Env {
         ledger,
         setting,
+        signer: Signer {
+            account: sender,
+            key,
+        },
         context: message.context,
         opened: HashSet::new(),
         logs: Vec::new(),
-        gas_used: message.intrinsic,
-        gas_limit: message.gas_limit,
+        gas_used: 0,
+        gas_limit: u64::MAX,
     };
-    let mut result = env.charge(0).map(|()| Bytes::new());
+    let prepared = prepare(&mut env, message, most);
+    // What a key did to be heard stays, whatever becomes of the calls.
+    let (mark, heard) = (env.ledger.checkpoint(), env.logs.len());
+    (env.gas_used, env.gas_limit) = (message.intrinsic, message.gas_limit);
+    let mut result = prepared.and_then(|()| env.charge(0)).map(|()| Bytes::new());
     for (to, input) in &message.calls {
         if result.is_err() {
             break;
         }
-        result = dispatch(&mut env, message.sender, *to, input);
+        result = if key.is_zero() {
+            Ok(())
+        } else {
+            keychain::check_scope(env.ledger, (sender, key), *to, input)
+        }
+        .and_then(|()| dispatch(&mut env, sender, *to, input));
     }
     let Env {
         mut logs,
@@ -142,18 +160,34 @@ pub(crate) fn run(ledger: &mut Ledger, setting: Setting, message: &Message) -> E
     } = env;
     if let Err(failure) = &result {
         ledger.revert(mark);
-        logs.clear();
+        logs.truncate(heard);
         if *failure == Failure::OutOfGas {
             gas_used = message.gas_limit;
         }
     }
     if let Some(fee) = message.fee {
-        logs.extend(settle_fee(ledger, fee, most, cost(fee, gas_used)));
+        let used = cost(fee, gas_used);
+        logs.extend(settle_fee(ledger, fee, most, used));
+        if !key.is_zero() && fee.payer == sender {
+            let back = most.saturating_sub(used);
+            keychain::give_back(ledger, setting.now, (sender, key), fee.token, back);
+        }
     }
     Executed {
         result,
         gas_used,
         logs,
+    }
+}
+
+/// Before the calls: the key that comes along, and the fee on the account of the key that signed.
+fn prepare(env: &mut Env<'_>, message: &Message, most: U256) -> Result<(), Failure> {
+    if let Some(grant) = &message.grant {
+        grant.apply(env, message.sender)?;
+    }
+    match message.fee {
+        Some(fee) => keychain::spend(env, fee.payer, fee.token, most),
+        None => Ok(()),
     }
 }
 

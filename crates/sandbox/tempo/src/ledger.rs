@@ -3,6 +3,7 @@
 use std::collections::{BTreeMap, HashMap};
 
 use alloy::primitives::{Address, B256, U256, address};
+use tempo_contracts::precompiles::IAccountKeychain::CallScope;
 
 /// pathUSD, the first stablecoin of the chain and the fee token of last resort.
 pub const PATH_USD: Address = address!("0x20c0000000000000000000000000000000000000");
@@ -41,6 +42,28 @@ pub(crate) enum Slot {
     Channel {
         id: B256,
     },
+    /// An access key of an account, packed.
+    Key {
+        account: Address,
+        key: Address,
+    },
+    /// How much of a token a key may still spend.
+    KeyLimit {
+        account: Address,
+        key: Address,
+        token: Address,
+    },
+    /// The most it may spend and its period, packed.
+    KeyRule {
+        account: Address,
+        key: Address,
+        token: Address,
+    },
+    /// Whether an account took back what this witness stands for.
+    BurnedWitness {
+        account: Address,
+        witness: B256,
+    },
     /// How many slots a payer's closed channels left for its next ones.
     ChannelCredits {
         payer: Address,
@@ -58,10 +81,19 @@ pub(crate) struct Token {
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Checkpoint(usize);
 
+/// What was there before a write.
+#[derive(Debug)]
+enum Undo {
+    Slot(Slot, U256),
+    Scopes((Address, Address), Option<Vec<CallScope>>),
+}
+
 #[derive(Debug, Default)]
 pub(crate) struct Ledger {
     slots: HashMap<Slot, U256>,
-    journal: Vec<(Slot, U256)>,
+    /// What keys may call, by account and key; any call if there is nothing.
+    scopes: HashMap<(Address, Address), Vec<CallScope>>,
+    journal: Vec<Undo>,
     tokens: BTreeMap<Address, Token>,
     /// Expiring transactions already included, by replay id, with their `valid_before`.
     spent: HashMap<B256, u64>,
@@ -89,7 +121,20 @@ impl Ledger {
 
     pub(crate) fn set(&mut self, slot: Slot, value: U256) {
         let old = self.slots.insert(slot, value).unwrap_or_default();
-        self.journal.push((slot, old));
+        self.journal.push(Undo::Slot(slot, old));
+    }
+
+    /// What a key may call; any call if there is nothing.
+    pub(crate) fn scopes(&self, key: (Address, Address)) -> Option<&Vec<CallScope>> {
+        self.scopes.get(&key)
+    }
+
+    pub(crate) fn set_scopes(&mut self, key: (Address, Address), scopes: Option<Vec<CallScope>>) {
+        let old = match scopes {
+            Some(scopes) => self.scopes.insert(key, scopes),
+            None => self.scopes.remove(&key),
+        };
+        self.journal.push(Undo::Scopes(key, old));
     }
 
     pub(crate) fn checkpoint(&self) -> Checkpoint {
@@ -99,8 +144,11 @@ impl Ledger {
     /// Undoes every write since `to`.
     pub(crate) fn revert(&mut self, to: Checkpoint) {
         while self.journal.len() > to.0 {
-            if let Some((slot, old)) = self.journal.pop() {
-                self.slots.insert(slot, old);
+            match self.journal.pop() {
+                Some(Undo::Slot(slot, old)) => drop(self.slots.insert(slot, old)),
+                Some(Undo::Scopes(key, Some(old))) => drop(self.scopes.insert(key, old)),
+                Some(Undo::Scopes(key, None)) => drop(self.scopes.remove(&key)),
+                None => {}
             }
         }
     }

@@ -6,13 +6,13 @@
 //! the fee in a stablecoin from the sender or from the sponsor who co-signed, and answers with
 //! receipts and logs in the shape of a node's. Time is the machine's clock, unless it is moved
 //! ahead ([`Chain::advance_clock`], or `evm_increaseTime` with a number of seconds). Payment
-//! channels (the channel reserve of TIP-1034) work in full.
+//! channels (the channel reserve of TIP-1034) work in full, and access keys sign within limits.
 //!
-//! It also answers as a service that pays network fees for others (`eth_fillTransaction`).
+//! It also answers as a service that pays network fees for others ([`Chain::sponsor_url`]).
 //!
 //! What it is not: an EVM. No contract can be created; an address without code accepts any call.
-//! Access keys, EIP-7702, issuance, roles, rewards and the exchange are not here and are refused
-//! by name or by selector. Every read is of the latest state. Gas is
+//! Admin keys, EIP-7702, issuance, roles, rewards and the exchange are not here and are refused by
+//! name or by selector. Every read is of the latest state. Gas is
 //! counted by a short schedule near the real one. State roots are zero.
 //!
 //! ```
@@ -32,7 +32,7 @@ mod contracts;
 mod error;
 mod exec;
 mod faults;
-mod fill;
+mod keychain;
 mod ledger;
 mod methods;
 mod node;

@@ -10,7 +10,6 @@ use serde_json::{Value, json};
 use crate::{
     contracts::has_code,
     error::RpcError,
-    fill,
     node::Node,
     request::CallRequest,
     sponsor,
@@ -138,7 +137,6 @@ fn read(state: &mut State, method: &str, params: &Params) -> Result<Value, RpcEr
             let filter = log_filter(state, params.required(0)?)?;
             view::logs(state, &filter)
         }
-        "eth_fillTransaction" => fill::fill(&params.required(0)?, state.head().chain_id)?,
         "eth_call" => {
             let executed = simulate(state, params)?;
             json!(executed.result?)

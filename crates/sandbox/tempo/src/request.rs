@@ -2,11 +2,14 @@
 
 use alloy::primitives::{Address, Bytes, Signature, U64, U128, U256, keccak256};
 use serde::Deserialize;
-use tempo_primitives::transaction::{TEMPO_EXPIRING_NONCE_KEY, calc_gas_balance_spending};
+use tempo_primitives::transaction::{
+    SignedKeyAuthorization, TEMPO_EXPIRING_NONCE_KEY, calc_gas_balance_spending,
+};
 
 use crate::{
     error::RpcError,
     exec::{Message, Payment, intrinsic_gas, resolve_fee_token},
+    keychain::{self, Grant},
     ledger::Ledger,
     tx::{BLOCK_GAS_LIMIT, Head, Replay},
 };
@@ -37,6 +40,9 @@ pub(crate) struct CallRequest {
     calls: Option<Vec<Call>>,
     fee_token: Option<Address>,
     fee_payer: Option<FeePayer>,
+    key_authorization: Option<SignedKeyAuthorization>,
+    /// The access key that will sign.
+    key_id: Option<Address>,
     /// Announces a sponsor whose address only the signed envelope reveals.
     fee_payer_signature: Option<Signature>,
 }
@@ -133,6 +139,19 @@ impl CallRequest {
         } else {
             0
         };
+        let grant = match self.key_authorization {
+            Some(signed) => {
+                Some(Grant::carried(&signed, sender, head.chain_id).map_err(RpcError::rejected)?)
+            }
+            None => None,
+        };
+        // Limits count only for a key that there is: whoever asks may not have added it yet.
+        let key = self.key_id.filter(|key| {
+            keychain::is_active(ledger, head.now, sender, *key)
+                || grant.as_ref().is_some_and(|grant| grant.key == *key)
+        });
+        let key = key.unwrap_or_default();
+        let intrinsic = intrinsic.saturating_add(grant.as_ref().map_or(0, Grant::gas));
         // Not yet signed, it has no hash of its own; any will do to see whether it would succeed.
         let context = keccak256(calls.iter().fold(sender.to_vec(), |said, (_, input)| {
             [&said, input.as_ref()].concat()
@@ -143,6 +162,8 @@ impl CallRequest {
             intrinsic,
             gas_limit,
             context,
+            key,
+            grant,
             fee,
         })
     }

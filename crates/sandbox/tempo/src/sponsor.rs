@@ -1,5 +1,5 @@
-//! A fee payer that is asked over the wire (`eth_fillTransaction`): it completes a transaction,
-//! tries it, and signs to pay its fee.
+//! A fee payer that is asked over the wire (`eth_fillTransaction`): it completes a transaction and
+//! signs to pay its fee.
 
 use std::num::NonZeroU64;
 
@@ -13,14 +13,16 @@ use serde_json::{Value, json};
 use tempo_primitives::{
     TempoTransaction,
     transaction::{
-        Call, FEE_PAYER_SIGNATURE_MARKER, TEMPO_EXPIRING_NONCE_KEY, calc_gas_balance_spending,
+        Call, FEE_PAYER_SIGNATURE_MARKER, SignedKeyAuthorization, TEMPO_EXPIRING_NONCE_KEY,
+        calc_gas_balance_spending,
     },
 };
 
 use crate::{
     chain::dev_account,
     error::RpcError,
-    exec::{Message, Payment, intrinsic_gas},
+    exec::{Message, intrinsic_gas},
+    keychain::Grant,
     ledger::{Ledger, PATH_USD},
     state::State,
     tx::{BLOCK_GAS_LIMIT, Replay},
@@ -48,7 +50,7 @@ pub(crate) struct FillRequest {
     nonce_key: Option<U256>,
     valid_before: Option<U64>,
     valid_after: Option<U64>,
-    key_authorization: Option<Value>,
+    key_authorization: Option<SignedKeyAuthorization>,
 }
 
 #[derive(Debug, Deserialize)]
@@ -72,15 +74,12 @@ impl FillCall {
 /// Completes and co-signs: `{raw, tx}`, where `raw` is what the sender signs.
 ///
 /// # Errors
-/// -32602 without a sender, for another chain, for a feature that is not here, or if no sponsor is
-/// asked for; the revert, if it would fail: the sponsor pays for no failures it can foresee.
+/// -32602 without a sender or calls, for another chain, or if no sponsor is asked for; the revert, if
+/// it has to be tried to know its gas.
 pub(crate) fn fill(state: &mut State, request: FillRequest) -> Result<Value, RpcError> {
     let head = state.head();
     if request.fee_payer != Some(Value::Bool(true)) {
         return Err(RpcError::params("nothing to sponsor: feePayer is not true"));
-    }
-    if request.key_authorization.is_some() {
-        return Err(RpcError::params("access keys are not supported"));
     }
     if request
         .chain_id
@@ -92,28 +91,17 @@ pub(crate) fn fill(state: &mut State, request: FillRequest) -> Result<Value, Rpc
         .from
         .ok_or_else(|| RpcError::params("missing sender"))?;
     let (sponsor, key) = dev_account(SPONSOR).ok_or_else(|| RpcError::new(-32603, "no sponsor"))?;
-    let (token, gas_asked) = (request.fee_token.unwrap_or(PATH_USD), request.gas);
+    let (token, tried) = (request.fee_token.unwrap_or(PATH_USD), request.gas.is_none());
     let mut tx = request.into_transaction(&state.ledger, sender, head.chain_id, head.base_fee)?;
-    let price = u128::from(head.base_fee);
-    let message = message(
-        &state.ledger,
-        &tx,
-        sender,
-        Payment {
-            token,
-            payer: sponsor,
-            price,
-        },
-    );
-    if state.ledger.token(token).is_none()
-        || state.ledger.balance(token, sponsor)
-            < calc_gas_balance_spending(message.gas_limit, tx.max_fee_per_gas)
-    {
+    let most = calc_gas_balance_spending(tx.gas_limit, tx.max_fee_per_gas);
+    if state.ledger.token(token).is_none() || state.ledger.balance(token, sponsor) < most {
         return Err(RpcError::rejected("the sponsor has no such fee token"));
     }
-    let executed = state.simulate(&message);
-    let _: Bytes = executed.result?;
-    if gas_asked.is_none() {
+    // With its gas given it is taken at its word: it may be another chain's of the same id.
+    if tried {
+        let message = message(state, &tx, sender)?;
+        let executed = state.simulate(&message);
+        let _: Bytes = executed.result?;
         tx.gas_limit = executed.gas_used;
     }
     answer(tx, sender, token, &key)
@@ -159,12 +147,18 @@ impl FillRequest {
             fee_payer_signature: Some(FEE_PAYER_SIGNATURE_MARKER),
             valid_before: self.valid_before.and_then(|at| NonZeroU64::new(at.to())),
             valid_after: self.valid_after.and_then(|at| NonZeroU64::new(at.to())),
+            key_authorization: self.key_authorization,
             ..TempoTransaction::default()
         })
     }
 }
 
-fn message(ledger: &Ledger, tx: &TempoTransaction, sender: Address, fee: Payment) -> Message {
+fn message(state: &State, tx: &TempoTransaction, sender: Address) -> Result<Message, RpcError> {
+    let grant = tx.key_authorization.as_ref();
+    let grant = grant
+        .map(|signed| Grant::carried(signed, sender, tx.chain_id))
+        .transpose()
+        .map_err(RpcError::rejected)?;
     let calls: Vec<_> = tx
         .calls
         .iter()
@@ -185,14 +179,17 @@ fn message(ledger: &Ledger, tx: &TempoTransaction, sender: Address, fee: Payment
             nonce: tx.nonce,
         },
     };
-    Message {
+    let intrinsic = intrinsic_gas(&state.ledger, sender, replay, &calls);
+    Ok(Message {
         sender,
-        intrinsic: intrinsic_gas(ledger, sender, replay, &calls),
+        intrinsic: intrinsic.saturating_add(grant.as_ref().map_or(0, Grant::gas)),
         calls,
         gas_limit: tx.gas_limit.min(BLOCK_GAS_LIMIT),
         context: tx.signature_hash(),
-        fee: Some(fee),
-    }
+        key: Address::ZERO,
+        grant,
+        fee: None,
+    })
 }
 
 fn answer(

@@ -14,6 +14,7 @@ use tempo_primitives::is_tip20_prefix;
 
 use crate::{
     contracts::{CallResult, Env, Failure, decode, unknown_selector},
+    keychain,
     ledger::{PATH_USD, Slot},
 };
 
@@ -24,10 +25,12 @@ pub(crate) fn call(env: &mut Env<'_>, token: Address, caller: Address, input: &[
     }
     match decode::<Calls>(input)? {
         Calls::transfer(c) => {
+            keychain::spend(env, caller, token, c.amount)?;
             transfer(env, token, caller, c.to, c.amount, None)?;
             returns::<transferCall>(true)
         }
         Calls::transferWithMemo(c) => {
+            keychain::spend(env, caller, token, c.amount)?;
             transfer(env, token, caller, c.to, c.amount, Some(c.memo))?;
             Ok(Bytes::new())
         }
@@ -42,14 +45,16 @@ pub(crate) fn call(env: &mut Env<'_>, token: Address, caller: Address, input: &[
             returns::<transferFromWithMemoCall>(true)
         }
         Calls::approve(c) => {
-            env.write(
-                Slot::Allowance {
-                    token,
-                    owner: caller,
-                    spender: c.spender,
-                },
-                c.amount,
-            )?;
+            let slot = Slot::Allowance {
+                token,
+                owner: caller,
+                spender: c.spender,
+            };
+            let more = c.amount.saturating_sub(env.ledger.get(slot));
+            if !more.is_zero() {
+                keychain::spend(env, caller, token, more)?;
+            }
+            env.write(slot, c.amount)?;
             env.log(
                 token,
                 Approval {
@@ -157,6 +162,7 @@ pub(crate) fn move_for_reserve(
     if env.ledger.token(token).is_none() {
         return Err(Failure::error(Uninitialized {}));
     }
+    keychain::spend(env, from, token, U256::from(amount))?;
     transfer(env, token, from, to, U256::from(amount), None)
 }
 

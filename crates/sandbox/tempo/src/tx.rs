@@ -16,6 +16,7 @@ use tempo_primitives::{
 use crate::{
     error::RpcError,
     exec::{Message, Payment, intrinsic_gas, resolve_fee_token},
+    keychain::{self, Grant},
     ledger::{Ledger, Slot},
 };
 
@@ -46,6 +47,16 @@ pub(crate) struct Tx {
     pub(crate) fee_payer: Address,
     pub(crate) replay: Replay,
     pub(crate) calls: Vec<(Address, Bytes)>,
+    keys: Keys,
+}
+
+/// Keys besides the account's own.
+#[derive(Clone, Debug, Default)]
+struct Keys {
+    /// The access key that signed for the sender, and its type.
+    signed: Option<(Address, u8)>,
+    /// The key that the transaction adds.
+    grant: Option<Grant>,
 }
 
 /// What the chain is like at the moment of a check.
@@ -102,6 +113,7 @@ impl Tx {
                 nonce: envelope.nonce(),
             },
         };
+        let keys = keys(&envelope, sender)?;
         Ok(Self {
             hash: keccak256(raw),
             envelope,
@@ -109,6 +121,7 @@ impl Tx {
             fee_payer,
             replay,
             calls,
+            keys,
         })
     }
 
@@ -146,7 +159,8 @@ impl Tx {
         }
         self.check_window(head.now)?;
         self.check_replay(ledger)?;
-        self.check_fee(ledger)
+        self.check_fee(ledger)?;
+        self.check_keys(ledger, head.now)
     }
 
     fn check_window(&self, now: u64) -> Result<(), RpcError> {
@@ -196,6 +210,40 @@ impl Tx {
         Ok(())
     }
 
+    /// Whether the key that comes along can be added, and the one that signed may sign and pay.
+    fn check_keys(&self, ledger: &Ledger, now: u64) -> Result<(), RpcError> {
+        let grant = self.keys.grant.as_ref();
+        if let Some(failure) = grant.and_then(|grant| grant.objection(ledger, self.sender, now)) {
+            let why = RpcError::from(failure).message().to_owned();
+            return Err(RpcError::rejected(format!("key authorization: {why}")));
+        }
+        let Some((key, kind)) = self.keys.signed else {
+            return Ok(());
+        };
+        let fee = (self.fee_payer == self.sender).then(|| {
+            let (gas, price) = (self.envelope.gas_limit(), self.envelope.max_fee_per_gas());
+            (
+                self.fee_token(ledger),
+                calc_gas_balance_spending(gas, price),
+            )
+        });
+        let objection = match grant {
+            Some(grant) if grant.key == key => {
+                let short = fee.is_some_and(|(token, most)| {
+                    grant.allowance(token).is_some_and(|left| left < most)
+                });
+                if grant.kind != kind {
+                    Some("access key is of another type")
+                } else {
+                    short.then_some("fee exceeds the access key's spending limit")
+                }
+            }
+            Some(_) => Some("key authorization needs the account's own key"),
+            None => keychain::objection(ledger, now, (self.sender, key), kind, fee),
+        };
+        objection.map_or(Ok(()), |why| Err(RpcError::rejected(why)))
+    }
+
     fn fee_token(&self, ledger: &Ledger) -> Address {
         resolve_fee_token(
             ledger,
@@ -206,7 +254,8 @@ impl Tx {
     }
 
     fn intrinsic(&self, ledger: &Ledger) -> u64 {
-        intrinsic_gas(ledger, self.sender, self.replay, &self.calls)
+        let grant = self.keys.grant.as_ref().map_or(0, Grant::gas);
+        intrinsic_gas(ledger, self.sender, self.replay, &self.calls).saturating_add(grant)
     }
 
     /// What to execute, paying `price` per gas.
@@ -219,6 +268,8 @@ impl Tx {
             intrinsic: self.intrinsic(ledger),
             gas_limit: self.envelope.gas_limit(),
             context: self.envelope.unique_tx_identifier(self.sender),
+            key: self.keys.signed.map_or(Address::ZERO, |(key, _)| key),
+            grant: self.keys.grant.clone(),
             fee: Some(Payment {
                 token,
                 payer: self.fee_payer,
@@ -235,6 +286,7 @@ impl Tx {
             .is_some_and(|before| before <= now)
             || self.check_replay(ledger).is_err()
             || self.check_fee(ledger).is_err()
+            || self.check_keys(ledger, now).is_err()
         {
             return Readiness::Never;
         }
@@ -270,6 +322,31 @@ pub(crate) enum Readiness {
     Never,
 }
 
+fn keys(envelope: &TempoTxEnvelope, sender: Address) -> Result<Keys, RpcError> {
+    let Some(aa) = envelope.as_aa() else {
+        return Ok(Keys::default());
+    };
+    let signed = match aa.signature().as_keychain() {
+        Some(signed) if signed.is_legacy() => {
+            let text = "keychain signatures of version 1 are no longer accepted";
+            return Err(RpcError::rejected(text));
+        }
+        Some(signed) => {
+            let key = signed.key_id(&aa.signature_hash());
+            let key = key.map_err(|_| RpcError::rejected("invalid signature"))?;
+            Some((key, signed.signature.signature_type().into()))
+        }
+        None => None,
+    };
+    let chain_id = aa.tx().chain_id;
+    let grant = aa.tx().key_authorization.as_ref();
+    let grant = grant
+        .map(|signed| Grant::carried(signed, sender, chain_id))
+        .transpose();
+    let grant = grant.map_err(RpcError::rejected)?;
+    Ok(Keys { signed, grant })
+}
+
 /// Features of the envelope this chain does not have: it says so instead of ignoring them.
 fn check_supported(envelope: &TempoTxEnvelope) -> Result<(), RpcError> {
     if envelope.authorization_list().is_some() {
@@ -279,9 +356,6 @@ fn check_supported(envelope: &TempoTxEnvelope) -> Result<(), RpcError> {
         return Ok(());
     };
     let tx = aa.tx();
-    if aa.signature().is_keychain() || tx.key_authorization.is_some() {
-        return Err(RpcError::rejected("access keys are not supported"));
-    }
     if !tx.tempo_authorization_list.is_empty() {
         return Err(RpcError::rejected("authorization lists are not supported"));
     }

@@ -92,7 +92,6 @@ async fn it_signs_nothing_that_fails_or_was_not_asked_for() {
         ("from", Value::Null),
         ("calls", json!([])),
         ("chainId", json!("0x1")),
-        ("keyAuthorization", json!({})),
     ] {
         let mut bad = request(1);
         bad[field] = value;

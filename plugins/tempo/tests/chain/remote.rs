@@ -38,7 +38,7 @@ pub(crate) async fn all(net: &Net) {
     let payer = "4444444444444444444444444444444444444444444444444444444444444444";
     give(net, payer, 10_000).await;
     let pinned = json!({ "account": SERVICE });
-    let net = behind(net, &service.url(), &pinned).unwrap();
+    let net = behind(net, &service.sponsor_url(), &pinned).unwrap();
     let (seller, fees) = (net.balance(RECIPIENT).await, net.balance(SERVICE).await);
     let credential = net.pay(net.challenge("0.01").await, payer).await.unwrap();
     let order = net.verify(&credential).await.unwrap();
@@ -52,7 +52,7 @@ pub(crate) async fn all(net: &Net) {
 
 /// Stands before a service and spoils what it answers.
 async fn spoilt(service: &Chain, spoil: fn(&mut Value)) -> String {
-    let upstream = service.url();
+    let upstream = service.sponsor_url();
     let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
     let url = format!("http://{}/v1/s3cret", listener.local_addr().unwrap());
     tokio::spawn(async move {
@@ -91,7 +91,7 @@ async fn an_answer_for_something_else_is_not_used() {
     let (chain, service) = (service().await, service().await);
     let plain = Net::at(&chain.url());
     let credential = {
-        let net = behind(&plain, &service.url(), &json!({})).unwrap();
+        let net = behind(&plain, &service.sponsor_url(), &json!({})).unwrap();
         net.pay(net.challenge("0.01").await, RICH).await.unwrap()
     };
     type Spoil = fn(&mut Value);
@@ -127,7 +127,7 @@ async fn an_answer_for_something_else_is_not_used() {
         }
     }
     let other = json!({ "account": RECIPIENT });
-    let net = behind(&plain, &service.url(), &other).unwrap();
+    let net = behind(&plain, &service.sponsor_url(), &other).unwrap();
     match net.verify(&credential).await {
         Err(Refusal::Fault(fault)) => {
             assert!(fault.to_string().contains("not the fee payer's"), "{fault}");
@@ -142,7 +142,7 @@ async fn an_answer_for_something_else_is_not_used() {
 #[tokio::test]
 async fn a_service_that_does_not_sign() {
     let (chain, service) = (service().await, service().await);
-    let net = behind(&Net::at(&chain.url()), &service.url(), &json!({})).unwrap();
+    let net = behind(&Net::at(&chain.url()), &service.sponsor_url(), &json!({})).unwrap();
     let credential = net.pay(net.challenge("0.01").await, RICH).await.unwrap();
     let fill = "eth_fillTransaction";
     for outage in [

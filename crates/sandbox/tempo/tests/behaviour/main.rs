@@ -3,6 +3,7 @@
 #![allow(clippy::unwrap_used, reason = "tests may panic")]
 #![allow(clippy::print_stdout, reason = "skips are named")]
 
+mod keys;
 mod payments;
 #[path = "../peer/mod.rs"]
 mod peer;
@@ -10,6 +11,7 @@ mod reads;
 mod refusals;
 
 use alloy::primitives::B256;
+use keys::*;
 use payments::*;
 use peer::Peer;
 use reads::*;
@@ -67,6 +69,12 @@ behaviours![
     plain_ethereum_transaction_pays_too,
     estimate_is_enough,
     preferred_fee_token_is_used,
+    a_key_spends_within_its_limits,
+    a_limit_comes_back_with_its_period,
+    a_key_comes_along_with_its_first_payment,
+    a_key_calls_what_it_may,
+    keys_do_not_manage_keys,
+    a_key_signs_in_no_other_form,
 ];
 
 const MEMO: B256 = B256::repeat_byte(0xcd);

@@ -172,9 +172,10 @@ fn changed(tx: &Map<String, Value>, sent: &Value) -> Option<&'static str> {
 /// value.
 fn calls(list: &Value) -> Option<Vec<(Address, alloy::primitives::Bytes)>> {
     let call = |call: &Value| {
+        // Nodes write both, and null in one of them.
         let data = ["data", "input"]
             .into_iter()
-            .find_map(|name| call.get(name));
+            .find_map(|name| call.get(name).filter(|data| !data.is_null()));
         let to = Address::deserialize(call.get("to")?).ok()?;
         let value = call.get("value").and_then(Value::as_str).unwrap_or("0x");
         let nothing = value
