@@ -113,6 +113,13 @@ impl Receipt {
         }) && !transfers.is_empty()
     }
 
+    /// The first event `E` that a contract logged.
+    pub(crate) fn event<E: SolEvent>(&self, contract: Address) -> Option<E> {
+        let logs = self.logs.iter().filter(|log| log.address == contract);
+        logs.map(|log| E::decode_raw_log(log.topics.iter().copied(), &log.data))
+            .find_map(Result::ok)
+    }
+
     /// The transfers that a token logged. It logs one with a memo twice, with and without it, one
     /// after the other; such a pair is one transfer.
     pub(crate) fn transfers(&self, token: Address) -> Vec<Made> {
@@ -215,6 +222,41 @@ impl Chain {
         let balance = balance_of(token, owner);
         let (_, balance): (Value, Bytes) = self.nodes.read_both(call, balance).await?;
         read_balance(&balance)
+    }
+
+    /// What a contract's view function answers.
+    pub(crate) async fn view(&self, to: Address, data: Bytes) -> Result<Bytes, RpcError> {
+        let params = json!([{ "to": to, "data": data }, "latest"]);
+        self.nodes.read("eth_call", params).await
+    }
+
+    /// Whether a contract ever logged an event with these topics.
+    pub(crate) async fn has_logged(
+        &self,
+        address: Address,
+        topics: [B256; 2],
+        since: u64,
+    ) -> Result<bool, RpcError> {
+        let filter = json!({
+            "address": address,
+            "topics": topics,
+            "fromBlock": U64::from(since),
+            "toBlock": "latest",
+        });
+        let logs: Vec<Value> = self.nodes.read("eth_getLogs", json!([filter])).await?;
+        Ok(!logs.is_empty())
+    }
+
+    /// The latest block's number and time, Unix seconds.
+    pub(crate) async fn head(&self) -> Result<(u64, u64), RpcError> {
+        #[derive(Deserialize)]
+        struct Block {
+            number: U64,
+            timestamp: U64,
+        }
+        let params = json!(["latest", false]);
+        let block: Block = self.nodes.read("eth_getBlockByNumber", params).await?;
+        Ok((block.number.to(), block.timestamp.to()))
     }
 
     /// Gas that the request needs.

@@ -38,6 +38,7 @@ mod explain;
 mod keys;
 mod nodes;
 mod rpc;
+pub mod session;
 
 use farebox_core::prelude::*;
 
@@ -47,6 +48,7 @@ pub use charge::{
     TempoSettler, TempoWallet, TokenCall, memo, verify_receipt,
 };
 pub use config::{Config, FeePayerConfig, Mode, SecretText, WalletConfig};
+pub use session::{SessionConfig, SessionWalletConfig, TempoSession, TempoSessionWallet};
 
 plugin! {
     /// `tempo/charge`: a stablecoin transfer that the payer signs and the server broadcasts.

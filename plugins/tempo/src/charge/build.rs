@@ -37,18 +37,18 @@ const WINDOW: u64 = 25;
 pub(crate) const SHORTEST: u64 = 5;
 
 /// What a sponsored transaction must have beside the sponsor's floor: the time until it is there.
-const ON_THE_WAY: u64 = 2;
+pub(crate) const ON_THE_WAY: u64 = 2;
 
 /// The least gas limit to sign. Unused gas is not charged, new state is dear on Tempo (250 000 a
 /// slot), and some servers simulate on nodes that price a batch of calls as a contract creation.
-const LEAST_GAS: u64 = 1_000_000;
+pub(crate) const LEAST_GAS: u64 = 1_000_000;
 
 /// The least for each transfer of several: a node that ignores `calls` estimates one of them.
 const GAS_A_TRANSFER: u64 = 300_000;
 
 /// The dearest gas to pay for, attodollars (1e-18 USD): a budget does not see the fee, and a node
 /// could name any. A transfer then costs a few cents at most.
-const DEAREST_GAS: u128 = 100_000_000_000;
+pub(crate) const DEAREST_GAS: u128 = 100_000_000_000;
 
 /// How long to look for the receipt of a transaction whose broadcast has no known outcome.
 const LOOK: Duration = Duration::from_secs(2);
@@ -103,23 +103,13 @@ impl TempoWallet {
         } else {
             SHORTEST
         };
-        let mut tx = self.prepare(cx, transfers, least).await?;
-        if !sponsored {
-            return Ok(hex::encode_prefixed(seal(signer.as_ref(), tx).await?));
-        }
-        tx.fee_token = None;
-        tx.fee_payer_signature = Some(Signature::new(U256::ZERO, U256::ZERO, false));
-        let signature = sign_hash(signer.as_ref(), &tx.signature_hash())
-            .await
-            .map_err(PayError::NotPaid)?;
-        tx.fee_payer_signature = None;
-        let signed = tx.into_signed(TempoSignature::from(signature));
-        let open = envelope::write(&signed, signer.address());
-        // Not reached: what was built here has every field.
-        let open = open.ok_or_else(|| {
-            PayError::NotPaid(Fault::new("a sponsored transaction cannot be written"))
-        })?;
-        Ok(hex::encode_prefixed(open))
+        let tx = self.prepare(cx, transfers, least).await?;
+        let raw = if sponsored {
+            seal_open(signer.as_ref(), tx).await?
+        } else {
+            seal(signer.as_ref(), tx).await?
+        };
+        Ok(hex::encode_prefixed(raw))
     }
 
     /// Broadcasts a transaction of these transfers, and its hash.
@@ -149,7 +139,7 @@ impl TempoWallet {
     /// moment, and looks for the receipt where the answer got lost. A hash of which nothing is known
     /// is presented all the same: the server asks again until it is in a block, and a payment that
     /// was made is not lost.
-    async fn broadcast(&self, raw: &Bytes) -> Result<B256, PayError> {
+    pub(crate) async fn broadcast(&self, raw: &Bytes) -> Result<B256, PayError> {
         let hash = keccak256(raw);
         let reverted = || {
             let text = "the transaction was included and reverted; nothing was transferred";
@@ -226,7 +216,18 @@ impl TempoWallet {
             valid_before: NonZeroU64::new(end),
             ..TempoTransaction::default()
         };
-        let simulation = request(self.address(), &tx, false);
+        let least = GAS_A_TRANSFER.saturating_mul(transfers.len() as u64);
+        self.price_gas(&mut tx, least).await?;
+        Ok(tx)
+    }
+
+    /// Fills in the gas limit, `least` at least, and its price.
+    pub(crate) async fn price_gas(
+        &self,
+        tx: &mut TempoTransaction,
+        least: u64,
+    ) -> Result<(), PayError> {
+        let simulation = request(self.address(), tx, false);
         let (gas, price) = tokio::join!(self.chain.estimate(&simulation), self.chain.gas_price());
         let (gas, price) = (gas.map_err(not_paid)?, price.map_err(not_paid)?);
         if price > DEAREST_GAS {
@@ -235,17 +236,16 @@ impl TempoWallet {
                 Fault::new("the network fee is too high").caused_by(why),
             ));
         }
-        let least = GAS_A_TRANSFER.saturating_mul(transfers.len() as u64);
         // Room for state that changes until inclusion, and for a base fee that rises meanwhile.
         tx.gas_limit = gas.saturating_add(gas / 5).max(LEAST_GAS).max(least);
         tx.max_fee_per_gas = price.saturating_mul(2);
         tx.max_priority_fee_per_gas = price / 10;
-        Ok(tx)
+        Ok(())
     }
 }
 
 /// The signed transaction's bytes.
-async fn seal(
+pub(crate) async fn seal(
     signer: &(dyn Signer + Send + Sync),
     tx: TempoTransaction,
 ) -> Result<Vec<u8>, PayError> {
@@ -258,12 +258,42 @@ async fn seal(
     Ok(raw)
 }
 
+/// The bytes of a signed transaction that leaves the fee token and the fee payer's place open.
+pub(crate) async fn seal_open(
+    signer: &(dyn Signer + Send + Sync),
+    mut tx: TempoTransaction,
+) -> Result<Vec<u8>, PayError> {
+    mark_open(&mut tx);
+    let signature = sign_hash(signer, &tx.signature_hash())
+        .await
+        .map_err(PayError::NotPaid)?;
+    tx.fee_payer_signature = None;
+    let signed = tx.into_signed(TempoSignature::from(signature));
+    // Not reached: what was built here has every field.
+    envelope::write(&signed, signer.address())
+        .ok_or_else(|| PayError::NotPaid(Fault::new("a sponsored transaction cannot be written")))
+}
+
+/// Marks the fee payer's place, as the payer signs it.
+pub(crate) fn mark_open(tx: &mut TempoTransaction) {
+    tx.fee_token = None;
+    tx.fee_payer_signature = Some(Signature::new(U256::ZERO, U256::ZERO, false));
+}
+
+/// When a transaction that answers no challenge has to be in a block, Unix seconds.
+pub(crate) fn end_of_window_from_now() -> u64 {
+    now().saturating_add(WINDOW)
+}
+
+fn now() -> u64 {
+    let now = SystemTime::now().duration_since(UNIX_EPOCH);
+    now.map_or(0, |since| since.as_secs())
+}
+
 /// When a transaction that is signed now has to be in a block, Unix seconds; in `least` seconds at
 /// the earliest.
-fn end_of_window(cx: &Paying<'_>, least: u64) -> Result<u64, PayError> {
-    let now = SystemTime::now()
-        .duration_since(UNIX_EPOCH)
-        .map_or(0, |since| since.as_secs());
+pub(crate) fn end_of_window(cx: &Paying<'_>, least: u64) -> Result<u64, PayError> {
+    let now = now();
     let expires = cx
         .challenge
         .expires
@@ -280,7 +310,7 @@ fn end_of_window(cx: &Paying<'_>, least: u64) -> Result<u64, PayError> {
 }
 
 /// Before anything is signed or sent, every failure means that nothing moves.
-fn not_paid(error: RpcError) -> PayError {
+pub(crate) fn not_paid(error: RpcError) -> PayError {
     let why = match &error {
         RpcError::Refused(refused) => payers_fault(refused),
         _ => None,

@@ -1,14 +1,14 @@
 //! `tempo/charge`: one stablecoin transfer for one request.
 
-mod build;
+pub(crate) mod build;
 pub(crate) mod legs;
 pub mod memo;
 mod quote;
-mod receipt;
-mod settle;
+pub(crate) mod receipt;
+pub(crate) mod settle;
 pub(crate) mod sponsor;
 pub(crate) mod tx;
-mod verify;
+pub(crate) mod verify;
 pub(crate) mod wallet;
 
 use std::{fmt, sync::Arc};

@@ -15,6 +15,7 @@ use crate::{
     charge::sponsor::{Allowance, FLOOR, Share},
     explain::{never_taken, payers_fault},
     rpc::RpcError,
+    session::Moved,
 };
 
 /// How long to look for a receipt after a node has refused a transaction: another one behind the
@@ -46,6 +47,9 @@ pub struct Order {
     /// What it may take from the fee payer's budget.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(crate) share: Option<Share>,
+    /// What the channel reserve must have logged, where that is what moves the money.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) moved: Option<Moved>,
 }
 
 impl Order {
@@ -180,7 +184,8 @@ fn declined(detail: impl Into<String>) -> Outcome {
     Outcome::Declined(Rejection::verification(detail))
 }
 
-/// A receipt is the only evidence there is. Money moved if the token logged the transfer.
+/// A receipt is the only evidence there is. Money moved if the token logged the transfer, or the
+/// reserve what it did.
 fn judge(order: &Order, receipt: &Receipt) -> Outcome {
     if receipt.transaction_hash != order.hash {
         tracing::error!(hash = %order.hash, "the node answered with another transaction's receipt");
@@ -189,9 +194,13 @@ fn judge(order: &Order, receipt: &Receipt) -> Outcome {
     if !receipt.succeeded() {
         return declined("the transaction was included and reverted; nothing was transferred");
     }
-    if !receipt.shows(&order.transfers) {
+    let shown = match &order.moved {
+        Some(moved) => moved.is_shown(receipt),
+        None => receipt.shows(&order.transfers),
+    };
+    if !shown {
         // No call can succeed without its log, so it is the receipt that is in doubt.
-        tracing::error!(hash = %order.hash, "a receipt of success lacks a transfer's log");
+        tracing::error!(hash = %order.hash, "a receipt of success lacks the log of what it pays");
         return Outcome::Unknown;
     }
     Outcome::settled(order.hash.to_string())

@@ -89,7 +89,7 @@ impl SignedTx {
         })
     }
 
-    fn tx(&self) -> &TempoTransaction {
+    pub(crate) fn tx(&self) -> &TempoTransaction {
         self.signed.tx()
     }
 
@@ -104,6 +104,24 @@ impl SignedTx {
         chain_id: u64,
         now: &Timestamp,
     ) -> Result<(Vec<Transfer>, u64), Rejection> {
+        let end = self.frame(asked.challenge, chain_id, now)?;
+        let transfers = self.transfers(asked)?;
+        if self.sender == asked.recipient {
+            return Err(no("the payer and the recipient are the same account"));
+        }
+        Ok((transfers, end))
+    }
+
+    /// Checks what has nothing to do with the calls, and says until when it can be included.
+    ///
+    /// # Errors
+    /// The first thing that is not accepted.
+    pub(crate) fn frame(
+        &self,
+        challenge: &Challenge,
+        chain_id: u64,
+        now: &Timestamp,
+    ) -> Result<u64, Rejection> {
         let tx = self.tx();
         if tx.chain_id != chain_id {
             let is = tx.chain_id;
@@ -125,12 +143,7 @@ impl SignedTx {
                 "the transaction's max_priority_fee_per_gas is higher than its max_fee_per_gas",
             ));
         }
-        let transfers = self.transfers(asked)?;
-        if self.sender == asked.recipient {
-            return Err(no("the payer and the recipient are the same account"));
-        }
-        let end = self.window(asked.challenge, now)?;
-        Ok((transfers, end))
+        self.window(challenge, now)
     }
 
     /// The last `count` calls as transfers, which somebody has checked.

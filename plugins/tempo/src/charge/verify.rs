@@ -14,7 +14,7 @@ use crate::{
     charge::legs::Asked,
     charge::receipt::{pays, read_hash, source},
     charge::settle::MARGIN,
-    charge::sponsor::{Half, Sponsor},
+    charge::sponsor::{Half, Share, Sponsor},
     charge::tx::{SignedTx, sponsored_request},
     envelope,
     explain::payers_fault,
@@ -84,6 +84,7 @@ async fn transaction(
         transfers,
         sponsored: false,
         share: None,
+        moved: None,
     };
     Ok(Plan::settle(key(signed.unique), order).also(key(signed.hash)))
 }
@@ -115,6 +116,41 @@ async fn sponsored(
     if half.by.key.is_some() || half.tx.key_authorization.is_some() {
         return reject("access keys are not accepted here; sign with the account's own key");
     }
+    let Cosigned {
+        signed,
+        share,
+        unique,
+        end,
+    } = cosigned(rail, sponsor, half, cx.now).await?;
+    let order = Order {
+        transfers: signed.last_transfers(asked.len())?,
+        valid_before: end,
+        raw: signed.raw,
+        hash: signed.hash,
+        sponsored: true,
+        share,
+        moved: None,
+    };
+    Ok(Plan::settle(key(unique), order).also(key(signed.hash)))
+}
+
+/// A transaction that has both signatures, with what it takes from the fee payer's budget.
+pub(crate) struct Cosigned {
+    pub(crate) signed: SignedTx,
+    pub(crate) share: Option<Share>,
+    pub(crate) unique: B256,
+    pub(crate) end: u64,
+}
+
+/// Simulates what a payer signed, and signs for its fee. The signature goes nowhere but into an
+/// order.
+pub(crate) async fn cosigned(
+    rail: &Tempo,
+    sponsor: &Sponsor,
+    half: Half,
+    now: &Timestamp,
+) -> Result<Cosigned, Refusal> {
+    let payer = half.by.account;
     let simulation = sponsored_request(payer, &half.tx);
     match (sponsor.fee_token(), sponsor.account()) {
         (Some(token), Some(account)) => {
@@ -131,7 +167,7 @@ async fn sponsored(
     }
     let (unique, most, end) = (half.unique(), half.dearest_fee(), half.end());
     let allowance = &sponsor.allowance;
-    let share = allowance.reserve(payer, unique, most, end, seconds(cx.now));
+    let share = allowance.reserve(payer, unique, most, end, seconds(now));
     let share = share.await?;
     let signed = match complete(rail, sponsor, half).await {
         Ok(signed) => signed,
@@ -142,15 +178,12 @@ async fn sponsored(
             return Err(refusal);
         }
     };
-    let order = Order {
-        transfers: signed.last_transfers(asked.len())?,
-        valid_before: end,
-        raw: signed.raw,
-        hash: signed.hash,
-        sponsored: true,
+    Ok(Cosigned {
+        signed,
         share,
-    };
-    Ok(Plan::settle(key(unique), order).also(key(signed.hash)))
+        unique,
+        end,
+    })
 }
 
 /// The transaction with its fee payer's signature. Whoever was not known to be able to pay before
@@ -251,7 +284,7 @@ fn asked<'a>(
 }
 
 /// A failed simulation is the payer's fault only if the node said why, in words that are known.
-fn refusal(error: RpcError) -> Refusal {
+pub(crate) fn refusal(error: RpcError) -> Refusal {
     let refused = match &error {
         RpcError::Refused(refused) => payers_fault(refused),
         _ => None,

@@ -12,7 +12,7 @@ use farebox_proof::{
 };
 use serde::{Deserialize, Serialize};
 
-use crate::{Tempo, TempoSettler, chain::Chain, rpc::Rpc};
+use crate::{Tempo, TempoSettler, chain::Chain, rpc::Rpc, session::SessionConfig};
 
 pub use fee_payer::FeePayerConfig;
 pub use wallet::WalletConfig;
@@ -39,6 +39,8 @@ pub struct Config {
     pub modes: Option<Vec<Mode>>,
     /// Pays the network fee of the payers' transactions. Without it they pay it themselves.
     pub fee_payer: Option<FeePayerConfig>,
+    /// What only `tempo/session` needs.
+    pub session: Option<SessionConfig>,
 }
 
 /// How a payment is handed over.
@@ -172,12 +174,12 @@ impl Tempo {
     }
 }
 
-fn collect<T>(result: Result<T, Issue>, issues: &mut Vec<Issue>) -> Option<T> {
+pub(crate) fn collect<T>(result: Result<T, Issue>, issues: &mut Vec<Issue>) -> Option<T> {
     result.map_err(|issue| issues.push(issue)).ok()
 }
 
 /// Not reached: what is absent has left an issue.
-fn unreported() -> Invalid {
+pub(crate) fn unreported() -> Invalid {
     Invalid::new("", "the configuration is incomplete")
 }
 

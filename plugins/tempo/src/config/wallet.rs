@@ -8,7 +8,9 @@ use farebox_proof::{Realms, terms};
 use serde::Deserialize;
 
 use super::{SecretText, chain_id, collect, endpoints, private_key, unreported};
-use crate::{Broadcaster, TempoWallet, chain::Chain, charge::wallet::Account};
+use crate::{
+    Broadcaster, TempoWallet, chain::Chain, charge::wallet::Account, session::SessionWalletConfig,
+};
 
 /// The client's side. `private_key`, `rpc_url` and `chain_id` are required.
 #[derive(Clone, Debug, Default, Deserialize)]
@@ -37,6 +39,8 @@ pub struct WalletConfig {
     /// Realms to sign zero-amount proofs for whatever host was asked.
     #[serde(default)]
     pub realms: Vec<String>,
+    /// What only `tempo/session` needs.
+    pub session: Option<SessionWalletConfig>,
 }
 
 impl TempoWallet {

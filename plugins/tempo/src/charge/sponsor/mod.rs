@@ -197,12 +197,29 @@ impl Sponsor {
         if asked.details.fee_payer != Some(true) {
             return Err(no("the challenge does not offer to pay the network fee"));
         }
-        let (mut tx, signature, _) = signed.into_parts();
         let chain_id = asked.details.chain_id.unwrap_or(DEFAULT_CHAIN);
+        self.examine_calls(chain_id, asked.challenge, signed, now, |tx, payer| {
+            check_calls(tx, asked, payer)
+        })
+    }
+
+    /// The same for any calls that are what `challenge` is about: `check` says so.
+    ///
+    /// # Errors
+    /// As [`examine`](Self::examine), and what `check` finds.
+    pub(crate) fn examine_calls(
+        &self,
+        chain_id: u64,
+        challenge: &Challenge,
+        signed: AASigned,
+        now: &Timestamp,
+        check: impl FnOnce(&TempoTransaction, Address) -> Result<(), Rejection>,
+    ) -> Result<Half, Rejection> {
+        let (mut tx, signature, _) = signed.into_parts();
         self.check_token(&tx, chain_id)?;
         check_form(&tx, chain_id)?;
         let limits = self.limits_on(chain_id);
-        check_window(&tx, asked.challenge, now, limits.window)?;
+        check_window(&tx, challenge, now, limits.window)?;
         limits.check(&tx)?;
         // What the payer signed has some mark in the fee payer's place, and no fee token.
         tx.fee_payer_signature = Some(Signature::new(U256::ZERO, U256::ZERO, false));
@@ -210,7 +227,7 @@ impl Sponsor {
         if Some(by.account) == self.account() {
             return Err(no("the payer and the fee payer are the same account"));
         }
-        check_calls(&tx, asked, by.account)?;
+        check(&tx, by.account)?;
         tx.fee_token = self.fee_token().or(tx.fee_token);
         Ok(Half { tx, signature, by })
     }
