@@ -12,12 +12,13 @@ use serde_json::{Value, json};
 
 use crate::{Test, ensure};
 
-pub(crate) const TESTS: [(&str, Test); 7] = [
+pub(crate) const TESTS: [(&str, Test); 8] = [
     ("mppx_streams_from_mppx", streams),
     ("mppx_settles_while_it_streams", settles),
     ("mppx_sponsors_a_channel", sponsors),
     ("mppx_signs_with_p256", signs_with_p256),
     ("mppx_signs_with_a_passkey", signs_with_a_passkey),
+    ("mppx_signs_with_an_access_key", signs_with_an_access_key),
     ("mppx_asks_the_sponsor", asks_the_sponsor),
     ("viem_takes_its_money_back", takes_its_money_back),
 ];
@@ -212,6 +213,23 @@ fn signs_with_p256() -> Result<(), Problem> {
 
 fn signs_with_a_passkey() -> Result<(), Problem> {
     signs_with("webAuthn")
+}
+
+/// A key that may spend so much for an account opens a channel for it and signs its vouchers.
+fn signs_with_an_access_key() -> Result<(), Problem> {
+    let chain = Chain::sandbox(Default::default())?;
+    let words = Words::serve(&chain, &json!({ "suggestedDeposit": "0.005" }))?;
+    let wallet = json!({ "maxDeposit": "0.1", "keyType": "accessKey" });
+    let urls = [format!("{}/10", words.url)];
+    let said = read(&chain, PAYER_KEY, &wallet, &urls)?;
+    ensure(said["words"] == 10 && sent(&said, "topUp") >= 1, || {
+        format!("{said}")
+    })?;
+    let payer = said["payer"].as_str().unwrap_or_default();
+    ensure(payer.eq_ignore_ascii_case(PAYER), || {
+        format!("not for the account: {said}")
+    })?;
+    Books::of(&chain, PAYER)?.balance(&chain, 10)
 }
 
 /// Vouchers of other keys than Ethereum's are cashed by the chain too.
