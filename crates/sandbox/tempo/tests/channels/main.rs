@@ -6,3 +6,4 @@ mod lifecycle;
 #[path = "../peer/mod.rs"]
 mod peer;
 mod refusals;
+mod signers;
