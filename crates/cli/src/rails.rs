@@ -17,7 +17,7 @@ pub(crate) fn run(as_json: bool) -> Result<(), Failure> {
                     "intent": plugin.intent,
                     "package": plugin.package,
                     "version": plugin.version,
-                    "wallet": plugin.wallet.is_some(),
+                    "wallet": has_wallet(plugin),
                 })
             })
             .collect();
@@ -28,7 +28,7 @@ pub(crate) fn run(as_json: bool) -> Result<(), Failure> {
     table.load_style(presets::NOTHING);
     table.set_header(["name", "method", "intent", "package", "version", "wallet"]);
     for plugin in registry.plugins() {
-        let wallet = if plugin.wallet.is_some() { "yes" } else { "no" };
+        let wallet = if has_wallet(plugin) { "yes" } else { "no" };
         table.add_row([
             plugin.name,
             plugin.method,
@@ -40,4 +40,8 @@ pub(crate) fn run(as_json: bool) -> Result<(), Failure> {
     }
     println!("{table}");
     Ok(())
+}
+
+fn has_wallet(plugin: &farebox::core::Plugin) -> bool {
+    plugin.wallet.is_some() || plugin.session_wallet.is_some()
 }

@@ -50,7 +50,7 @@ pub use intent::{
     SessionRequest, SessionTerms,
 };
 
-pub use method::{AnyQuote, Ask, Method, NoQuote, Presented, Quote, Rail, Typed};
+pub use method::{AnyQuote, Ask, Method, NoQuote, Place, Presented, Quote, Rail, Typed};
 pub use payer::{Cost, Paid, PayError, Payer, Paying, TypedPayer, Wallet};
 pub use plan::{AnyPlan, ChannelAction, ChannelPlan, OncePlan, Plan, ProofKey, Step};
 pub use refusal::{Fault, Refusal, Rejection};

@@ -98,6 +98,17 @@ pub struct Ask<I: IntentSpec, D> {
 
 const DETAILS: &str = "methodDetails";
 
+/// Where a request has a rail's own members.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum Place {
+    /// In an object of their own, `methodDetails`.
+    #[default]
+    MethodDetails,
+    /// Beside the shared members, under names that those do not use (draft-lightning-session).
+    Beside,
+}
+
 #[derive(Serialize)]
 struct Written<'a, R, D> {
     #[serde(flatten)]
@@ -106,9 +117,33 @@ struct Written<'a, R, D> {
     details: Option<&'a D>,
 }
 
+#[derive(Serialize)]
+struct Beside<'a, R, D> {
+    #[serde(flatten)]
+    request: &'a R,
+    #[serde(flatten)]
+    details: &'a D,
+}
+
 impl<I: IntentSpec, D: Serialize + DeserializeOwned> Ask<I, D> {
     /// The wire form. `methodDetails` is left out when it has no members.
     pub fn encode(&self) -> Result<Encoded, Fault> {
+        self.encode_at(Place::MethodDetails)
+    }
+
+    /// The wire form with the rail's own members at `place`.
+    pub fn encode_at(&self, place: Place) -> Result<Encoded, Fault> {
+        let encoded = match place {
+            Place::MethodDetails => return self.encode_apart(),
+            Place::Beside => Encoded::encode(&Beside {
+                request: &self.request,
+                details: &self.details,
+            }),
+        };
+        encoded.map_err(|e| Fault::new("encoding a request").caused_by(e))
+    }
+
+    fn encode_apart(&self) -> Result<Encoded, Fault> {
         let details = serde_json::to_string(&self.details)
             .map_err(|e| Fault::new("serialising details").caused_by(e))?;
         let empty = matches!(details.as_str(), "{}" | "null");
@@ -121,9 +156,21 @@ impl<I: IntentSpec, D: Serialize + DeserializeOwned> Ask<I, D> {
 
     /// Reads the wire form. Absent `methodDetails` are those without members.
     pub fn decode(request: &Encoded) -> Result<Self, serde_json::Error> {
+        Self::decode_at(Place::MethodDetails, request)
+    }
+
+    /// Reads the wire form with the rail's own members at `place`.
+    pub fn decode_at(place: Place, request: &Encoded) -> Result<Self, serde_json::Error> {
         let Value::Object(mut map) = request.value() else {
             return Err(serde::de::Error::custom("the request is no JSON object"));
         };
+        if place == Place::Beside {
+            let whole = Value::Object(map);
+            return Ok(Self {
+                request: I::Request::deserialize(&whole)?,
+                details: D::deserialize(&whole)?,
+            });
+        }
         let details = match map.remove(DETAILS) {
             Some(details) => serde_json::from_value(details)?,
             // A type without members is written as an object or as null, and left out either way.
@@ -210,8 +257,10 @@ impl std::fmt::Debug for Presented<'_> {
 pub trait Rail<I: IntentSpec>: Send + Sync + 'static {
     /// The method's name on the wire: `tempo`.
     const METHOD: &'static str;
-    /// The rail's own request members (`methodDetails`).
+    /// The rail's own request members.
     type Details: Serialize + DeserializeOwned + Send + Sync;
+    /// Where a request has them.
+    const DETAILS: Place = Place::MethodDetails;
     /// What the payer presents. Unknown members should be ignored, as the protocol asks.
     type Payload: DeserializeOwned + Send;
     /// What moves the money; [`NoSettler`](crate::NoSettler) if the proof is the payment.
@@ -423,7 +472,7 @@ impl<I: IntentSpec, R: Rail<I>> Method for Typed<R, I> {
             details: quote.details,
         };
         Ok(AnyQuote {
-            request: ask.encode()?,
+            request: ask.encode_at(R::DETAILS)?,
             not_after: quote.not_after,
             at_least: quote.at_least,
             private: quote.private,
@@ -432,7 +481,7 @@ impl<I: IntentSpec, R: Rail<I>> Method for Typed<R, I> {
 
     async fn verify(&self, cx: &Presented<'_>, payload: &Payload) -> Result<AnyPlan, Refusal> {
         // The engine issued and bound it, so one that cannot be read is not the payer's fault.
-        let ask = Ask::<I, R::Details>::decode(&cx.challenge.request)
+        let ask = Ask::<I, R::Details>::decode_at(R::DETAILS, &cx.challenge.request)
             .map_err(|e| Fault::new("reading a request of our own").caused_by(e))?;
         let payload: R::Payload = payload.decode().map_err(|e| {
             // Its error names fields, never values: a payload is a bearer secret.

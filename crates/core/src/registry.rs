@@ -14,6 +14,7 @@ use crate::{
     intent::IntentSpec,
     method::{Method, Rail, Typed},
     payer::{Payer, TypedPayer, Wallet},
+    session::{SessionPayer, SessionWallet, TypedSessionPayer},
 };
 
 /// Builds a method from its configuration. Pure: [`Method::connect`] does the I/O.
@@ -21,6 +22,9 @@ pub type BuildMethod = fn(&Value) -> Result<Arc<dyn Method>, Invalid>;
 
 /// Builds a payer from its configuration. Pure.
 pub type BuildPayer = fn(&Value) -> Result<Arc<dyn Payer>, Invalid>;
+
+/// Builds a payer of sessions from its configuration. Pure.
+pub type BuildSessionPayer = fn(&Value) -> Result<Arc<dyn SessionPayer>, Invalid>;
 
 /// A rail that a binary contains. Make one with [`plugin!`](crate::plugin!).
 pub struct Plugin {
@@ -40,6 +44,8 @@ pub struct Plugin {
     pub build: BuildMethod,
     /// The client's side, if the package has one.
     pub wallet: Option<BuildPayer>,
+    /// The client's side of a session, if the package has one.
+    pub session_wallet: Option<BuildSessionPayer>,
 }
 
 impl Plugin {
@@ -163,6 +169,17 @@ pub fn build_wallet<C: DeserializeOwned, I: IntentSpec, W: Wallet<I>>(
     )?)?)))
 }
 
+/// The same for sessions.
+#[doc(hidden)]
+pub fn build_session_wallet<C: DeserializeOwned, W: SessionWallet>(
+    config: &Value,
+    new: fn(C) -> Result<W, Invalid>,
+) -> Result<Arc<dyn SessionPayer>, Invalid> {
+    Ok(Arc::new(TypedSessionPayer::new(new(config::read(
+        config,
+    )?)?)))
+}
+
 /// Declares a rail: a `static` [`Plugin`] that is also submitted at link time.
 ///
 /// ```text
@@ -175,6 +192,10 @@ pub fn build_wallet<C: DeserializeOwned, I: IntentSpec, W: Wallet<I>>(
 ///     pub static CHARGE = Charge: Proof::new, wallet: ProofWallet::new,
 ///         name: "proof/charge", example: include_str!("example.toml");
 /// }
+/// plugin! {
+///     /// `tempo/session`, whose wallet is a `SessionWallet`.
+///     pub static SESSION = Session: TempoSession::new, session_wallet: TempoSessionWallet::new;
+/// }
 /// ```
 ///
 /// `new` is `fn(Config) -> Result<Rail, Invalid>` and pure: what needs I/O goes into
@@ -185,6 +206,7 @@ macro_rules! plugin {
         $(#[$doc:meta])*
         $vis:vis static $static:ident = $intent:ty: $rail:ident :: $new:ident
         $(, wallet: $wallet:ident :: $new_wallet:ident)?
+        $(, session_wallet: $session_wallet:ident :: $new_session_wallet:ident)?
         $(, name: $name:literal)?
         $(, example: $example:expr)?;
     ) => {
@@ -208,6 +230,14 @@ macro_rules! plugin {
             wallet: $crate::plugin!(@or $({
                 Some(|config| {
                     $crate::registry::build_wallet::<_, $intent, $wallet>(config, $wallet::$new_wallet)
+                })
+            })?; { None }),
+            session_wallet: $crate::plugin!(@or $({
+                Some(|config| {
+                    $crate::registry::build_session_wallet::<_, $session_wallet>(
+                        config,
+                        $session_wallet::$new_session_wallet,
+                    )
                 })
             })?; { None }),
         };

@@ -17,7 +17,7 @@ use serde_json::Value;
 use crate::{
     budget::Approved,
     intent::Session,
-    method::Ask,
+    method::{Ask, Place},
     payer::{Cost, Paid, PayError, Paying},
     refusal::Fault,
 };
@@ -198,6 +198,8 @@ pub trait SessionWallet: Send + Sync + 'static {
     const SPENDING: Spending;
     /// The rail's own request members.
     type Details: Serialize + DeserializeOwned + Send + Sync;
+    /// Where a request has them.
+    const DETAILS: Place = Place::MethodDetails;
     /// The rail's own state of one channel. Its `Debug`, if any, must not show what spends money.
     type Held: Serialize + DeserializeOwned + Send + Sync;
     /// What is presented.

@@ -5,7 +5,7 @@
 use std::sync::Arc;
 
 use farebox_core::{
-    ComposeError, Method, Offer, PricingContext, Registry, RegistryError, Typed, compose,
+    ComposeError, Method, Offer, Place, PricingContext, Registry, RegistryError, Typed, compose,
     prelude::*,
     wire::{Encoded, OfferId},
 };
@@ -162,7 +162,34 @@ fn copy(plugin: &farebox_core::Plugin) -> farebox_core::Plugin {
         example: plugin.example,
         build: plugin.build,
         wallet: plugin.wallet,
+        session_wallet: plugin.session_wallet,
     }
+}
+
+/// Protects: a rail whose members stand beside the shared ones is written and read like that, and
+/// its members are not looked for in `methodDetails`.
+#[test]
+fn a_rails_members_may_stand_beside_the_shared_ones() {
+    #[derive(Debug, PartialEq, serde::Serialize, serde::Deserialize)]
+    #[serde(rename_all = "camelCase")]
+    struct Beside {
+        deposit_invoice: String,
+    }
+    let ask = Ask::<Charge, Beside> {
+        request: serde_json::from_value(serde_json::json!({"amount": "2", "currency": "sat"}))
+            .unwrap(),
+        details: Beside {
+            deposit_invoice: "lnbc1".to_owned(),
+        },
+    };
+    let encoded = ask.encode_at(Place::Beside).unwrap();
+    assert_eq!(
+        encoded.json(),
+        r#"{"amount":"2","currency":"sat","depositInvoice":"lnbc1"}"#
+    );
+    let read = Ask::<Charge, Beside>::decode_at(Place::Beside, &encoded).unwrap();
+    assert_eq!((read.request, read.details), (ask.request, ask.details));
+    assert!(Ask::<Charge, Beside>::decode(&encoded).is_err());
 }
 
 /// An unknown rail says what there is, what was probably meant, and the two usual reasons.

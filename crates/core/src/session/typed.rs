@@ -33,8 +33,8 @@ impl<W> TypedSessionPayer<W> {
     }
 }
 
-fn ask<D: Serialize + DeserializeOwned>(cx: &Paying<'_>) -> Result<Ask<Session, D>, PayError> {
-    Ask::decode(&cx.challenge.request)
+fn ask<W: SessionWallet>(cx: &Paying<'_>) -> Result<Ask<Session, W::Details>, PayError> {
+    Ask::decode_at(W::DETAILS, &cx.challenge.request)
         .map_err(|e| PayError::Unsupported(format!("the request cannot be read: {e}")))
 }
 
@@ -128,7 +128,7 @@ impl<W: SessionWallet> SessionPayer for TypedSessionPayer<W> {
     }
 
     fn price(&self, cx: &Paying<'_>) -> Result<SessionPrice, PayError> {
-        self.wallet.price(cx, &ask(cx)?)
+        self.wallet.price(cx, &ask::<W>(cx)?)
     }
 
     async fn funded(&self, cost: &Cost) -> bool {
@@ -136,7 +136,7 @@ impl<W: SessionWallet> SessionPayer for TypedSessionPayer<W> {
     }
 
     async fn draft_open(&self, cx: &Paying<'_>, deposit: Amount) -> Result<Draft, PayError> {
-        write_draft(self.wallet.draft_open(cx, &ask(cx)?, deposit).await?)
+        write_draft(self.wallet.draft_open(cx, &ask::<W>(cx)?, deposit).await?)
     }
 
     async fn open(
@@ -146,7 +146,7 @@ impl<W: SessionWallet> SessionPayer for TypedSessionPayer<W> {
         cumulative: Amount,
         approved: Approved,
     ) -> Result<Funded<Payload>, PayError> {
-        let ask = ask(cx)?;
+        let ask = ask::<W>(cx)?;
         within(cumulative, draft.amount)?;
         self.approved(cx, &ask, draft, &approved)?;
         let draft = read_draft(draft)?;
@@ -164,7 +164,7 @@ impl<W: SessionWallet> SessionPayer for TypedSessionPayer<W> {
         cumulative: Amount,
     ) -> Result<Paid<Payload>, PayError> {
         within(cumulative, channel.deposit)?;
-        let (ask, channel) = (ask(cx)?, read_channel(channel)?);
+        let (ask, channel) = (ask::<W>(cx)?, read_channel(channel)?);
         payload(self.wallet.voucher(cx, &ask, &channel, cumulative).await?)
             .map_err(PayError::NotPaid)
     }
@@ -175,7 +175,7 @@ impl<W: SessionWallet> SessionPayer for TypedSessionPayer<W> {
         channel: &OpenChannel,
         additional: Amount,
     ) -> Result<Draft, PayError> {
-        let (ask, channel) = (ask(cx)?, read_channel(channel)?);
+        let (ask, channel) = (ask::<W>(cx)?, read_channel(channel)?);
         write_draft(
             self.wallet
                 .draft_top_up(cx, &ask, &channel, additional)
@@ -189,7 +189,7 @@ impl<W: SessionWallet> SessionPayer for TypedSessionPayer<W> {
         draft: &Draft,
         approved: Approved,
     ) -> Result<Funded<Payload>, PayError> {
-        let ask = ask(cx)?;
+        let ask = ask::<W>(cx)?;
         self.approved(cx, &ask, draft, &approved)?;
         let draft = read_draft(draft)?;
         funded(self.wallet.top_up(cx, &ask, draft, approved).await?)
@@ -202,7 +202,7 @@ impl<W: SessionWallet> SessionPayer for TypedSessionPayer<W> {
         cumulative: Amount,
     ) -> Result<Paid<Payload>, PayError> {
         within(cumulative, channel.deposit)?;
-        let (ask, channel) = (ask(cx)?, read_channel(channel)?);
+        let (ask, channel) = (ask::<W>(cx)?, read_channel(channel)?);
         payload(self.wallet.close(cx, &ask, &channel, cumulative).await?).map_err(PayError::NotPaid)
     }
 
@@ -224,7 +224,7 @@ impl<W: SessionWallet> SessionPayer for TypedSessionPayer<W> {
     }
 
     async fn adopt(&self, cx: &Paying<'_>, snapshot: Option<&Value>) -> Result<Adopted, PayError> {
-        let adopted = self.wallet.adopt(cx, &ask(cx)?, snapshot).await?;
+        let adopted = self.wallet.adopt(cx, &ask::<W>(cx)?, snapshot).await?;
         if adopted.authorized > adopted.channel.deposit {
             return Err(PayError::Refused(
                 "more is signed over than there is in the channel".to_owned(),

@@ -2,14 +2,17 @@
 
 use std::{collections::BTreeMap, sync::Arc};
 
-use farebox_core::{Invalid, Issue, Payer, Plugin, Registry, config::did_you_mean};
+use farebox_core::{Invalid, Issue, Payer, Plugin, Registry, SessionPayer, config::did_you_mean};
 use serde_json::{Map, Value, json};
 
 use super::section::Section;
 
 /// Payers by plugin name, in the order of their names.
 #[derive(Clone, Default)]
-pub struct Wallets(BTreeMap<&'static str, Arc<dyn Payer>>);
+pub struct Wallets {
+    payers: BTreeMap<&'static str, Arc<dyn Payer>>,
+    sessions: BTreeMap<&'static str, Arc<dyn SessionPayer>>,
+}
 
 impl Wallets {
     /// The wallets of a file: its `[wallets.<rail>]` tables.
@@ -26,17 +29,17 @@ impl Wallets {
     /// Everything that is wrong.
     pub fn from_tables(tables: Map<String, Value>, registry: &Registry) -> Result<Self, Invalid> {
         let mut issues = Vec::new();
-        let mut wallets = BTreeMap::new();
+        let mut wallets = Self::default();
         for (rail, config) in tables {
             let at = format!("wallets.{rail}");
             let plugins: Vec<&Plugin> = registry
                 .plugins()
-                .filter(|p| p.rail() == rail && p.wallet.is_some())
+                .filter(|p| p.rail() == rail && has_wallet(p))
                 .collect();
             if plugins.is_empty() {
                 let mut known: Vec<_> = registry
                     .plugins()
-                    .filter(|p| p.wallet.is_some())
+                    .filter(|p| has_wallet(p))
                     .map(Plugin::rail)
                     .collect();
                 known.dedup();
@@ -50,45 +53,62 @@ impl Wallets {
                 continue;
             }
             for plugin in plugins {
-                match plugin.wallet.map(|build| build(&config)) {
-                    Some(Ok(payer)) => drop(wallets.insert(plugin.name, payer)),
-                    Some(Err(invalid)) => {
-                        for issue in invalid.under(&at).into_issues() {
-                            if !issues.contains(&issue) {
-                                issues.push(issue);
-                            }
+                if let Err(invalid) = wallets.build(plugin, &config) {
+                    for issue in invalid.under(&at).into_issues() {
+                        if !issues.contains(&issue) {
+                            issues.push(issue);
                         }
                     }
-                    None => {}
                 }
             }
         }
         Invalid::unless_empty(issues)?;
-        Ok(Self(wallets))
+        Ok(wallets)
+    }
+
+    fn build(&mut self, plugin: &Plugin, config: &Value) -> Result<(), Invalid> {
+        if let Some(build) = plugin.wallet {
+            self.payers.insert(plugin.name, build(config)?);
+        }
+        if let Some(build) = plugin.session_wallet {
+            self.sessions.insert(plugin.name, build(config)?);
+        }
+        Ok(())
     }
 
     /// The payers, by plugin name.
     pub fn iter(&self) -> impl Iterator<Item = (&'static str, &Arc<dyn Payer>)> {
-        self.0.iter().map(|(name, payer)| (*name, payer))
+        self.payers.iter().map(|(name, payer)| (*name, payer))
+    }
+
+    /// The payers of sessions, by plugin name.
+    pub fn sessions(&self) -> impl Iterator<Item = (&'static str, &Arc<dyn SessionPayer>)> {
+        self.sessions.iter().map(|(name, payer)| (*name, payer))
     }
 
     /// Whether there is none.
     pub fn is_empty(&self) -> bool {
-        self.0.is_empty()
+        self.payers.is_empty() && self.sessions.is_empty()
     }
 
     /// Only those of `rail`: `tempo`, or `tempo/charge`.
     pub fn only(mut self, rail: &str) -> Self {
-        self.0
-            .retain(|name, _| *name == rail || name.split('/').next() == Some(rail));
+        let named = |name: &str| name == rail || name.split('/').next() == Some(rail);
+        self.payers.retain(|name, _| named(name));
+        self.sessions.retain(|name, _| named(name));
         self
     }
 }
 
 impl std::fmt::Debug for Wallets {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_list().entries(self.0.keys()).finish()
+        let names = self.payers.keys().chain(self.sessions.keys());
+        f.debug_list().entries(names).finish()
     }
+}
+
+fn has_wallet(plugin: &Plugin) -> bool {
+    plugin.wallet.is_some() || plugin.session_wallet.is_some()
 }
 
 /// The `[wallets.<rail>]` tables of a file, unread.
