@@ -1,15 +1,16 @@
 //! What a channel refuses, by the error the chain has for it.
 
 use alloy::{
-    primitives::{Address, Signature, U256, aliases::U96},
+    primitives::{Address, B256, Signature, U256, aliases::U96},
     signers::SignerSync,
 };
 use farebox_sandbox_tempo::PATH_USD;
 use tempo_contracts::precompiles::{
-    ITIP20, ITIP20ChannelReserve as Reserve, UnknownFunctionSelector,
+    ITIP20, ITIP20ChannelReserve as Reserve, TIP20_CHANNEL_RESERVE_ADDRESS as RESERVE,
+    UnknownFunctionSelector,
 };
 use tempo_primitives::{
-    TempoSignature,
+    TempoAddressExt, TempoSignature,
     transaction::{Call, KeychainSignature, PrimitiveSignature},
 };
 
@@ -33,6 +34,23 @@ async fn terms_that_make_no_sense() {
     let mut too_much = terms(1);
     too_much.deposit = U96::MAX;
     refused::<ITIP20::InsufficientBalance>(&peer, PAYER, vec![reserve(&too_much)]).await;
+}
+
+/// A virtual address cannot call: somebody who can must be able to settle for it.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_virtual_payee_without_an_operator() {
+    let peer = Peer::sandbox().await;
+    let mut terms = terms(1);
+    terms.payee = Address::new_virtual([1; 4].into(), [2; 6].into());
+    for operator in [Address::ZERO, terms.payee] {
+        terms.operator = operator;
+        refused::<Reserve::InvalidPayee>(&peer, PAYER, vec![reserve(&terms)]).await;
+    }
+    terms.operator = account(OPERATOR).0;
+    let channel = Channel::open_as(&peer, &terms).await;
+    channel
+        .send(OPERATOR, &channel.close_call(1, 1).await)
+        .await;
 }
 
 /// One transaction, one channel to a salt, even if it closes it in between.
@@ -178,7 +196,14 @@ async fn signatures_that_are_not_the_payers() {
     let keychain = KeychainSignature::new(account(PAYER).0, PrimitiveSignature::Secp256k1(good));
     let mut longer = good.as_bytes().to_vec();
     longer.push(0);
+    let elsewhere = |chain_id, contract| {
+        let signature = key.sign_hash_sync(&eip712(chain_id, contract, channel.id, 10));
+        signature.unwrap().as_bytes().to_vec().into()
+    };
+    assert_eq!(digest, eip712(1337, RESERVE, channel.id, 10));
     let bad = [
+        ("for another chain", elsewhere(4217, RESERVE)),
+        ("for another contract", elsewhere(1337, PATH_USD)),
         (
             "a stranger's",
             channel.voucher(10, &account(STRANGER).1).await,
@@ -207,6 +232,28 @@ async fn signatures_that_are_not_the_payers() {
             .refused::<Reserve::InvalidSignature>(PAYEE, &call)
             .await;
     }
+}
+
+/// The digest by the standard's own rules.
+fn eip712(chain_id: u64, contract: Address, channel: B256, cumulative: u64) -> B256 {
+    alloy::sol_types::sol! {
+        #![sol(alloy_sol_types = alloy::sol_types)]
+        struct Voucher {
+            bytes32 channelId;
+            uint96 cumulativeAmount;
+        }
+    }
+    let domain = alloy::sol_types::eip712_domain! {
+        name: "TIP20 Channel Reserve",
+        version: "1",
+        chain_id: chain_id,
+        verifying_contract: contract,
+    };
+    let voucher = Voucher {
+        channelId: channel,
+        cumulativeAmount: amount(cumulative),
+    };
+    alloy::sol_types::SolStruct::eip712_signing_hash(&voucher, &domain)
 }
 
 fn uint(hex: &str) -> U256 {
