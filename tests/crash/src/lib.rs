@@ -4,6 +4,7 @@
 //! upstream that counts what it served, and wallets. A [`Node`] is a `farebox serve` process that
 //! can be killed. A [`Payer`] buys until it has the resource and never pays twice for it. At the
 //! end the [`Books`] must balance: as much money moved as there were payers, and each was served.
+//! A [`TempoWorld`] is the same for one rail on a real chain, whose own account is the measure.
 
 mod address;
 mod books;

@@ -4,12 +4,14 @@ use std::sync::Arc;
 
 use farebox_core::{Outcome, Refusal, StoredOrder, Tally, prelude::*};
 use farebox_engine::MemoryStore;
-use farebox_sandbox_tempo::{Chain, ChainConfig, Fault};
+use farebox_sandbox_tempo::Fault;
 use serde_json::{Value, json};
 
 use crate::{
+    ground::Ground,
     net::{Net, RICH, config, reference},
     sponsored::FEE_PAYER,
+    suite,
 };
 
 /// Development account 4.
@@ -28,9 +30,8 @@ fn replica(url: &str, store: &Arc<MemoryStore>, budget: &Value) -> Net {
     Net { url, rail }
 }
 
-async fn start() -> (Chain, Arc<MemoryStore>) {
-    let chain = Chain::start(ChainConfig::default()).await.unwrap();
-    (chain, Arc::default())
+async fn start() -> (Ground, Arc<MemoryStore>) {
+    (Ground::start().await, Arc::default())
 }
 
 async fn order(net: &Net, payer: &str) -> Result<StoredOrder, Rejection> {
@@ -43,15 +44,26 @@ async fn order(net: &Net, payer: &str) -> Result<StoredOrder, Rejection> {
     }
 }
 
-/// A transaction of the wallet's may cost 1 000 000 gas at 3.2 gwei: 0.0032 dollars.
-const MOST: &str = "0.004";
+/// A little more than a transaction of the wallet's may cost, attodollars: 1 000 000 gas at twice
+/// the chain's price.
+async fn most(chain: &Ground) -> u128 {
+    let price = Net::at(&chain.url()).rpc("eth_gasPrice", json!([])).await;
+    let price = price.as_str().unwrap().trim_start_matches("0x");
+    u128::from_str_radix(price, 16).unwrap() * 2 * 1_250_000
+}
+
+/// A budget of that much.
+async fn once(chain: &Ground, key: &str) -> Value {
+    let most = Amount::new(most(chain).await).to_decimal(18);
+    json!({ key: most })
+}
 
 /// Protects: nobody has more paid for him than is allowed, whichever process he asks; what is not
 /// spent is there again, and others are paid for.
 #[tokio::test]
 async fn a_payer_has_so_much_paid_for_him_a_day() {
     let (chain, store) = start().await;
-    let budget = json!({ "daily_budget_per_payer": MOST });
+    let budget = once(&chain, "daily_budget_per_payer").await;
     let one = replica(&chain.url(), &store, &budget);
     let two = replica(&chain.url(), &store, &budget);
     let first = order(&one, RICH).await.unwrap();
@@ -66,14 +78,15 @@ async fn a_payer_has_so_much_paid_for_him_a_day() {
     // The actual fee is a tenth of what was set aside.
     reference(one.settle(&first).await);
     let second = order(&two, RICH).await.unwrap();
-    reference(two.lookup(&second).await);
+    reference(suite::in_the_end(&two, &second).await);
 }
 
 /// Protects: one credential reserves once, however often it comes.
 #[tokio::test]
 async fn a_credential_that_comes_again_reserves_nothing_more() {
     let (chain, store) = start().await;
-    let net = replica(&chain.url(), &store, &json!({ "daily_budget": MOST }));
+    let budget = once(&chain, "daily_budget").await;
+    let net = replica(&chain.url(), &store, &budget);
     let credential = net.pay(net.challenge("0.01").await, RICH).await.unwrap();
     for _ in 0..3 {
         drop(net.verify(&credential).await.unwrap());
@@ -84,7 +97,8 @@ async fn a_credential_that_comes_again_reserves_nothing_more() {
 #[tokio::test]
 async fn what_all_payers_cost_ends_the_offer() {
     let (chain, store) = start().await;
-    let net = replica(&chain.url(), &store, &json!({ "daily_budget": MOST }));
+    let budget = once(&chain, "daily_budget").await;
+    let net = replica(&chain.url(), &store, &budget);
     let challenge = net.challenge("0.01").await;
     assert_eq!(challenge.request.value()["methodDetails"]["feePayer"], true);
     order(&net, RICH).await.unwrap();
@@ -112,7 +126,8 @@ async fn what_all_payers_cost_ends_the_offer() {
 #[tokio::test]
 async fn what_failed_is_counted_as_what_it_cost() {
     let (chain, store) = start().await;
-    let net = replica(&chain.url(), &store, &json!({ "daily_budget": MOST }));
+    let budget = once(&chain, "daily_budget").await;
+    let net = replica(&chain.url(), &store, &budget);
     let sent = order(&net, RICH).await.unwrap();
     let sync = "eth_sendRawTransactionSync";
     chain.fail_next(sync, 1, Fault::error(-32003, "invalid signature"));
@@ -129,7 +144,7 @@ async fn what_failed_is_counted_as_what_it_cost() {
     let next = order(&net, RICH).await.unwrap();
     reference(net.settle(&next).await);
     let spent = tally.total(account).await.unwrap();
-    assert!(spent > 0 && spent < 1_000_000_000_000_000, "{spent}");
+    assert!(spent > 0 && spent < most(&chain).await / 2, "{spent}");
 }
 
 /// Protects: a budget that cannot be counted signs for nothing.

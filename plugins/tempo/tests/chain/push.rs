@@ -7,12 +7,13 @@ use alloy::{
     signers::Signer as _,
 };
 use farebox_core::{Refusal, Step, TypedPayer, prelude::*};
-use farebox_sandbox_tempo::{Chain, ChainConfig, Fault};
+use farebox_sandbox_tempo::Fault;
 use farebox_tempo::{Broadcaster, TempoWallet, TokenCall, WalletConfig};
 use farebox_wire::Payload;
 use serde_json::json;
 use tempo_primitives::transaction::Call;
 
+use crate::ground::Ground;
 use crate::net::{
     Credential, Net, POOR, RECIPIENT, RICH, broadcast, call, detail, key, paying, sign, wallet,
 };
@@ -226,7 +227,7 @@ async fn a_hash_is_its_payers(net: &Net) {
 /// Protects: one call per push charge.
 #[tokio::test]
 async fn a_push_charge_costs_one_call() {
-    let chain = Chain::start(ChainConfig::default()).await.unwrap();
+    let chain = Ground::start().await;
     let net = Net::at(&chain.url());
     net.rail.connect().await.unwrap();
     let terms = json!({ "amount": "0.01", "modes": ["push"] });
@@ -240,7 +241,7 @@ async fn a_push_charge_costs_one_call() {
 /// Protects: an outage while a hash is read is nobody's fault but ours.
 #[tokio::test]
 async fn an_outage_refuses_no_hash() {
-    let chain = Chain::start(ChainConfig::default()).await.unwrap();
+    let chain = Ground::start().await;
     let net = Net::at(&chain.url());
     let challenge = net.challenge("0.01").await;
     let hash = broadcast(&net, sign(paying(&challenge, 10_000), RICH).await).await;
@@ -268,7 +269,7 @@ async fn a_lost_answer_loses_no_payment() {
         Fault::Status(502),
         Fault::error(-32000, "already known"),
     ] {
-        let chain = Chain::start(ChainConfig::default()).await.unwrap();
+        let chain = Ground::start().await;
         let net = Net::at(&chain.url());
         let before = net.balance(RECIPIENT).await;
         chain.lose_reply(SYNC, 1, lost);
@@ -281,7 +282,7 @@ async fn a_lost_answer_loses_no_payment() {
         assert_eq!(chain.calls(SYNC), 1);
         assert_eq!(chain.calls("eth_sendRawTransaction"), 0);
     }
-    let chain = Chain::start(ChainConfig::default()).await.unwrap();
+    let chain = Ground::start().await;
     let net = Net::at(&chain.url());
     let payer = wallet(&net.url, RICH);
     let challenge = net.challenge_for(&terms).await;
@@ -299,7 +300,7 @@ async fn a_lost_answer_loses_no_payment() {
 /// still be included, and no longer.
 #[tokio::test]
 async fn a_hash_that_never_existed_is_refused_in_the_end() {
-    let chain = Chain::start(ChainConfig::default()).await.unwrap();
+    let chain = Ground::start().await;
     let net = Net::at(&chain.url());
     let mut challenge = net.challenge("0.01").await;
     let unknown = B256::repeat_byte(0x5a);
@@ -336,7 +337,7 @@ async fn a_broadcast_that_is_refused_is_tried_again_and_then_not_paid() {
     const SYNC: &str = "eth_sendRawTransactionSync";
     let terms = json!({ "amount": "0.01", "modes": ["push"] });
     let refused = || Fault::error(-32003, "max fee per gas less than block base fee");
-    let chain = Chain::start(ChainConfig::default()).await.unwrap();
+    let chain = Ground::start().await;
     let net = Net::at(&chain.url());
     let before = net.balance(RECIPIENT).await;
     chain.fail_next(SYNC, 2, refused());

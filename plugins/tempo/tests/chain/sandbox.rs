@@ -1,4 +1,4 @@
-//! The suite on the sandbox chain, and what only a chain that misbehaves on demand can show.
+//! The suite, and what only a chain that misbehaves on demand can show.
 
 use std::{
     sync::{Arc, Mutex},
@@ -18,14 +18,15 @@ use farebox_tempo::{TempoWallet, WalletConfig};
 use serde_json::json;
 
 use crate::{
+    ground::Ground,
     net::{Net, RECIPIENT, RICH, config, hash, key, reference},
     suite,
 };
 
 const SYNC: &str = "eth_sendRawTransactionSync";
 
-async fn start() -> (Chain, Net) {
-    let chain = Chain::start(ChainConfig::default()).await.unwrap();
+async fn start() -> (Ground, Net) {
+    let chain = Ground::start().await;
     let net = Net::at(&chain.url());
     (chain, net)
 }
@@ -35,7 +36,7 @@ async fn the_suite() {
     let (chain, net) = start().await;
     suite::all(&net).await;
     let order = net.order("0.01").await;
-    chain.advance_clock(Duration::from_secs(120));
+    chain.advance_clock(Duration::from_secs(120)).await;
     suite::an_order_that_was_never_included_is_declined_in_the_end(&net, &order).await;
 }
 
@@ -129,10 +130,8 @@ async fn what_is_refused_now_may_be_included_later() {
         let order = net.order("0.01").await;
         chain.fail_next(SYNC, 1, Fault::error(-32003, text));
         assert_eq!(net.settle(&order).await, Outcome::Unknown, "{text}");
-        assert_eq!(
-            reference(net.lookup(&order).await),
-            hash(&order).to_string()
-        );
+        let outcome = suite::in_the_end(&net, &order).await;
+        assert_eq!(reference(outcome), hash(&order).to_string());
     }
 }
 
@@ -152,7 +151,7 @@ async fn a_refusal_that_cannot_be_checked_is_not_final() {
 async fn a_lookup_sends_without_waiting() {
     let (chain, net) = start().await;
     let order = net.order("0.01").await;
-    chain.pause_mining();
+    chain.pause_mining().await;
     assert_eq!(net.lookup(&order).await, Outcome::Unknown);
     assert_eq!(chain.calls(SYNC), 0);
     assert_eq!(chain.calls("eth_sendRawTransaction"), 1);
@@ -214,14 +213,14 @@ async fn an_outage_is_a_fault_that_passes() {
 async fn a_chain_that_stands_still_is_waited_for() {
     let (chain, net) = start().await;
     let order = net.order("0.01").await;
-    chain.pause_mining();
+    chain.pause_mining().await;
     chain.fail_next(SYNC, 1, Fault::error(-32601, "Method not found"));
     let send = net.settle(&order);
     let resume = async {
         while chain.calls("eth_getTransactionReceipt") == 0 {
             tokio::time::sleep(Duration::from_millis(10)).await;
         }
-        chain.resume_mining();
+        chain.resume_mining().await;
     };
     let (outcome, ()) = tokio::join!(send, resume);
     assert_eq!(reference(outcome), hash(&order).to_string());

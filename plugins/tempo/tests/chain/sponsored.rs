@@ -7,12 +7,13 @@ use alloy::{
     signers::Signer as _,
 };
 use farebox_core::{Method, Outcome, Refusal, StoredOrder};
-use farebox_sandbox_tempo::{Chain, ChainConfig, Fault};
+use farebox_sandbox_tempo::Fault;
 use farebox_wire::Challenge;
 use serde_json::{Value, json};
 use tempo_primitives::{TempoTransaction, transaction::TempoSignature};
 
 use crate::{
+    ground::Ground,
     net::{
         Credential, Net, POOR, RECIPIENT, RICH, TOKEN, config, detail, key, now, paying, reference,
         transaction,
@@ -151,8 +152,8 @@ async fn a_fee_payer_without_money_is_our_fault(net: &Net) {
     }
 }
 
-async fn start() -> (Chain, Net) {
-    let chain = Chain::start(ChainConfig::default()).await.unwrap();
+async fn start() -> (Ground, Net) {
+    let chain = Ground::start().await;
     let net = sponsoring(&Net::at(&chain.url()), FEE_PAYER);
     net.rail.connect().await.unwrap();
     (chain, net)
