@@ -10,9 +10,9 @@
 //! With a `fee_payer` the server pays the network fee of pull payments, after its own checks of what
 //! else the transaction does ([`Sponsor`]).
 //!
-//! Accepted in pull mode are transactions with an expiring nonce that the account's own key has
-//! signed. Whether another nonce is the account's next, or an access key its own, takes further
-//! reads of the chain.
+//! Accepted in pull mode are transactions with an expiring nonce: whether another nonce is the
+//! account's next takes further reads of the chain. Where an access key has signed, its account's
+//! keychain is read, in one request more.
 //!
 //! Of alloy and the Tempo crates only types, ABI and signing are used. A pull charge costs two RPC
 //! calls, a simulation and `eth_sendRawTransactionSync`; a push charge costs one, the receipt.
@@ -44,9 +44,13 @@ use farebox_core::prelude::*;
 
 pub use chain::Receipt as TransactionReceipt;
 pub use charge::{
-    Broadcaster, Details, Order, Payload, Payment, Sponsor, SponsorBudget, SponsorLimits, Tempo,
-    TempoSettler, TempoWallet, TokenCall, memo, verify_receipt,
+    Broadcaster, Details, KeySigner, Order, Payload, Payment, Sponsor, SponsorBudget,
+    SponsorLimits, Tempo, TempoSettler, TempoWallet, TokenCall, memo, verify_receipt,
 };
+pub use tempo_primitives::transaction::{
+    PrimitiveSignature, SignatureType, SignedKeyAuthorization,
+};
+
 pub use config::{Config, FeePayerConfig, Mode, SecretText, WalletConfig};
 pub use session::{SessionConfig, SessionWalletConfig, TempoSession, TempoSessionWallet};
 
