@@ -58,13 +58,10 @@ pub(crate) async fn reconcile(args: Reconcile) -> Result<(), Failure> {
     if let Err(error) = config.server.connect().await {
         eprintln!("farebox: {}", printable(&error.to_string()));
     }
-    let engine = config.server.engine();
-    let found = engine.reconcile().await.map_err(Failure::general)?;
-    let channels = engine.upkeep().await.map_err(Failure::general)?;
+    let found = config.server.engine().reconcile().await;
+    let found = found.map_err(Failure::general)?;
     if args.json {
-        let mut line = json!(found);
-        line["channels"] = json!(channels);
-        println!("{line}");
+        println!("{}", json!(found));
         return Ok(());
     }
     let later = match found.unknown {
@@ -75,12 +72,6 @@ pub(crate) async fn reconcile(args: Reconcile) -> Result<(), Failure> {
         "{} looked at: {} settled, {} declined, {} freed, {} unknown{later}",
         found.looked_at, found.settled, found.declined, found.freed, found.unknown
     );
-    if channels.asked > 0 {
-        println!(
-            "{} channels: {} settled, {} closed, {} refunded, {} open",
-            channels.asked, channels.settled, channels.closed, channels.refunded, channels.open
-        );
-    }
     Ok(())
 }
 
@@ -138,16 +129,12 @@ fn channels_table(channels: &[ChannelEntry]) -> Table {
         "authorized",
         "spent",
         "held",
-        "settled",
-        "refunded",
-        "owed",
         "open",
     ]);
     for channel in channels {
         let open = match (channel.closed, channel.closing) {
             (true, _) => "closed",
             (_, true) => "closing",
-            _ if channel.close_requested => "close requested",
             _ => "open",
         };
         table.add_row([
@@ -157,9 +144,6 @@ fn channels_table(channels: &[ChannelEntry]) -> Table {
             channel.authorized.to_string(),
             channel.spent.to_string(),
             channel.held.to_string(),
-            channel.settled.to_string(),
-            channel.refunded.to_string(),
-            channel.owed.to_string(),
             open.to_owned(),
         ]);
     }

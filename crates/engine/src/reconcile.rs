@@ -15,7 +15,6 @@ use crate::{
     engine::{Engine, Shared},
     payment::Driven,
     record::{State, Stored, TODO, todo_key},
-    upkeep::Upkept,
 };
 
 /// What a run of the reconciler found. Serialised in camel case.
@@ -104,8 +103,7 @@ impl Engine {
         Ok(found)
     }
 
-    /// Reconciles, and looks after channels ([`upkeep`](Self::upkeep)), now and then about every
-    /// `interval`, until the handle is dropped.
+    /// Reconciles now and then about every `interval`, until the handle is dropped.
     ///
     /// Any number of processes may do so on one store: together they look a payment up about once
     /// per interval. Each starts and goes on a random tenth of the interval apart from the others.
@@ -119,11 +117,6 @@ impl Engine {
                     Ok(found) if found == Reconciled::default() => {}
                     Ok(found) => tracing::info!(?found, "reconciled"),
                     Err(fault) => tracing::warn!(%fault, "cannot reconcile"),
-                }
-                match engine.upkeep().await {
-                    Ok(upkept) if upkept == Upkept::default() => {}
-                    Ok(upkept) => tracing::info!(?upkept, "looked after channels"),
-                    Err(fault) => tracing::warn!(%fault, "cannot look after channels"),
                 }
                 sleep(interval * 9 / 10 + up_to(interval / 5)).await;
             }
@@ -196,7 +189,7 @@ impl Shared {
             }
             State::Declined { .. } => {
                 // Whoever declined it may have died before it freed what the payment held.
-                self.free(id, &stored, false).await?;
+                self.free(id, &stored).await?;
                 self.strike(id, attempt).await?;
                 Ok(Found::Done)
             }
@@ -234,8 +227,7 @@ impl Shared {
             todo: todo.clone(),
             order: order.clone(),
             receipt: receipt.clone(),
-            // Never 0 again: who asks afterwards knows that nobody heard the rail say so itself.
-            looked: (*looked).max(1),
+            looked: *looked,
         });
         let Some(taken) = self.advance(id, Some(stored), taken).await? else {
             return Ok(None);

@@ -346,10 +346,6 @@ impl Shared {
     /// The terms of an errand's record: nobody presented it, and nobody collects it.
     fn errand(&self, method: &dyn Method, op: &str, claim: String, change: ChannelChange) -> Terms {
         let now = self.clock.millis();
-        let moved = match change.action {
-            ChannelAction::Refund => change.change.refunded,
-            _ => change.change.settled.unwrap_or_default(),
-        };
         Terms {
             method: method.name().to_owned(),
             offer: method.offer(),
@@ -361,7 +357,7 @@ impl Shared {
             claim,
             changed: false,
             private: None,
-            amount: Some(moved.to_string()),
+            amount: None,
             currency: None,
             external_id: None,
             channel: Some(change),

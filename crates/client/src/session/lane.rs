@@ -9,7 +9,6 @@ use tokio::sync::{OwnedRwLockReadGuard, OwnedRwLockWriteGuard, RwLock};
 use super::{
     error::SessionError,
     record::{Record, minus},
-    tab::Tabs,
 };
 
 /// The right to present something on a channel.
@@ -23,7 +22,6 @@ pub(crate) enum Turn {
 
 #[derive(Default)]
 pub(crate) struct Lane {
-    pub(crate) tabs: Tabs,
     turn: Arc<RwLock<()>>,
     account: Mutex<Account>,
 }

@@ -24,7 +24,6 @@ mod open;
 mod record;
 mod sessions;
 mod stream;
-mod tab;
 mod top_up;
 mod volatile;
 
@@ -35,7 +34,6 @@ pub use error::SessionError;
 pub use file::FileStore;
 pub use limit::DepositLimit;
 pub use sessions::{ChannelInfo, Sessions};
-pub use stream::Counter;
 pub use volatile::VolatileStore;
 
 pub use farebox_core::{Budget, SessionPayer, SessionWallet, Store};

@@ -4,8 +4,7 @@ use std::{error::Error, time::Duration};
 
 use farebox_client::{Origin, Payment, Purse};
 use farebox_core::wire::{
-    AcceptPayment, BodyDigest, Challenge, Credential, CredentialHeader, FormatError, ParseError,
-    ProblemDetails,
+    AcceptPayment, BodyDigest, Challenge, CredentialHeader, FormatError, ParseError, ProblemDetails,
 };
 use http::{
     HeaderMap, HeaderName, HeaderValue, Method, StatusCode,
@@ -40,7 +39,7 @@ impl Transport for reqwest::Client {
 /// Sends a request and pays for it if asked to.
 pub(crate) async fn pay<T: Transport>(
     transport: &mut T,
-    request: Request,
+    mut request: Request,
     purse: &Purse,
     options: &PayOptions,
 ) -> Result<Response, PayError<T::Error>> {
@@ -48,45 +47,10 @@ pub(crate) async fn pay<T: Transport>(
     let own = accepted(request.headers());
     let restricted = own.map(|accept| purse.accepting(accept));
     let purse = restricted.as_ref().unwrap_or(purse);
-    let asked = ask(transport, request, purse.accept(), options).await?;
-    match asked {
-        Asked::Served(response) => Ok(response),
-        Asked::Owed(owed) => {
-            let payment = purse.pay(&owed.payable, &owed.origin).await?;
-            present(transport, owed.again, payment, options).await
-        }
-    }
-}
-
-/// What a request without a credential came to.
-pub(crate) enum Asked {
-    /// It needed none.
-    Served(Response),
-    /// It did.
-    Owed(Box<Owed>),
-}
-
-/// A request that costs something.
-pub(crate) struct Owed {
-    /// The request to send with a credential.
-    pub(crate) again: Request,
-    /// What it can be paid by.
-    pub(crate) payable: Vec<Challenge>,
-    /// Whoever asks for it.
-    pub(crate) origin: Origin,
-    /// The head of the 402.
-    pub(crate) headers: HeaderMap,
-}
-
-/// Sends a request that may turn out to cost something.
-pub(crate) async fn ask<T: Transport>(
-    transport: &mut T,
-    mut request: Request,
-    accept: Option<AcceptPayment>,
-    options: &PayOptions,
-) -> Result<Asked, PayError<T::Error>> {
-    let accept = accept.and_then(|a| HeaderValue::try_from(a.to_string()).ok());
-    if let Some(accept) = accept {
+    if let Some(accept) = purse
+        .accept()
+        .and_then(|a| HeaderValue::try_from(a.to_string()).ok())
+    {
         request
             .headers_mut()
             .entry(ACCEPT_PAYMENT)
@@ -96,12 +60,12 @@ pub(crate) async fn ask<T: Transport>(
     let again = request.try_clone();
     let mut response = transport.send(request).await.map_err(PayError::Request)?;
     if response.status() != StatusCode::PAYMENT_REQUIRED {
-        return Ok(Asked::Served(response));
+        return Ok(response);
     }
     let found = challenges(response.headers());
     if found.is_empty() {
         // Some other use of 402.
-        return Ok(Asked::Served(response));
+        return Ok(response);
     }
     let reached = response.url().clone();
     let origin = origin(&asked).followed_to(self::origin(&reached))?;
@@ -114,14 +78,10 @@ pub(crate) async fn ask<T: Transport>(
     let payable = payable(found, &again, options)?;
     // What is left unread closes the connection.
     read(&mut response).await;
-    let headers = response.headers().clone();
+    drop(response);
+    let payment = purse.pay(&payable, &origin).await?;
     *again.url_mut() = reached;
-    Ok(Asked::Owed(Box::new(Owed {
-        again,
-        payable,
-        origin,
-        headers,
-    })))
+    present(transport, again, payment, options).await
 }
 
 /// Presents a payment until there is an answer to it.
@@ -139,7 +99,7 @@ pub(crate) async fn present<T: Transport>(
         };
         Err(PayError::OutcomeUnknown(Box::new(lost)))
     };
-    match credential(payment.credential()) {
+    match credential(&payment) {
         Ok((name, value)) => {
             if let Ok(key) = key(&value) {
                 let headers = request.headers_mut();
@@ -192,14 +152,14 @@ async fn answered<E: Error + 'static>(
 }
 
 /// What the request itself says that it accepts.
-pub(crate) fn accepted(headers: &HeaderMap) -> Option<AcceptPayment> {
+fn accepted(headers: &HeaderMap) -> Option<AcceptPayment> {
     let values = headers.get_all(ACCEPT_PAYMENT).iter();
     let values: Vec<&[u8]> = values.map(HeaderValue::as_bytes).collect();
     AcceptPayment::parse_bytes(&values.join(&b", "[..])).ok()
 }
 
 /// Everything the response asks for. Servers write header text in ISO-8859-1.
-pub(crate) fn challenges(headers: &HeaderMap) -> Vec<Result<Challenge, ParseError>> {
+fn challenges(headers: &HeaderMap) -> Vec<Result<Challenge, ParseError>> {
     Challenge::parse_all(
         headers
             .get_all(WWW_AUTHENTICATE)
@@ -209,7 +169,7 @@ pub(crate) fn challenges(headers: &HeaderMap) -> Vec<Result<Challenge, ParseErro
 }
 
 /// The challenges that this request could answer.
-pub(crate) fn payable<E: Error + 'static>(
+fn payable<E: Error + 'static>(
     found: Vec<Result<Challenge, ParseError>>,
     request: &Request,
     options: &PayOptions,
@@ -245,9 +205,8 @@ pub(crate) fn payable<E: Error + 'static>(
     }
 }
 
-pub(crate) fn credential(
-    credential: &Credential,
-) -> Result<(HeaderName, HeaderValue), FormatError> {
+fn credential(payment: &Payment) -> Result<(HeaderName, HeaderValue), FormatError> {
+    let credential = payment.credential();
     let header = credential
         .challenge
         .header
@@ -261,24 +220,24 @@ pub(crate) fn credential(
 
 /// Under which a server that got the credential and whose answer was lost may give it again. It is
 /// the credential's own, so that presenting it later goes under the same one.
-pub(crate) fn key(credential: &HeaderValue) -> Result<HeaderValue, InvalidHeaderValue> {
+fn key(credential: &HeaderValue) -> Result<HeaderValue, InvalidHeaderValue> {
     let digest = BodyDigest::of(credential.as_bytes());
     HeaderValue::try_from(format!("\"{}\"", digest.as_str()))
 }
 
-pub(crate) fn origin(url: &Url) -> Origin {
+fn origin(url: &Url) -> Origin {
     let port = url.port_or_known_default().unwrap_or_default();
     Origin::new(url.scheme(), url.host_str().unwrap_or_default(), port)
 }
 
-pub(crate) fn without_fragment(url: &Url) -> Url {
+fn without_fragment(url: &Url) -> Url {
     let mut url = url.clone();
     url.set_fragment(None);
     url
 }
 
 /// Seconds only: a date would need the server's clock.
-pub(crate) fn retry_after(headers: &HeaderMap) -> Option<Duration> {
+fn retry_after(headers: &HeaderMap) -> Option<Duration> {
     let seconds = headers
         .get(RETRY_AFTER)?
         .to_str()
@@ -290,12 +249,12 @@ pub(crate) fn retry_after(headers: &HeaderMap) -> Option<Duration> {
 }
 
 /// 0.25 s, 0.5 s, 1 s, …
-pub(crate) fn backoff(attempt: u32) -> Duration {
+fn backoff(attempt: u32) -> Duration {
     Duration::from_millis(250).saturating_mul(1 << (attempt - 1).min(16))
 }
 
 /// The problem details of a response, where it carries any.
-pub(crate) async fn problem(response: &mut Response) -> Option<ProblemDetails> {
+async fn problem(response: &mut Response) -> Option<ProblemDetails> {
     let kind = response.headers().get(CONTENT_TYPE)?.to_str().ok()?;
     if !kind
         .to_ascii_lowercase()
@@ -308,7 +267,7 @@ pub(crate) async fn problem(response: &mut Response) -> Option<ProblemDetails> {
 }
 
 /// The body, as far as it is short.
-pub(crate) async fn read(response: &mut Response) -> Vec<u8> {
+async fn read(response: &mut Response) -> Vec<u8> {
     const SHORT: usize = 64 * 1024;
     let mut body = Vec::new();
     while let Ok(Some(chunk)) = response.chunk().await {

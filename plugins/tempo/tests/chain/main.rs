@@ -9,7 +9,6 @@ mod budget;
 mod doubt;
 mod failover;
 mod ground;
-mod keys;
 mod net;
 mod push;
 mod remote;
