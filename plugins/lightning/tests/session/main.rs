@@ -49,7 +49,10 @@ async fn deposit_spend_top_up_close_refund() {
     });
     assert_eq!(answer, expected);
     assert_eq!(receipt["refundSats"], refund);
-    assert_eq!(shop.sandbox.agent().balance_sat(), before - 2 * 51 - 2 * FEE);
+    assert_eq!(
+        shop.sandbox.agent().balance_sat(),
+        before - 2 * 51 - 2 * FEE
+    );
 }
 
 /// Protects: whoever asks again how it ended, after a lost reply, hears the same and is not paid
@@ -152,9 +155,11 @@ async fn an_idle_session_is_closed_and_refunded() {
             tokio::time::Instant::now() < deadline,
             "it was not refunded"
         );
+        shop.engine.upkeep().await.unwrap();
         shop.engine.reconcile().await.unwrap();
         tokio::time::sleep(Duration::from_millis(100)).await;
     }
+    shop.engine.upkeep().await.unwrap();
     shop.engine.reconcile().await.unwrap();
     assert_eq!(shop.sandbox.agent().balance_sat(), before - FEE);
     let refused = problem(shop.spend(&channel, 1).await);
@@ -174,9 +179,13 @@ async fn a_refund_that_fails_is_said_to_have_failed() {
     assert_eq!(answer, expected);
     let paid = shop.sandbox.agent().settled().len();
     shop.session().await;
+    shop.engine.upkeep().await.unwrap();
     shop.engine.reconcile().await.unwrap();
     let (again, _) = shop.manage(&challenge, payload).await.unwrap();
-    assert_eq!(again, expected, "one attempt, though the node could pay now");
+    assert_eq!(
+        again, expected,
+        "one attempt, though the node could pay now"
+    );
     assert_eq!(shop.sandbox.agent().settled().len(), paid);
     let refused = problem(shop.spend(&channel, 1).await);
     assert!(refused.ends_with("lightning/session-closed"), "{refused}");
