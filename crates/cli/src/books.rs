@@ -58,10 +58,13 @@ pub(crate) async fn reconcile(args: Reconcile) -> Result<(), Failure> {
     if let Err(error) = config.server.connect().await {
         eprintln!("farebox: {}", printable(&error.to_string()));
     }
-    let found = config.server.engine().reconcile().await;
-    let found = found.map_err(Failure::general)?;
+    let engine = config.server.engine();
+    let found = engine.reconcile().await.map_err(Failure::general)?;
+    let channels = engine.upkeep().await.map_err(Failure::general)?;
     if args.json {
-        println!("{}", json!(found));
+        let mut line = json!(found);
+        line["channels"] = json!(channels);
+        println!("{line}");
         return Ok(());
     }
     let later = match found.unknown {
@@ -72,6 +75,12 @@ pub(crate) async fn reconcile(args: Reconcile) -> Result<(), Failure> {
         "{} looked at: {} settled, {} declined, {} freed, {} unknown{later}",
         found.looked_at, found.settled, found.declined, found.freed, found.unknown
     );
+    if channels.asked > 0 {
+        println!(
+            "{} channels: {} settled, {} closed, {} refunded, {} open",
+            channels.asked, channels.settled, channels.closed, channels.refunded, channels.open
+        );
+    }
     Ok(())
 }
 
@@ -129,12 +138,16 @@ fn channels_table(channels: &[ChannelEntry]) -> Table {
         "authorized",
         "spent",
         "held",
+        "settled",
+        "refunded",
+        "owed",
         "open",
     ]);
     for channel in channels {
         let open = match (channel.closed, channel.closing) {
             (true, _) => "closed",
             (_, true) => "closing",
+            _ if channel.close_requested => "close requested",
             _ => "open",
         };
         table.add_row([
@@ -144,6 +157,9 @@ fn channels_table(channels: &[ChannelEntry]) -> Table {
             channel.authorized.to_string(),
             channel.spent.to_string(),
             channel.held.to_string(),
+            channel.settled.to_string(),
+            channel.refunded.to_string(),
+            channel.owed.to_string(),
             open.to_owned(),
         ]);
     }

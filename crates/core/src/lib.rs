@@ -108,10 +108,10 @@ pub mod prelude {
         Answer, Approved, Ask, Authorize, Change, Channel, ChannelAction, ChannelId, ChannelState,
         Charge, ChargeRequest, ChargeTerms, Cost, Due, Event, Fault, IdempotencyKey, IntentSpec,
         Invalid, Issue, Moment, Never, NoQuote, NoSettler, Observed, Once, Outcome, Paid, PayError,
-        Paying, Plan, Presented, ProofKey, Quote, Rail, Refusal, Rejection, Schedule, Secret,
-        Served, Session, SessionRequest, SessionTerms, Settle, Statement, Upkeep, Voucher, Wallet,
-        plugin,
+        Paying, Plan, Presented, ProofKey, Quote, Rail, Refund, Refusal, Rejection, Schedule,
+        Secret, Served, Session, SessionRequest, SessionTerms, Settle, Statement, Upkeep, Voucher,
+        Wallet, plugin,
     };
-    pub use farebox_wire::{Amount, Challenge, Problem, Timestamp};
+    pub use farebox_wire::{Amount, Challenge, Problem, Receipt, Timestamp};
     pub use serde::{Deserialize, Serialize};
 }

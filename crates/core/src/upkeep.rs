@@ -24,7 +24,8 @@ pub struct Schedule {
     pub units: Option<NonZeroU64>,
     /// Settle once so much was spent beyond what is settled.
     pub amount: Option<Amount>,
-    /// Settle what is spent and not settled so long after the last settlement.
+    /// Settle what is spent and not settled so long after the last settlement, with the next spending
+    /// or the next round.
     pub every: Option<Duration>,
     /// Close what was not used for so long.
     pub idle: Option<Duration>,

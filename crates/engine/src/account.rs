@@ -53,6 +53,8 @@ pub(crate) struct Marks {
     pub(crate) asked: i64,
     /// When an errand came to nothing last.
     pub(crate) tried: i64,
+    /// Refunds that came to nothing.
+    pub(crate) refunds: u8,
 }
 
 /// A close or an errand under way, holding the channel until Unix millisecond `until`.

@@ -21,6 +21,9 @@ use crate::{
 /// How often a write is tried whose reply was lost. Each try looks first.
 const TRIES: u32 = 3;
 
+/// How many refunds of one channel may come to nothing because their processes died.
+const REFUNDS: u8 = 3;
+
 /// Why a channel does not change.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
@@ -203,15 +206,17 @@ impl Shared {
 
     /// Wakes whoever waits for the channel. Other processes are told of what a stream may wait for.
     fn changed(self: &Arc<Self>, key: &str, before: Option<&Account>, after: &Account) {
-        self.hub.wake(key);
-        let streamed = before.is_some_and(|before| before.is_streamed(self.clock.millis()));
-        let more = before.is_none_or(|before| {
-            let (before, after) = (&before.state, &after.state);
-            before.authorized != after.authorized
-                || before.closed != after.closed
-                || before.close_requested != after.close_requested
+        let now = self.clock.millis();
+        let news = before.is_none_or(|before| {
+            after.available(now) > before.available(now)
+                || before.state.closed != after.state.closed
+                || before.state.close_requested != after.state.close_requested
+                || before.closing.is_some() != after.closing.is_some()
         });
-        if streamed && more {
+        if news {
+            self.hub.wake(key);
+        }
+        if news && before.is_some_and(|before| before.is_streamed(now)) {
             self.tell(key);
         }
         self.settle_if_due(key, after);
@@ -366,13 +371,13 @@ pub(crate) async fn hold_on(
 }
 
 /// The close or the errand that was recorded as `stored` came to nothing: the channel goes on.
-/// `finally`: it never will, so a refund has failed.
+/// `refund`: it was a refund that never will, and whether its rail tried.
 pub(crate) async fn thaw(
     shared: &Shared,
     op: &str,
     stored: &Stored,
     change: &ChannelChange,
-    finally: bool,
+    refund: Option<bool>,
 ) -> Result<(), Fault> {
     let key = channel_key(&change.id);
     while let Some((text, account)) = shared.account(&key).await? {
@@ -389,8 +394,11 @@ pub(crate) async fn thaw(
         if errs {
             next.marks.tried = shared.clock.millis();
         }
-        if errs && finally && change.action == ChannelAction::Refund {
-            next.state.refund = Refund::Failed;
+        if let (true, Some(tried)) = (errs, refund) {
+            next.marks.refunds += 1;
+            if tried || next.marks.refunds >= REFUNDS {
+                next.state.refund = Refund::Failed;
+            }
         }
         if shared.replace(&key, &text, &next).await? {
             return Ok(());

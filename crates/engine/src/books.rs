@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use farebox_core::{
-    Fault,
+    Fault, Refund,
     wire::{Amount, OfferId, Timestamp},
 };
 use serde::{Serialize, Serializer};
@@ -104,6 +104,18 @@ pub struct ChannelEntry {
     pub spent: Amount,
     /// What streams hold this moment.
     pub held: Amount,
+    /// Units of service served.
+    pub units: u64,
+    /// What is the seller's for good.
+    pub settled: Amount,
+    /// What has gone back to the payer.
+    pub refunded: Amount,
+    /// Of a closed channel, what is neither: still to be given back, or a refund that failed.
+    pub owed: Amount,
+    /// What became of the refund, where one was due.
+    pub refund: Refund,
+    /// The payer closes it by force.
+    pub close_requested: bool,
     /// A close is under way.
     pub closing: bool,
     /// Closed for good.
@@ -209,6 +221,15 @@ impl ChannelEntry {
             rail: rail.to_owned(),
             id: id.to_owned(),
             held: Amount::new(account.leased(now)),
+            units: account.state.units,
+            settled: account.state.settled,
+            refunded: account.state.refunded,
+            owed: match account.state.closed {
+                true => account.state.unaccounted(),
+                false => Amount::new(0),
+            },
+            refund: account.state.refund,
+            close_requested: account.state.close_requested,
             closing: account.is_closing(now),
             deposit: account.state.deposit,
             authorized: account.state.authorized,

@@ -57,6 +57,7 @@ pub(crate) async fn conclude_for(
         State::Attempted { todo, .. } => Some(todo.as_str()),
         _ => None,
     };
+    let tried = matches!(from.record.state, State::Attempted { looked: 0, .. });
     // What was found since `from`, once it has moved.
     let mut found = None;
     for _ in 0..ROUNDS {
@@ -152,7 +153,7 @@ pub(crate) async fn conclude_for(
         let next = record.with(next);
         if let Some(stored) = shared.advance(id, current, next).await? {
             if matches!(driven, Driven::Declined(_)) {
-                shared.free(id, &stored).await?;
+                shared.free(id, &stored, tried).await?;
             }
             if let (Some(todo), Driven::Paid | Driven::Declined(_)) = (todo, &driven) {
                 shared.strike(id, todo).await?;

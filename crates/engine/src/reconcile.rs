@@ -15,6 +15,7 @@ use crate::{
     engine::{Engine, Shared},
     payment::Driven,
     record::{State, Stored, TODO, todo_key},
+    upkeep::Upkept,
 };
 
 /// What a run of the reconciler found. Serialised in camel case.
@@ -103,7 +104,8 @@ impl Engine {
         Ok(found)
     }
 
-    /// Reconciles now and then about every `interval`, until the handle is dropped.
+    /// Reconciles, and looks after channels ([`upkeep`](Self::upkeep)), now and then about every
+    /// `interval`, until the handle is dropped.
     ///
     /// Any number of processes may do so on one store: together they look a payment up about once
     /// per interval. Each starts and goes on a random tenth of the interval apart from the others.
@@ -117,6 +119,11 @@ impl Engine {
                     Ok(found) if found == Reconciled::default() => {}
                     Ok(found) => tracing::info!(?found, "reconciled"),
                     Err(fault) => tracing::warn!(%fault, "cannot reconcile"),
+                }
+                match engine.upkeep().await {
+                    Ok(upkept) if upkept == Upkept::default() => {}
+                    Ok(upkept) => tracing::info!(?upkept, "looked after channels"),
+                    Err(fault) => tracing::warn!(%fault, "cannot look after channels"),
                 }
                 sleep(interval * 9 / 10 + up_to(interval / 5)).await;
             }
@@ -189,7 +196,7 @@ impl Shared {
             }
             State::Declined { .. } => {
                 // Whoever declined it may have died before it freed what the payment held.
-                self.free(id, &stored).await?;
+                self.free(id, &stored, false).await?;
                 self.strike(id, attempt).await?;
                 Ok(Found::Done)
             }
@@ -227,7 +234,8 @@ impl Shared {
             todo: todo.clone(),
             order: order.clone(),
             receipt: receipt.clone(),
-            looked: *looked,
+            // Never 0 again: who asks afterwards knows that nobody heard the rail say so itself.
+            looked: (*looked).max(1),
         });
         let Some(taken) = self.advance(id, Some(stored), taken).await? else {
             return Ok(None);

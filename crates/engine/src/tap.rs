@@ -174,21 +174,32 @@ impl Tap {
         let end = Instant::now() + patience;
         let shared = self.meter.shared.clone();
         let waiting = shared.wait(self.meter.key());
+        // Says that somebody waits here, and counts what was burnt before.
+        let mut ready = true;
         loop {
             // Registered before the look, so that a change in between is not missed.
             let changed = waiting.changed();
             tokio::pin!(changed);
             changed.as_mut().enable();
-            match self.refill(amount).await {
-                Ok(()) => return Ok(true),
-                Err(MeterError::Exhausted { .. }) => {}
-                Err(error) => return Err(error),
+            if ready
+                || self
+                    .deadline
+                    .is_none_or(|deadline| deadline.passed(&shared))
+            {
+                match self.refill(amount).await {
+                    Ok(()) => return Ok(true),
+                    Err(MeterError::Exhausted { .. }) => {}
+                    Err(error) => return Err(error),
+                }
             }
             let look = (Instant::now() + waiting.look()).min(end);
             let woken = tokio::time::timeout_at(look, changed).await;
             if woken.is_err() && Instant::now() >= end {
                 return Ok(false);
             }
+            self.state = self.meter.state().await?;
+            let state = &self.state;
+            ready = state.available() >= amount || state.closed || state.close_requested;
         }
     }
 

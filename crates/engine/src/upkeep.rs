@@ -346,6 +346,10 @@ impl Shared {
     /// The terms of an errand's record: nobody presented it, and nobody collects it.
     fn errand(&self, method: &dyn Method, op: &str, claim: String, change: ChannelChange) -> Terms {
         let now = self.clock.millis();
+        let moved = match change.action {
+            ChannelAction::Refund => change.change.refunded,
+            _ => change.change.settled.unwrap_or_default(),
+        };
         Terms {
             method: method.name().to_owned(),
             offer: method.offer(),
@@ -357,7 +361,7 @@ impl Shared {
             claim,
             changed: false,
             private: None,
-            amount: None,
+            amount: Some(moved.to_string()),
             currency: None,
             external_id: None,
             channel: Some(change),

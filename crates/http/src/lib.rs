@@ -10,7 +10,7 @@
 //! | `tower` | the layer, for any service over `http` types |
 //! | `axum` | the same, with an extractor |
 //! | `cors` | what lets pages of other origins pay |
-//! | `reqwest` (`client`) | `client.get(url).pay(&purse)` |
+//! | `reqwest` (`client`) | `client.get(url).pay(&purse)`, and sessions by [`SessionClient`] |
 //! | `reqwest-middleware` | the same as a middleware |
 
 #[cfg(feature = "reqwest")]
@@ -26,7 +26,10 @@ pub mod server;
 #[cfg(feature = "reqwest-middleware")]
 pub use client::PayMiddleware;
 #[cfg(feature = "reqwest")]
-pub use client::{PayError, PayExt, PayOptions, ReceiptExt};
+pub use client::{
+    EventStream, PayError, PayExt, PayOptions, ReceiptExt, SessionCallError, SessionClient,
+    SseEvent,
+};
 #[cfg(feature = "cors")]
 pub use cors::cors;
 pub use hosts::{Hosts, InvalidHost};
@@ -39,6 +42,13 @@ use http::HeaderName;
 
 /// `Payment-Receipt`, on paid responses.
 pub const PAYMENT_RECEIPT: HeaderName = HeaderName::from_static("payment-receipt");
+
+/// `Payment-Session`, the channel that a session's response is paid from.
+pub const PAYMENT_SESSION: HeaderName = HeaderName::from_static("payment-session");
+
+/// `Payment-Session-Snapshot`, how that channel stands.
+pub const PAYMENT_SESSION_SNAPSHOT: HeaderName =
+    HeaderName::from_static("payment-session-snapshot");
 
 /// `Accept-Payment`, on requests.
 pub const ACCEPT_PAYMENT: HeaderName = HeaderName::from_static("accept-payment");

@@ -69,6 +69,12 @@ impl PaymentHash {
         Self(bytes)
     }
 
+    /// Reads exactly 64 lower-case hex digits.
+    #[must_use]
+    pub fn parse(text: &str) -> Option<Self> {
+        digits(text).map(Self)
+    }
+
     /// The 32 bytes.
     #[must_use]
     pub const fn as_bytes(&self) -> &[u8; 32] {
@@ -88,6 +94,16 @@ impl fmt::Debug for PaymentHash {
     }
 }
 
+/// Exactly 64 lower-case hex digits.
+fn digits(text: &str) -> Option<[u8; 32]> {
+    if text.bytes().any(|b| b.is_ascii_uppercase()) {
+        return None;
+    }
+    let mut bytes = [0; 32];
+    hex::decode_to_slice(text, &mut bytes).ok()?;
+    Some(bytes)
+}
+
 /// What pays: whoever holds it may have what was paid for. Never shown, wiped on drop.
 #[derive(Clone, PartialEq, Eq)]
 pub struct Preimage([u8; 32]);
@@ -102,12 +118,7 @@ impl Preimage {
     /// Reads exactly 64 lower-case hex digits, the only form the wire allows.
     #[must_use]
     pub fn parse(text: &str) -> Option<Self> {
-        if text.bytes().any(|b| b.is_ascii_uppercase()) {
-            return None;
-        }
-        let mut bytes = [0; 32];
-        hex::decode_to_slice(text, &mut bytes).ok()?;
-        Some(Self(bytes))
+        digits(text).map(Self)
     }
 
     /// The payment that it proves.
@@ -146,7 +157,9 @@ pub struct Payload {
     pub preimage: Option<Preimage>,
 }
 
-fn lenient<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<Preimage>, D::Error> {
+pub(crate) fn lenient<'de, D: Deserializer<'de>>(
+    deserializer: D,
+) -> Result<Option<Preimage>, D::Error> {
     let value = serde_json::Value::deserialize(deserializer)?;
     Ok(value.as_str().and_then(Preimage::parse))
 }

@@ -38,6 +38,32 @@ pub struct Config {
     pub strict: bool,
     /// How long an invoice can be paid, seconds; a challenge lapses with it. Default 600.
     pub invoice_expiry: Option<u64>,
+    /// What only sessions need.
+    #[serde(default)]
+    pub session: SessionConfig,
+}
+
+/// The keys under `[rails.lightning.session]`.
+#[derive(Clone, Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields)]
+#[non_exhaustive]
+pub struct SessionConfig {
+    /// After how many seconds without a request a session is closed and refunded. Default 300.
+    pub idle_timeout: Option<u64>,
+    /// The most that routing a refund may cost the seller, millisatoshis. Default 5000.
+    pub max_refund_fee_msat: Option<u64>,
+}
+
+impl SessionConfig {
+    pub(crate) fn idle_timeout(&self, issues: &mut Vec<Issue>) -> Duration {
+        within(
+            "session.idle_timeout",
+            self.idle_timeout,
+            crate::session::DEFAULT_IDLE,
+            10..=2_592_000,
+            issues,
+        )
+    }
 }
 
 /// The keys of a wallet: the payer's side.
@@ -91,6 +117,7 @@ impl Config {
             network: network.to_string(),
             strict: true,
             invoice_expiry: None,
+            session: SessionConfig::default(),
         }
     }
 

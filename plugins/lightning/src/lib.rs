@@ -1,4 +1,5 @@
-//! The Lightning rail: `lightning/charge` over BOLT11 (draft-lightning-charge).
+//! The Lightning rail: `lightning/charge` and `lightning/session` over BOLT11
+//! (draft-lightning-charge, draft-lightning-session).
 //!
 //! The challenge carries a fresh invoice, the credential its preimage. A preimage that hashes to
 //! the invoice's payment hash proves that the invoice was paid, provided that nobody but the node
@@ -22,7 +23,7 @@
 //! assert_eq!(problems.issues().len(), 2);
 //! ```
 
-use farebox_core::{Charge, plugin};
+use farebox_core::{Charge, Session, plugin};
 
 pub mod bolt11;
 pub mod charge;
@@ -30,11 +31,13 @@ mod config;
 #[cfg(feature = "lnd")]
 pub mod lnd;
 pub mod node;
+pub mod session;
 
 pub use bolt11::{Details, Network, Payload, PaymentHash, Preimage};
 pub use charge::{Lightning, LightningWallet};
-pub use config::{Config, WalletConfig};
+pub use config::{Config, SessionConfig, WalletConfig};
 pub use node::Node;
+pub use session::{LightningSession, LightningSessionWallet};
 
 /// The method's name on the wire.
 pub(crate) const METHOD: &str = "lightning";
@@ -43,4 +46,10 @@ plugin! {
     /// `lightning/charge`.
     pub static CHARGE = Charge: Lightning::new, wallet: LightningWallet::new,
         example: include_str!("example.toml");
+}
+
+plugin! {
+    /// `lightning/session`.
+    pub static SESSION = Session: LightningSession::new,
+        session_wallet: LightningSessionWallet::new, example: include_str!("example.toml");
 }

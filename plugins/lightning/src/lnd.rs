@@ -254,7 +254,7 @@ impl Node for Lnd {
     async fn create_invoice(&self, invoice: NewInvoice) -> Result<Minted, NodeError> {
         let ask = lnrpc::Invoice {
             memo: invoice.memo,
-            value_msat: int64(invoice.amount_msat),
+            value_msat: invoice.amount_msat.map_or(0, int64),
             expiry: int64(invoice.expiry.as_secs()),
             private: self.private_channels,
             ..Default::default()

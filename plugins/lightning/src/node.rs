@@ -11,8 +11,8 @@ use crate::bolt11::{Network, PaymentHash, Preimage};
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct NewInvoice {
-    /// Millisatoshis, at least 1.
-    pub amount_msat: u64,
+    /// Millisatoshis, at least 1; `None` leaves the amount to whoever pays.
+    pub amount_msat: Option<u64>,
     /// Shown to whoever pays; at most 639 bytes.
     pub memo: String,
     /// How long it can be paid.
@@ -24,7 +24,17 @@ impl NewInvoice {
     #[must_use]
     pub fn new(amount_msat: u64, memo: impl Into<String>, expiry: Duration) -> Self {
         Self {
-            amount_msat,
+            amount_msat: Some(amount_msat),
+            memo: memo.into(),
+            expiry,
+        }
+    }
+
+    /// An invoice that leaves the amount to whoever pays it within `expiry`.
+    #[must_use]
+    pub fn open(memo: impl Into<String>, expiry: Duration) -> Self {
+        Self {
+            amount_msat: None,
             memo: memo.into(),
             expiry,
         }

@@ -27,7 +27,7 @@ use farebox_core::prelude::*;
 pub use config::{Config, WalletConfig};
 pub use key::{LocalKey, sign_hash};
 pub use source::{InvalidSource, Source};
-pub use verify::{Payload, proof_hash, proof_key, verify_proof};
+pub use verify::{Delegates, Payload, proof_hash, proof_key, verify_proof, verify_proof_with};
 pub use wallet::{ProofWallet, Proven, Realms, sign_proof};
 
 use terms::Payee;

@@ -1,6 +1,6 @@
 //! The typed data, and whether a signature over it is good.
 
-use std::{fmt, time::Duration};
+use std::{fmt, future::Future, time::Duration};
 
 use alloy::{
     primitives::{Address, B256, Signature, hex},
@@ -54,6 +54,20 @@ pub fn proof_hash(account: Address, chain_id: u64, challenge: &Challenge) -> B25
     .eip712_signing_hash(&domain)
 }
 
+/// Who else may sign for an account than its own key: somebody who reads the account's keychain.
+pub trait Delegates {
+    /// Whether `signature` over `hash` was made by a key that `account` lets sign for it.
+    ///
+    /// # Errors
+    /// A rejection if not, a fault if nobody can tell.
+    fn signed(
+        &self,
+        account: Address,
+        hash: B256,
+        signature: &[u8],
+    ) -> impl Future<Output = Result<(), Refusal>> + Send;
+}
+
 /// Whether `signature` (hexadecimal) proves that the account in `source` answered `challenge` on
 /// `chain_id`. Needs no chain: the account must be a plain key.
 ///
@@ -65,6 +79,37 @@ pub fn verify_proof(
     source: Option<&str>,
     signature: &str,
 ) -> Result<Source, Rejection> {
+    let source = proof_source(source, chain_id)?;
+    let hash = proof_hash(source.address, chain_id, challenge);
+    own(source.address, &hash, signature)?;
+    Ok(source)
+}
+
+/// The same, where the account may have let another key sign. `delegates` is asked only about
+/// signatures that are not the account's own.
+///
+/// # Errors
+/// What is wrong, or that nobody can tell.
+pub async fn verify_proof_with(
+    challenge: &Challenge,
+    chain_id: u64,
+    source: Option<&str>,
+    signature: &str,
+    delegates: &impl Delegates,
+) -> Result<Source, Refusal> {
+    let source = proof_source(source, chain_id)?;
+    let hash = proof_hash(source.address, chain_id, challenge);
+    let Err(why) = own(source.address, &hash, signature) else {
+        return Ok(source);
+    };
+    let digits = signature.strip_prefix("0x");
+    let bytes = digits.and_then(|digits| hex::decode(digits).ok());
+    let bytes = bytes.filter(|bytes| !bytes.is_empty()).ok_or(why)?;
+    delegates.signed(source.address, hash, &bytes).await?;
+    Ok(source)
+}
+
+fn proof_source(source: Option<&str>, chain_id: u64) -> Result<Source, Rejection> {
     let no_source = "a proof needs the member `source`: did:pkh:eip155:<chain id>:<address>";
     let source: Source = source
         .ok_or_else(|| Rejection::verification(no_source))?
@@ -76,16 +121,20 @@ pub fn verify_proof(
             source.chain_id
         )));
     }
-    let hash = proof_hash(source.address, chain_id, challenge);
+    Ok(source)
+}
+
+/// Whether the account's own key made the signature.
+fn own(account: Address, hash: &B256, signature: &str) -> Result<(), Rejection> {
     let signer = parse_signature(signature)?
-        .recover_address_from_prehash(&hash)
+        .recover_address_from_prehash(hash)
         .map_err(|_| Rejection::verification("no account can have made this signature"))?;
-    if signer != source.address {
+    if signer != account {
         return Err(Rejection::verification(
             "the signature is not the source's over this challenge (EIP-712, MPP version 3)",
         ));
     }
-    Ok(source)
+    Ok(())
 }
 
 fn parse_signature(text: &str) -> Result<Signature, Rejection> {

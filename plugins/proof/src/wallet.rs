@@ -17,6 +17,16 @@ pub struct Proven {
     signature: String,
 }
 
+impl Proven {
+    /// A proof by a signature in whatever form its verifier reads.
+    pub fn of(signature: &[u8]) -> Self {
+        Self {
+            kind: "proof",
+            signature: hex::encode_prefixed(signature),
+        }
+    }
+}
+
 impl fmt::Debug for Proven {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Proven").finish_non_exhaustive()
@@ -35,12 +45,7 @@ pub async fn sign_proof(
 ) -> Result<Paid<Proven>, Fault> {
     let address = signer.address();
     let signature = sign_hash(signer, &proof_hash(address, chain_id, challenge)).await?;
-    let signature = hex::encode_prefixed(signature.as_bytes());
-    Ok(Paid::new(Proven {
-        kind: "proof",
-        signature,
-    })
-    .by(Source { chain_id, address }.to_string()))
+    Ok(Paid::new(Proven::of(&signature.as_bytes())).by(Source { chain_id, address }.to_string()))
 }
 
 /// For which realms a wallet signs proofs. A proof is good for its realm only, so a wallet that

@@ -259,6 +259,11 @@ impl Chain {
         Ok((block.number.to(), block.timestamp.to()))
     }
 
+    /// Asks all questions of one node, in one request where it takes that.
+    pub(crate) async fn read_all(&self, calls: &[Call]) -> Result<Vec<Value>, RpcError> {
+        self.nodes.read_all(calls).await
+    }
+
     /// Gas that the request needs.
     pub(crate) async fn estimate(&self, request: &Value) -> Result<u64, RpcError> {
         let gas: U64 = self.nodes.read("eth_estimateGas", json!([request])).await?;

@@ -1,5 +1,4 @@
-//! The Tempo rail: stablecoin payments on the Tempo chain, `tempo/charge` on the wire, and pay as
-//! you go out of a channel, `tempo/session` ([`session`]).
+//! The Tempo rail: stablecoin payments on the Tempo chain, `tempo/charge` on the wire.
 //!
 //! Pull mode: the payer signs a type-0x76 transaction of `transferWithMemo` calls, one for the
 //! payment and one for each of its splits, and hands it over; the server checks it against what it
@@ -11,9 +10,9 @@
 //! With a `fee_payer` the server pays the network fee of pull payments, after its own checks of what
 //! else the transaction does ([`Sponsor`]).
 //!
-//! Accepted in pull mode are transactions with an expiring nonce that the account's own key has
-//! signed. Whether another nonce is the account's next, or an access key its own, takes further
-//! reads of the chain.
+//! Accepted in pull mode are transactions with an expiring nonce: whether another nonce is the
+//! account's next takes further reads of the chain. Where an access key has signed, its account's
+//! keychain is read, in one request more.
 //!
 //! Of alloy and the Tempo crates only types, ABI and signing are used. A pull charge costs two RPC
 //! calls, a simulation and `eth_sendRawTransactionSync`; a push charge costs one, the receipt.
@@ -45,9 +44,13 @@ use farebox_core::prelude::*;
 
 pub use chain::Receipt as TransactionReceipt;
 pub use charge::{
-    Broadcaster, Details, Order, Payload, Payment, Sponsor, SponsorBudget, SponsorLimits, Tempo,
-    TempoSettler, TempoWallet, TokenCall, memo, verify_receipt,
+    Broadcaster, Details, KeySigner, Order, Payload, Payment, Sponsor, SponsorBudget,
+    SponsorLimits, Tempo, TempoSettler, TempoWallet, TokenCall, memo, verify_receipt,
 };
+pub use tempo_primitives::transaction::{
+    PrimitiveSignature, SignatureType, SignedKeyAuthorization,
+};
+
 pub use config::{Config, FeePayerConfig, Mode, SecretText, WalletConfig};
 pub use session::{SessionConfig, SessionWalletConfig, TempoSession, TempoSessionWallet};
 
@@ -55,10 +58,4 @@ plugin! {
     /// `tempo/charge`: a stablecoin transfer that the payer signs and the server broadcasts.
     pub static CHARGE = Charge: Tempo::new, wallet: TempoWallet::new,
         example: include_str!("../example.toml");
-}
-
-plugin! {
-    /// `tempo/session`: vouchers out of a channel on the chain.
-    pub static SESSION = Session: TempoSession::new, session_wallet: TempoSessionWallet::new,
-        example: include_str!("../example.session.toml");
 }

@@ -142,10 +142,19 @@ impl Nodes {
         first: Call,
         second: Call,
     ) -> Result<(A, B), RpcError> {
+        let methods = (first.0, second.0);
+        let mut both = self.read_all(&[first, second]).await?.into_iter();
+        let first = typed(methods.0, both.next().unwrap_or_default())?;
+        Ok((first, typed(methods.1, both.next().unwrap_or_default())?))
+    }
+
+    /// Asks all questions of one endpoint, in one request where it takes that. As many answers as
+    /// questions.
+    pub(crate) async fn read_all(&self, calls: &[Call]) -> Result<Vec<Value>, RpcError> {
         let mut last = nobody();
         for (number, node) in self.in_turn() {
             let answer = match self.ready(node).await {
-                Ok(rpc) => both(rpc, first.clone(), second.clone()).await,
+                Ok(rpc) => all(rpc, calls).await,
                 Err(error) => Err(error),
             };
             match self.judge(number, answer, may_be_better_elsewhere) {
@@ -212,19 +221,19 @@ fn nobody() -> RpcError {
     RpcError::Unreached("no endpoint is configured".to_owned())
 }
 
-async fn both<A: DeserializeOwned, B: DeserializeOwned>(
-    rpc: &Rpc,
-    first: Call,
-    second: Call,
-) -> Result<(A, B), RpcError> {
-    let pair = rpc.pair(first.clone(), second.clone(), READ).await?;
-    Ok(match pair {
-        Some(both) => both,
-        None => (
-            rpc.call(first.0, first.1, READ).await?,
-            rpc.call(second.0, second.1, READ).await?,
-        ),
-    })
+async fn all(rpc: &Rpc, calls: &[Call]) -> Result<Vec<Value>, RpcError> {
+    if let Some(answers) = rpc.batch(calls, READ).await? {
+        return answers.into_iter().collect();
+    }
+    let mut answers = Vec::with_capacity(calls.len());
+    for (method, params) in calls {
+        answers.push(rpc.call(method, params.clone(), READ).await?);
+    }
+    Ok(answers)
+}
+
+fn typed<T: DeserializeOwned>(method: &'static str, value: Value) -> Result<T, RpcError> {
+    serde_json::from_value(value).map_err(|_| RpcError::Unreadable(method))
 }
 
 /// Whether another endpoint may know what this one does not say. What the chain says of a payment

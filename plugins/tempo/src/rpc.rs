@@ -137,34 +137,37 @@ impl Rpc {
         response.read(method)
     }
 
-    /// Makes two calls in one request, which one node is likely to answer. `None` if the endpoint
+    /// Makes several calls in one request, which one node is likely to answer. `None` if the endpoint
     /// takes one call at a time.
-    pub(crate) async fn pair<A: DeserializeOwned, B: DeserializeOwned>(
+    pub(crate) async fn batch(
         &self,
-        first: Call,
-        second: Call,
+        calls: &[Call],
         deadline: Duration,
-    ) -> Result<Option<(A, B)>, RpcError> {
-        let methods = (first.0, second.0);
-        let batch = json!([request(1, first), request(2, second)]);
-        let body = match self.post(&batch, deadline).await {
+    ) -> Result<Option<Vec<Result<Value, RpcError>>>, RpcError> {
+        let first = calls.first().map_or("", |(method, _)| *method);
+        let numbered = calls.iter().cloned().zip(1..);
+        let batch = numbered.map(|(call, id)| request(id, call)).collect();
+        let body = match self.post(&Value::Array(batch), deadline).await {
             Err(RpcError::Status(400)) => return Ok(None),
             body => body?,
         };
         let Ok(mut answers) = serde_json::from_slice::<Vec<Response>>(&body) else {
             return match serde_json::from_slice::<Response>(&body) {
                 Ok(response) if response.error.is_some() => Ok(None),
-                _ => Err(RpcError::Unreadable(methods.0)),
+                _ => Err(RpcError::Unreadable(first)),
             };
         };
         // A batch may be answered in any order.
         let mut take = |id: u8, method| {
             let at = answers.iter().position(|answer| answer.id == json!(id));
             let at = at.ok_or(RpcError::Unreadable(method))?;
-            Ok(answers.swap_remove(at))
+            Ok(answers.swap_remove(at).read(method))
         };
-        let (first, second) = (take(1, methods.0)?, take(2, methods.1)?);
-        Ok(Some((first.read(methods.0)?, second.read(methods.1)?)))
+        let numbered = calls.iter().zip(1..);
+        let all: Result<Vec<_>, _> = numbered
+            .map(|((method, _), id)| take(id, *method))
+            .collect();
+        all.map(Some)
     }
 
     async fn post(&self, body: &Value, deadline: Duration) -> Result<Vec<u8>, RpcError> {

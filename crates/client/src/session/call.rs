@@ -1,9 +1,9 @@
 //! One call that is paid from a channel: what to present, and what becomes of it.
 
-use std::{fmt, sync::Arc};
+use std::{fmt, sync::Arc, time::Duration};
 
 use farebox_core::{
-    Paid, Paying, SessionPayer, SessionPrice, Spending,
+    Paid, Paying, SessionPayer, SessionPrice, Spending, Standing,
     wire::{Amount, Challenge, Credential, Payload, ProblemDetails, Receipt},
 };
 use serde_json::Value;
@@ -16,11 +16,18 @@ use super::{
     open::Found,
     record::{self, Phase, Raise, Record, key, minus, plus},
     sessions::{Payable, Sessions},
+    tab::Tab,
 };
 use crate::origin::Origin;
 
 /// How often what is presented may be refused before the call gives up.
 const REFUSALS: u32 = 4;
+
+/// As long as streams beside the call spend what is signed for it, it is refused more often.
+const OVERTAKINGS: u32 = 32;
+
+/// How long such a call waits for them to catch up, times the refusals so far.
+const OVERTAKEN: Duration = Duration::from_millis(10);
 
 /// A call under way. Dropping it leaves all it may have cost counted.
 pub struct Call {
@@ -34,17 +41,14 @@ pub struct Call {
     pub(super) price: SessionPrice,
     pub(super) limit: DepositLimit,
     pub(super) snapshot: Option<Value>,
-    /// What this call has made due.
-    pub(super) claim: Amount,
-    /// What it has received, in units.
-    pub(super) received: u64,
+    pub(super) tab: Arc<Tab>,
     pub(super) served: bool,
     refusals: u32,
     reopened: bool,
     /// What the call itself is worth, before its stream.
     wanted: Amount,
-    /// The last demand of the stream, and how often it came without an event in between.
-    pub(super) demanded: (Amount, u32),
+    /// How often the stream has asked since it had delivered so many events.
+    pub(super) demanded: (u64, u32),
 }
 
 /// What to present, and the right to do so, which is given back when it is dropped.
@@ -94,8 +98,7 @@ impl fmt::Debug for Call {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Call")
             .field("offer", &self.challenge.offer())
-            .field("claim", &self.claim)
-            .field("received", &self.received)
+            .field("tab", &self.tab)
             .finish_non_exhaustive()
     }
 }
@@ -110,8 +113,10 @@ impl Call {
         let offer = payable.payer.offer();
         let key = key(origin, &offer.method, &payable.price.reuse);
         let wanted = payable.price.unit.amount;
+        let lane = sessions.lane(&key);
         Self {
-            lane: sessions.lane(&key),
+            tab: lane.tabs.open(),
+            lane,
             sessions: sessions.clone(),
             payer: payable.payer,
             key,
@@ -121,13 +126,11 @@ impl Call {
             price: payable.price,
             limit: payable.limit,
             snapshot: None,
-            claim: Amount::new(0),
-            received: 0,
             served: false,
             refusals: 0,
             reopened: false,
             wanted,
-            demanded: (Amount::new(0), 0),
+            demanded: (0, 0),
         }
     }
 
@@ -147,8 +150,8 @@ impl Call {
         if let Found::Present(presentation) = self.find().await? {
             return Ok(*presentation);
         }
-        let more = minus(self.wanted, self.claim);
-        let (credential, target, turn) = self.voucher(more, courier).await?;
+        let more = minus(self.wanted, self.tab.claim());
+        let (credential, target, turn) = self.voucher(more, self.refusals > 0, courier).await?;
         Ok(Presentation::new(credential, Kind::Voucher(target), turn))
     }
 
@@ -175,10 +178,18 @@ impl Call {
             // proves nothing: the channel stays on record, and the next call looks into it.
             (
                 Answer::Refused {
-                    status, problem, ..
+                    status,
+                    problem,
+                    challenges,
                 },
                 Kind::Open,
-            ) => Err(SessionError::NotAccepted { status, problem }),
+            ) => {
+                drop(presentation);
+                if self.was_made().await && self.renew(&challenges).is_ok() {
+                    return Ok(false);
+                }
+                Err(SessionError::NotAccepted { status, problem })
+            }
             (
                 Answer::Refused {
                     status,
@@ -194,7 +205,7 @@ impl Call {
                 Ok(false)
             }
             (Answer::NotServed { .. }, Kind::Voucher(_)) => {
-                self.lower(self.claim).await?;
+                self.lower(self.tab.claim()).await?;
                 Ok(true)
             }
             // Whether the deposit was made, the next call finds out.
@@ -204,21 +215,38 @@ impl Call {
         }
     }
 
-    /// A voucher for all that is due with `more`, topping up as needed.
+    /// Whether a refused deposit was made all the same: before, when its answer got lost. Then
+    /// vouchers do, which is tried once.
+    async fn was_made(&mut self) -> bool {
+        self.refusals += 1;
+        if self.refusals > 1 || self.payer.spending() == Spending::Prepaid {
+            return false;
+        }
+        let stored = record::load(self.sessions.store.as_ref(), &self.key).await;
+        let Ok(Some(stored)) = stored else {
+            return false;
+        };
+        let standing = self.payer.standing(&stored.record.held).await;
+        matches!(standing, Ok(Standing::Open { closing: false, .. }))
+    }
+
+    /// A voucher for all that is due with `more`, topping up as needed. One that was overtaken
+    /// before is presented while nothing else is.
     pub(super) async fn voucher<C: Courier>(
         &mut self,
         more: Amount,
+        alone: bool,
         courier: &C,
     ) -> Result<(Credential, Amount, Turn), SessionError> {
         loop {
-            let turn = match self.refusals {
-                0 => self.lane.shared().await,
-                _ => self.lane.alone().await,
+            let turn = match alone {
+                false => self.lane.shared().await,
+                true => self.lane.alone().await,
             };
             let (record, raise) = self.raise(more).await?;
             match raise {
                 Raise::To(target) => {
-                    self.claim = plus(self.claim, more);
+                    self.tab.add(more);
                     let channel = record.channel();
                     let cx = Paying::new(&self.challenge, Some(self.origin.host()));
                     let paid = self.payer.voucher(&cx, &channel, target).await;
@@ -234,20 +262,26 @@ impl Call {
     }
 
     async fn raise(&self, more: Amount) -> Result<(Record, Raise), SessionError> {
-        let cost = plus(self.claim, more);
+        let cost = plus(self.tab.claim(), more);
         let over = |limit| SessionError::CallLimit { limit };
         self.limit.allows_call(cost).map_err(over)?;
         let (min_delta, cap) = (self.price.min_delta, self.limit.max_deposit());
-        record::update(
+        let others = self.lane.tabs.collect(&self.tab, self.price.unit.amount);
+        let all = plus(more, others.sum());
+        let raised = record::update(
             self.sessions.store.as_ref(),
             &self.key,
             |record| match record.phase {
-                Phase::Open | Phase::ToppingUp { .. } => Ok(record.raise(more, min_delta, cap)),
+                Phase::Open | Phase::ToppingUp { .. } => Ok(record.raise(all, min_delta, cap)),
                 Phase::Closing => Err(SessionError::Closing),
                 Phase::Opening { .. } => Err(SessionError::NoChannel),
             },
         )
-        .await
+        .await?;
+        if let Raise::To(_) = raised.1 {
+            others.keep();
+        }
+        Ok(raised)
     }
 
     /// Makes `more` due of what is prepaid.
@@ -255,7 +289,7 @@ impl Call {
         let (record, raise) = self.raise(more).await?;
         match raise {
             Raise::To(_) => {
-                self.claim = plus(self.claim, more);
+                self.tab.add(more);
                 Ok(())
             }
             Raise::Short(needed) => Err(SessionError::Overcharged {
@@ -267,7 +301,7 @@ impl Call {
 
     /// Takes back what was made due and will not be received.
     pub(super) async fn lower(&mut self, by: Amount) -> Result<(), SessionError> {
-        let by = by.min(self.claim);
+        let by = by.min(self.tab.claim());
         if by.is_zero() {
             return Ok(());
         }
@@ -279,7 +313,7 @@ impl Call {
         match lowered.await {
             // It was closed meanwhile.
             Ok(_) | Err(SessionError::NoChannel) => {
-                self.claim = minus(self.claim, by);
+                self.tab.take_off(by);
                 Ok(())
             }
             Err(error) => Err(error),
@@ -305,17 +339,18 @@ impl Call {
         self.refusals += 1;
         let cause = Cause::of(problem.as_deref());
         let not_accepted = SessionError::NotAccepted { status, problem };
-        if self.refusals > REFUSALS {
-            self.lower(self.claim).await?;
+        let shared = cause == Cause::Balance && self.lane.tabs.is_shared(&self.tab);
+        if self.refusals > if shared { OVERTAKINGS } else { REFUSALS } {
+            self.lower(self.tab.claim()).await?;
             return Err(not_accepted);
         }
         if cause == Cause::Gone {
             if self.reopened || !self.is_gone().await? {
-                self.lower(self.claim).await?;
+                self.lower(self.tab.claim()).await?;
                 return Err(not_accepted);
             }
             self.reopened = true;
-            self.claim = Amount::new(0);
+            self.tab.set(Amount::new(0));
             self.renew(challenges)?;
             return Ok(());
         }
@@ -327,15 +362,22 @@ impl Call {
             return Ok(());
         }
         let unit = self.price.unit.amount;
-        if cause == Cause::Balance && self.wanted == unit && renewed {
-            // The server counts a step more than was counted here; one, and only once.
-            self.wanted = plus(unit, unit);
-            return Ok(());
+        if cause == Cause::Balance && renewed {
+            if self.wanted == unit && (!shared || self.refusals > 1) {
+                // The server counts a step more than was counted here; one, and only once.
+                self.wanted = plus(unit, unit);
+                return Ok(());
+            }
+            if shared {
+                // A stream has spent it, and owes it once its event has arrived here.
+                tokio::time::sleep(OVERTAKEN * self.refusals.min(10)).await;
+                return Ok(());
+            }
         }
         if renewed && (stale || cause == Cause::Challenge) {
             return Ok(());
         }
-        self.lower(self.claim).await?;
+        self.lower(self.tab.claim()).await?;
         Err(not_accepted)
     }
 

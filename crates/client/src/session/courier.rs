@@ -94,19 +94,21 @@ struct Written {
 }
 
 impl Demand {
-    /// Reads the data of either event.
-    ///
-    /// # Errors
-    /// If it is neither.
-    pub fn parse(data: &str) -> Result<Self, serde_json::Error> {
-        let written: Written = serde_json::from_str(data)?;
-        let prepaid = || {
-            let spent = amount(&written.balance_spent)?;
-            spent.checked_add(amount(&written.balance_required)?)
+    /// Reads the data of either event. `None` if it is neither, or its amounts are none.
+    #[must_use]
+    pub fn parse(data: &str) -> Option<Self> {
+        let written: Written = serde_json::from_str(data).ok()?;
+        let required = match (&written.required_cumulative, &written.balance_required) {
+            (Some(_), _) => Some(amount(&written.required_cumulative)?),
+            (None, Some(_)) => {
+                let spent = amount(&written.balance_spent)?;
+                Some(spent.checked_add(amount(&written.balance_required)?)?)
+            }
+            (None, None) => None,
         };
-        Ok(Self {
-            required: amount(&written.required_cumulative).or_else(prepaid),
+        Some(Self {
             channel: written.channel_id,
+            required,
         })
     }
 }
@@ -173,8 +175,8 @@ mod tests {
         );
         for odd in ["-1", "1e3", "0x10", " 5"] {
             let data = format!(r#"{{"channelId":"c","requiredCumulative":"{odd}"}}"#);
-            assert_eq!(Demand::parse(&data).unwrap().required, None, "{odd}");
+            assert_eq!(Demand::parse(&data), None, "{odd}");
         }
-        assert!(Demand::parse("{}").is_err());
+        assert_eq!(Demand::parse("{}"), None);
     }
 }

@@ -9,6 +9,7 @@ use tokio::sync::{OwnedRwLockReadGuard, OwnedRwLockWriteGuard, RwLock};
 use super::{
     error::SessionError,
     record::{Record, minus},
+    tab::Tabs,
 };
 
 /// The right to present something on a channel.
@@ -22,6 +23,7 @@ pub(crate) enum Turn {
 
 #[derive(Default)]
 pub(crate) struct Lane {
+    pub(crate) tabs: Tabs,
     turn: Arc<RwLock<()>>,
     account: Mutex<Account>,
 }

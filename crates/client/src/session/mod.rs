@@ -24,6 +24,7 @@ mod open;
 mod record;
 mod sessions;
 mod stream;
+mod tab;
 mod top_up;
 mod volatile;
 
@@ -34,6 +35,7 @@ pub use error::SessionError;
 pub use file::FileStore;
 pub use limit::DepositLimit;
 pub use sessions::{ChannelInfo, Sessions};
+pub use stream::Counter;
 pub use volatile::VolatileStore;
 
 pub use farebox_core::{Budget, SessionPayer, SessionWallet, Store};

@@ -165,7 +165,7 @@ impl Call {
             why: error.to_string(),
         })?;
         // What the call that was cut short had made due is this one's.
-        self.claim = record.due;
+        self.tab.set(record.due);
         self.keep(funded, turn).await
     }
 
@@ -279,7 +279,7 @@ impl Call {
         let cx = Paying::new(&self.challenge, Some(self.origin.host()));
         match self.payer.open(&cx, &draft, first, approved).await {
             Ok(funded) => {
-                self.claim = self.price.unit.amount;
+                self.tab.set(self.price.unit.amount);
                 Ok(Some(funded))
             }
             Err(PayError::Unknown(fault)) => Err(SessionError::OutcomeUnknown {

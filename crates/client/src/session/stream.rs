@@ -1,5 +1,7 @@
 //! Paying while receiving.
 
+use std::{sync::Arc, time::Duration};
+
 use farebox_core::{
     Spending,
     wire::{Amount, Receipt},
@@ -10,25 +12,52 @@ use super::{
     courier::{Answer, Courier, Demand, Statement},
     error::SessionError,
     record::{self, minus, plus, times},
+    tab::Tab,
 };
 
-/// How often a stream may ask without delivering anything in between.
-const REPEATS: u32 = 3;
+/// How often a stream may ask without delivering anything in between. Others may spend what was
+/// signed for it before it does, so once is not enough.
+const REPEATS: u32 = 64;
+
+/// How often a demand is looked at again while other streams' events are on their way, and how
+/// long in between, times the looks so far.
+const OVERTAKEN: u32 = 8;
+const BEHIND: Duration = Duration::from_millis(10);
 
 /// How often a voucher is presented before the server counts as gone.
 const ATTEMPTS: u32 = 4;
 
+/// Counts what a call receives.
+#[derive(Clone, Debug)]
+pub struct Counter {
+    tab: Arc<Tab>,
+}
+
+impl Counter {
+    /// An event of the stream has arrived.
+    pub fn event(&self) {
+        self.tab.event();
+    }
+}
+
 impl Call {
     /// An event of the stream has arrived.
     pub fn event(&mut self) {
-        self.received = self.received.saturating_add(1);
-        self.demanded.1 = 0;
+        self.tab.event();
+    }
+
+    /// Counts events too, also while the call answers a demand.
+    #[must_use]
+    pub fn counter(&self) -> Counter {
+        Counter {
+            tab: self.tab.clone(),
+        }
     }
 
     /// What has been received is worth, and a step ahead of it.
     fn cap(&self) -> Amount {
         let unit = self.price.unit.amount;
-        let units = self.received.saturating_mul(self.sessions.per_event);
+        let units = self.tab.received().saturating_mul(self.sessions.per_event);
         let ahead = self.sessions.ahead.max(self.sessions.per_event);
         times(unit, units.saturating_add(ahead))
     }
@@ -44,33 +73,82 @@ impl Call {
         demand: &Demand,
         courier: &C,
     ) -> Result<(), SessionError> {
+        let received = self.tab.received();
+        if self.demanded.0 != received {
+            self.demanded = (received, 0);
+        }
+        self.demanded.1 += 1;
+        if self.demanded.1 > REPEATS {
+            return Err(SessionError::NoProgress);
+        }
+        let mut waited = 0;
+        loop {
+            match self.worth(demand).await {
+                Ok((more, required)) => return self.authorize(more, required, courier).await,
+                // What other streams were served on the same channel may still be on its way.
+                Err(SessionError::Overcharged { .. })
+                    if waited < OVERTAKEN && self.lane.tabs.is_shared(&self.tab) =>
+                {
+                    waited += 1;
+                    tokio::time::sleep(BEHIND * waited).await;
+                }
+                Err(error) => return Err(error),
+            }
+        }
+    }
+
+    /// What is to be made due to answer a demand, and the cumulative amount it asks for.
+    async fn worth(&self, demand: &Demand) -> Result<(Amount, Amount), SessionError> {
         let stored = record::load(self.sessions.store.as_ref(), &self.key).await?;
         let record = stored.ok_or(SessionError::NoChannel)?.record;
         self.is_ours(&record, &demand.channel)?;
         let unit = self.price.unit.amount;
         let required = demand.required.unwrap_or_else(|| plus(record.signed, unit));
-        self.demanded = (required, self.demanded.1 + 1);
-        if self.demanded.1 > REPEATS {
-            return Err(SessionError::NoProgress);
-        }
         // As much as the stream asks for and the steps that may be signed ahead of it, but no more
         // than what it has delivered is worth with those.
         let ahead = times(unit, self.sessions.ahead - 1);
-        let wish = minus(plus(required, ahead), record.due);
-        let more = wish.min(minus(self.cap(), self.claim));
-        let due = plus(record.due, more);
-        let floor = if due > record.signed {
+        let so_far = plus(record.due, self.lane.tabs.owed(&self.tab, unit));
+        // And the next step in any case: what others have made due, others will spend.
+        let step = plus(times(unit, self.tab.received()), unit);
+        let wish = minus(plus(required, ahead), so_far).max(minus(step, self.tab.claim()));
+        let more = wish.min(minus(self.cap(), self.tab.claim()));
+        let due = plus(so_far, more);
+        let most = if due > record.signed {
             due.max(plus(record.signed, self.price.min_delta))
         } else {
             record.signed
         };
-        if required > floor {
+        if required > most {
             return Err(SessionError::Overcharged {
                 required,
-                due: floor,
+                due: most,
             });
         }
-        self.authorize(more, required, courier).await
+        Ok((more, required))
+    }
+
+    /// Whether more was received than has been made due, because the stream spent what was signed
+    /// for other calls on the channel. They wait for it, so it should be [settled](Self::settle).
+    #[must_use]
+    pub fn owes(&self) -> bool {
+        !self.owed().is_zero()
+    }
+
+    fn owed(&self) -> Amount {
+        let received = times(self.price.unit.amount, self.tab.received());
+        minus(received, self.tab.claim())
+    }
+
+    /// Authorises what was received, without being asked.
+    ///
+    /// # Errors
+    /// As [`demand`](Self::demand).
+    pub async fn settle<C: Courier>(&mut self, courier: &C) -> Result<(), SessionError> {
+        let more = self.owed();
+        match more.is_zero() {
+            true => Ok(()),
+            false => self.authorize(more, more, courier).await,
+        }
     }
 
     /// Presents a voucher beside the call, until the server has one for `required`.
@@ -89,7 +167,7 @@ impl Call {
         let mut last = None;
         for _ in 0..ATTEMPTS {
             self.fresh(courier).await?;
-            let (credential, target, turn) = self.voucher(more, courier).await?;
+            let (credential, target, turn) = self.voucher(more, last.is_some(), courier).await?;
             more = Amount::new(0);
             let answer = courier.deliver(&credential).await;
             drop(turn);
@@ -160,9 +238,9 @@ impl Call {
     /// # Errors
     /// If the store fails; then all of it stays due.
     pub async fn finish(mut self) -> Result<(), SessionError> {
-        let units = self.received.saturating_mul(self.sessions.per_event);
+        let units = self.tab.received().saturating_mul(self.sessions.per_event);
         let units = units.max(u64::from(self.served));
         let worth = times(self.price.unit.amount, units);
-        self.lower(minus(self.claim, worth)).await
+        self.lower(minus(self.tab.claim(), worth)).await
     }
 }

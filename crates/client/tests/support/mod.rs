@@ -1,5 +1,11 @@
 //! A rail that exists in memory, and a server that is paid by it, honest unless told otherwise.
-#![allow(dead_code, unreachable_pub, reason = "each test uses its part")]
+#![allow(
+    dead_code,
+    unreachable_pub,
+    missing_docs,
+    missing_debug_implementations,
+    reason = "each test uses its part"
+)]
 #![allow(clippy::unwrap_used, reason = "tests may panic")]
 
 mod server;

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use farebox_core::{Fault, ProofKey, Rejection, wire::Amount};
+use farebox_core::{ChannelAction, Fault, ProofKey, Rejection, wire::Amount};
 
 use super::{Payment, Reserved};
 use crate::{
@@ -139,7 +139,7 @@ impl Shared {
         let Some(held) = self.advance(id, Some(stored), renewed).await? else {
             return Ok(false);
         };
-        self.free(id, &held).await?;
+        self.free(id, &held, false).await?;
         let key = pay_key(id);
         let gone = self
             .store
@@ -148,8 +148,9 @@ impl Shared {
         Ok(true)
     }
 
-    /// Nothing moved and nothing will: frees a payment's proofs, and the channel it would close.
-    pub(crate) async fn free(&self, id: &str, stored: &Stored) -> Result<(), Fault> {
+    /// Nothing moved and nothing will: frees a payment's proofs, and the channel it holds. `tried`:
+    /// its rail tried and said so, where otherwise a crash may have kept it from trying.
+    pub(crate) async fn free(&self, id: &str, stored: &Stored, tried: bool) -> Result<(), Fault> {
         let me = holder(id, &stored.record.claim);
         for proof in &stored.record.proofs {
             let key = proof_key(proof);
@@ -158,8 +159,12 @@ impl Shared {
         }
         match &stored.record.channel {
             Some(change) => {
-                let finally = matches!(stored.record.state, State::Declined { .. });
-                balance::thaw(self, id, stored, change, finally).await
+                let declined = matches!(stored.record.state, State::Declined { .. });
+                let refund = match change.action {
+                    ChannelAction::Refund if declined => Some(tried),
+                    _ => None,
+                };
+                balance::thaw(self, id, stored, change, refund).await
             }
             None => Ok(()),
         }

@@ -96,7 +96,8 @@ async fn channels_show_their_balances() {
     let channels = engine.channels().await.unwrap();
     let expected = json!([{
         "rail": "test", "id": "x", "deposit": "100", "authorized": "100", "spent": "7",
-        "held": "20", "closing": false, "closed": false,
+        "held": "20", "units": 7, "settled": "0", "refunded": "0", "owed": "0", "refund": "none",
+        "closeRequested": false, "closing": false, "closed": false,
     }]);
     assert_eq!(serde_json::to_value(&channels).unwrap(), expected);
     lease.finish().await.unwrap();

@@ -4,7 +4,8 @@ use std::{error::Error, time::Duration};
 
 use farebox_client::{Origin, Payment, Purse};
 use farebox_core::wire::{
-    AcceptPayment, BodyDigest, Challenge, CredentialHeader, FormatError, ParseError, ProblemDetails,
+    AcceptPayment, BodyDigest, Challenge, Credential, CredentialHeader, FormatError, ParseError,
+    ProblemDetails,
 };
 use http::{
     HeaderMap, HeaderName, HeaderValue, Method, StatusCode,
@@ -39,7 +40,7 @@ impl Transport for reqwest::Client {
 /// Sends a request and pays for it if asked to.
 pub(crate) async fn pay<T: Transport>(
     transport: &mut T,
-    mut request: Request,
+    request: Request,
     purse: &Purse,
     options: &PayOptions,
 ) -> Result<Response, PayError<T::Error>> {
@@ -47,10 +48,45 @@ pub(crate) async fn pay<T: Transport>(
     let own = accepted(request.headers());
     let restricted = own.map(|accept| purse.accepting(accept));
     let purse = restricted.as_ref().unwrap_or(purse);
-    if let Some(accept) = purse
-        .accept()
-        .and_then(|a| HeaderValue::try_from(a.to_string()).ok())
-    {
+    let asked = ask(transport, request, purse.accept(), options).await?;
+    match asked {
+        Asked::Served(response) => Ok(response),
+        Asked::Owed(owed) => {
+            let payment = purse.pay(&owed.payable, &owed.origin).await?;
+            present(transport, owed.again, payment, options).await
+        }
+    }
+}
+
+/// What a request without a credential came to.
+pub(crate) enum Asked {
+    /// It needed none.
+    Served(Response),
+    /// It did.
+    Owed(Box<Owed>),
+}
+
+/// A request that costs something.
+pub(crate) struct Owed {
+    /// The request to send with a credential.
+    pub(crate) again: Request,
+    /// What it can be paid by.
+    pub(crate) payable: Vec<Challenge>,
+    /// Whoever asks for it.
+    pub(crate) origin: Origin,
+    /// The head of the 402.
+    pub(crate) headers: HeaderMap,
+}
+
+/// Sends a request that may turn out to cost something.
+pub(crate) async fn ask<T: Transport>(
+    transport: &mut T,
+    mut request: Request,
+    accept: Option<AcceptPayment>,
+    options: &PayOptions,
+) -> Result<Asked, PayError<T::Error>> {
+    let accept = accept.and_then(|a| HeaderValue::try_from(a.to_string()).ok());
+    if let Some(accept) = accept {
         request
             .headers_mut()
             .entry(ACCEPT_PAYMENT)
@@ -60,12 +96,12 @@ pub(crate) async fn pay<T: Transport>(
     let again = request.try_clone();
     let mut response = transport.send(request).await.map_err(PayError::Request)?;
     if response.status() != StatusCode::PAYMENT_REQUIRED {
-        return Ok(response);
+        return Ok(Asked::Served(response));
     }
     let found = challenges(response.headers());
     if found.is_empty() {
         // Some other use of 402.
-        return Ok(response);
+        return Ok(Asked::Served(response));
     }
     let reached = response.url().clone();
     let origin = origin(&asked).followed_to(self::origin(&reached))?;
@@ -78,10 +114,14 @@ pub(crate) async fn pay<T: Transport>(
     let payable = payable(found, &again, options)?;
     // What is left unread closes the connection.
     read(&mut response).await;
-    drop(response);
-    let payment = purse.pay(&payable, &origin).await?;
+    let headers = response.headers().clone();
     *again.url_mut() = reached;
-    present(transport, again, payment, options).await
+    Ok(Asked::Owed(Box::new(Owed {
+        again,
+        payable,
+        origin,
+        headers,
+    })))
 }
 
 /// Presents a payment until there is an answer to it.
@@ -99,7 +139,7 @@ pub(crate) async fn present<T: Transport>(
         };
         Err(PayError::OutcomeUnknown(Box::new(lost)))
     };
-    match credential(&payment) {
+    match credential(payment.credential()) {
         Ok((name, value)) => {
             if let Ok(key) = key(&value) {
                 let headers = request.headers_mut();
@@ -152,14 +192,14 @@ async fn answered<E: Error + 'static>(
 }
 
 /// What the request itself says that it accepts.
-fn accepted(headers: &HeaderMap) -> Option<AcceptPayment> {
+pub(crate) fn accepted(headers: &HeaderMap) -> Option<AcceptPayment> {
     let values = headers.get_all(ACCEPT_PAYMENT).iter();
     let values: Vec<&[u8]> = values.map(HeaderValue::as_bytes).collect();
     AcceptPayment::parse_bytes(&values.join(&b", "[..])).ok()
 }
 
 /// Everything the response asks for. Servers write header text in ISO-8859-1.
-fn challenges(headers: &HeaderMap) -> Vec<Result<Challenge, ParseError>> {
+pub(crate) fn challenges(headers: &HeaderMap) -> Vec<Result<Challenge, ParseError>> {
     Challenge::parse_all(
         headers
             .get_all(WWW_AUTHENTICATE)
@@ -169,7 +209,7 @@ fn challenges(headers: &HeaderMap) -> Vec<Result<Challenge, ParseError>> {
 }
 
 /// The challenges that this request could answer.
-fn payable<E: Error + 'static>(
+pub(crate) fn payable<E: Error + 'static>(
     found: Vec<Result<Challenge, ParseError>>,
     request: &Request,
     options: &PayOptions,
@@ -205,8 +245,9 @@ fn payable<E: Error + 'static>(
     }
 }
 
-fn credential(payment: &Payment) -> Result<(HeaderName, HeaderValue), FormatError> {
-    let credential = payment.credential();
+pub(crate) fn credential(
+    credential: &Credential,
+) -> Result<(HeaderName, HeaderValue), FormatError> {
     let header = credential
         .challenge
         .header
@@ -220,24 +261,24 @@ fn credential(payment: &Payment) -> Result<(HeaderName, HeaderValue), FormatErro
 
 /// Under which a server that got the credential and whose answer was lost may give it again. It is
 /// the credential's own, so that presenting it later goes under the same one.
-fn key(credential: &HeaderValue) -> Result<HeaderValue, InvalidHeaderValue> {
+pub(crate) fn key(credential: &HeaderValue) -> Result<HeaderValue, InvalidHeaderValue> {
     let digest = BodyDigest::of(credential.as_bytes());
     HeaderValue::try_from(format!("\"{}\"", digest.as_str()))
 }
 
-fn origin(url: &Url) -> Origin {
+pub(crate) fn origin(url: &Url) -> Origin {
     let port = url.port_or_known_default().unwrap_or_default();
     Origin::new(url.scheme(), url.host_str().unwrap_or_default(), port)
 }
 
-fn without_fragment(url: &Url) -> Url {
+pub(crate) fn without_fragment(url: &Url) -> Url {
     let mut url = url.clone();
     url.set_fragment(None);
     url
 }
 
 /// Seconds only: a date would need the server's clock.
-fn retry_after(headers: &HeaderMap) -> Option<Duration> {
+pub(crate) fn retry_after(headers: &HeaderMap) -> Option<Duration> {
     let seconds = headers
         .get(RETRY_AFTER)?
         .to_str()
@@ -249,12 +290,12 @@ fn retry_after(headers: &HeaderMap) -> Option<Duration> {
 }
 
 /// 0.25 s, 0.5 s, 1 s, …
-fn backoff(attempt: u32) -> Duration {
+pub(crate) fn backoff(attempt: u32) -> Duration {
     Duration::from_millis(250).saturating_mul(1 << (attempt - 1).min(16))
 }
 
 /// The problem details of a response, where it carries any.
-async fn problem(response: &mut Response) -> Option<ProblemDetails> {
+pub(crate) async fn problem(response: &mut Response) -> Option<ProblemDetails> {
     let kind = response.headers().get(CONTENT_TYPE)?.to_str().ok()?;
     if !kind
         .to_ascii_lowercase()
@@ -267,7 +308,7 @@ async fn problem(response: &mut Response) -> Option<ProblemDetails> {
 }
 
 /// The body, as far as it is short.
-async fn read(response: &mut Response) -> Vec<u8> {
+pub(crate) async fn read(response: &mut Response) -> Vec<u8> {
     const SHORT: usize = 64 * 1024;
     let mut body = Vec::new();
     while let Ok(Some(chunk)) = response.chunk().await {

@@ -23,8 +23,10 @@ mod error;
 mod ext;
 #[cfg(feature = "reqwest-middleware")]
 mod middleware;
+pub mod session;
 
 pub use error::{Failure, NotAccepted, OutcomeUnknown, PayError};
 pub use ext::{PayExt, PayOptions, ReceiptExt};
 #[cfg(feature = "reqwest-middleware")]
 pub use middleware::PayMiddleware;
+pub use session::{EventStream, SessionCallError, SessionClient, SseEvent};

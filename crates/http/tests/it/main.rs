@@ -17,5 +17,7 @@ mod rails;
 mod reach;
 mod script;
 mod secrets;
+mod sessions_client;
+mod shop;
 mod support;
 mod table;

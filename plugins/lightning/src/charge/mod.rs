@@ -1,7 +1,7 @@
 //! `lightning/charge`: one invoice for one request.
 
 pub(crate) mod quote;
-mod verify;
+pub(crate) mod verify;
 mod wallet;
 
 use std::fmt;

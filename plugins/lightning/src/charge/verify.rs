@@ -6,14 +6,14 @@ use farebox_core::{
     Ask, Charge, Fault, Never, Once, Plan, Presented, ProofKey, Refusal, Rejection,
 };
 
-use crate::bolt11::{Details, Invoice, Payload};
+use crate::bolt11::{Details, Invoice, Payload, PaymentHash};
 use crate::charge::quote::fault;
 use crate::node::{InvoiceState, Node};
 
 /// How long a payment hash is remembered beyond its challenge. The challenge carries the invoice,
 /// so once it has lapsed no challenge is left that the preimage could answer; a day covers clocks
 /// that are set back.
-const KEEP: Duration = Duration::from_secs(24 * 3600);
+pub(crate) const KEEP: Duration = Duration::from_secs(24 * 3600);
 
 /// How long a right preimage waits for the node to say that its invoice is settled: the payer may
 /// have it before the node has written that down.
@@ -46,17 +46,19 @@ pub(crate) async fn verify(
     if invoice.expires <= *cx.now {
         return Err(Rejection::rail("expired-invoice", "the invoice has expired").into());
     }
-    if strict {
-        let state = node.look_up(hash, SETTLING).await;
-        match state.map_err(|e| fault("looking up a Lightning invoice", e))? {
-            Some(InvoiceState::Settled) => {}
-            // A right preimage for an invoice the node has lost: the payer is not at fault.
-            None => return Err(Fault::new("finding an issued invoice at the node").into()),
-            Some(InvoiceState::Open | InvoiceState::Held | InvoiceState::Canceled) => {
-                return Err(Rejection::verification("the invoice has not been paid").into());
-            }
-        }
+    if strict && !is_settled(node, hash).await? {
+        return Err(Rejection::verification("the invoice has not been paid").into());
     }
     let proof = ProofKey::of(crate::METHOD, hash.as_bytes()).keep_for(KEEP);
     Ok(Plan::paid(proof, hash.to_string()))
+}
+
+/// Whether the node has been paid for an invoice that we issued.
+pub(crate) async fn is_settled(node: &dyn Node, hash: PaymentHash) -> Result<bool, Fault> {
+    let state = node.look_up(hash, SETTLING).await;
+    match state.map_err(|e| fault("looking up a Lightning invoice", e))? {
+        Some(state) => Ok(state == InvoiceState::Settled),
+        // A right preimage for an invoice the node has lost: the payer is not at fault.
+        None => Err(Fault::new("finding an issued invoice at the node")),
+    }
 }

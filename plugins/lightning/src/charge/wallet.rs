@@ -6,7 +6,7 @@ use std::time::Duration;
 use farebox_core::{Approved, Ask, Charge, Cost, Fault, Invalid, Paid, PayError, Paying, Wallet};
 use farebox_wire::{Amount, Timestamp};
 
-use crate::bolt11::{Details, Invoice, Payload, Preimage};
+use crate::bolt11::{Details, Invoice, Payload, PaymentHash, Preimage};
 use crate::charge::quote::CURRENCY;
 use crate::config::{self, DEFAULT_MAX_FEE_MSAT, DEFAULT_PAYMENT_TIMEOUT, WalletConfig};
 use crate::node::{Node, NodeError, Payment, SendOrder};
@@ -21,11 +21,11 @@ const RESOLVE_WAIT: Duration = Duration::from_secs(5);
 /// limits on the fee and the limit on the total hold for each payment.
 #[derive(Clone)]
 pub struct LightningWallet {
-    node: Arc<dyn Node>,
+    pub(crate) node: Arc<dyn Node>,
     max_fee_msat: u64,
     max_fee_ppm: Option<u64>,
     max_total_sat: Option<u64>,
-    payment_timeout: Duration,
+    pub(crate) payment_timeout: Duration,
 }
 
 impl std::fmt::Debug for LightningWallet {
@@ -97,7 +97,7 @@ impl LightningWallet {
         self
     }
 
-    fn fee_limit_msat(&self, amount_msat: u64) -> u64 {
+    pub(crate) fn fee_limit_msat(&self, amount_msat: u64) -> u64 {
         let relative = self.max_fee_ppm.map_or(u128::MAX, |ppm| {
             u128::from(amount_msat).saturating_mul(ppm.into()) / 1_000_000
         });
@@ -130,21 +130,25 @@ impl LightningWallet {
         if deadline <= Timestamp::now() {
             return Err(refused("the invoice or its challenge has expired".into()));
         }
-        let total_msat = invoice
-            .amount_msat
-            .saturating_add(self.fee_limit_msat(invoice.amount_msat));
-        let total = total_msat.div_ceil(1_000);
-        if let Some(most) = self.max_total_sat.filter(|most| total > *most) {
-            return Err(refused(format!(
-                "it may cost {total} sat with its routing fee; the wallet's limit is {most} sat"
-            )));
-        }
+        let total = self.check_total(invoice.amount_msat)?;
         Ok((invoice, deadline, total))
     }
 
+    /// What an invoice may cost with its routing fee, sats.
+    pub(crate) fn check_total(&self, amount_msat: u64) -> Result<u64, PayError> {
+        let total_msat = amount_msat.saturating_add(self.fee_limit_msat(amount_msat));
+        let total = total_msat.div_ceil(1_000);
+        match self.max_total_sat {
+            Some(most) if total > most => Err(PayError::Refused(format!(
+                "it may cost {total} sat with its routing fee; the wallet's limit is {most} sat"
+            ))),
+            _ => Ok(total),
+        }
+    }
+
     /// Asks once more for a payment of which nobody knows how it ended.
-    async fn resolve(&self, invoice: &Invoice, unknown: NodeError) -> Payment {
-        match self.node.track(invoice.payment_hash, RESOLVE_WAIT).await {
+    pub(crate) async fn resolve(&self, payment: PaymentHash, unknown: NodeError) -> Payment {
+        match self.node.track(payment, RESOLVE_WAIT).await {
             // "Never sent" may only mean "not yet", and a failure may be an earlier attempt's: the
             // request can still be on its way.
             None | Some(Payment::Failed(_)) => Payment::Unknown(unknown),
@@ -204,7 +208,7 @@ impl Wallet<Charge> for LightningWallet {
             self.payment_timeout.min(remaining),
         );
         let payment = match self.node.pay(order).await {
-            Payment::Unknown(error) => self.resolve(&invoice, error).await,
+            Payment::Unknown(error) => self.resolve(invoice.payment_hash, error).await,
             ended => ended,
         };
         match payment {

@@ -15,14 +15,14 @@ use farebox_core::{Fault, PayError, Paying};
 use farebox_proof::sign_hash;
 use tempo_primitives::{
     TempoTransaction,
-    transaction::{Call, TEMPO_EXPIRING_NONCE_KEY, TempoSignature},
+    transaction::{Call, SignedKeyAuthorization, TEMPO_EXPIRING_NONCE_KEY, TempoSignature},
 };
 
 use crate::{
     TempoWallet,
     chain::{Receipt, Transfer},
     charge::sponsor::FLOOR,
-    charge::tx::request,
+    charge::tx::{request, with_key},
     charge::wallet::Account,
     envelope,
     explain::{never_taken, not_taken_now, payers_fault},
@@ -45,6 +45,9 @@ pub(crate) const LEAST_GAS: u64 = 1_000_000;
 
 /// The least for each transfer of several: a node that ignores `calls` estimates one of them.
 const GAS_A_TRANSFER: u64 = 300_000;
+
+/// For each slot that a key's authorisation takes: nodes may not know of it when they estimate.
+const GAS_A_SLOT: u64 = 260_000;
 
 /// The dearest gas to pay for, attodollars (1e-18 USD): a budget does not see the fee, and a node
 /// could name any. A transfer then costs a few cents at most.
@@ -94,7 +97,7 @@ impl TempoWallet {
         transfers: &[Transfer],
         sponsored: bool,
     ) -> Result<String, PayError> {
-        let Account::Signs(signer) = &self.account else {
+        let Account::Signs(key) = &self.account else {
             let why = "it takes a signature, and this wallet can only broadcast";
             return Err(PayError::Unsupported(why.to_owned()));
         };
@@ -105,9 +108,9 @@ impl TempoWallet {
         };
         let tx = self.prepare(cx, transfers, least).await?;
         let raw = if sponsored {
-            seal_open(signer.as_ref(), tx).await?
+            key.seal_open(tx).await?
         } else {
-            seal(signer.as_ref(), tx).await?
+            key.seal(tx).await?
         };
         Ok(hex::encode_prefixed(raw))
     }
@@ -127,9 +130,9 @@ impl TempoWallet {
                 let calls: Vec<TokenCall> = transfers.iter().map(call).collect();
                 broadcaster.send(&calls, end_of_window(cx, SHORTEST)?).await
             }
-            Account::Signs(signer) => {
+            Account::Signs(key) => {
                 let tx = self.prepare(cx, transfers, SHORTEST).await?;
-                let raw = seal(signer.as_ref(), tx).await?;
+                let raw = key.seal(tx).await?;
                 self.broadcast(&raw.into()).await
             }
         }
@@ -216,6 +219,9 @@ impl TempoWallet {
             valid_before: NonZeroU64::new(end),
             ..TempoTransaction::default()
         };
+        if let Account::Signs(key) = &self.account {
+            tx.key_authorization = key.riding(&self.chain).await.map_err(PayError::NotPaid)?;
+        }
         let least = GAS_A_TRANSFER.saturating_mul(transfers.len() as u64);
         self.price_gas(&mut tx, least).await?;
         Ok(tx)
@@ -227,7 +233,10 @@ impl TempoWallet {
         tx: &mut TempoTransaction,
         least: u64,
     ) -> Result<(), PayError> {
-        let simulation = request(self.address(), tx, false);
+        let mut simulation = request(self.address(), tx, false);
+        if let Account::Signs(key) = &self.account {
+            with_key(&mut simulation, key.by());
+        }
         let (gas, price) = tokio::join!(self.chain.estimate(&simulation), self.chain.gas_price());
         let (gas, price) = (gas.map_err(not_paid)?, price.map_err(not_paid)?);
         if price > DEAREST_GAS {
@@ -237,11 +246,26 @@ impl TempoWallet {
             ));
         }
         // Room for state that changes until inclusion, and for a base fee that rises meanwhile.
-        tx.gas_limit = gas.saturating_add(gas / 5).max(LEAST_GAS).max(least);
+        let slots = tx.key_authorization.as_ref().map_or(0, slots);
+        let granting = GAS_A_SLOT.saturating_mul(slots as u64);
+        let least = least.max(LEAST_GAS).saturating_add(granting);
+        tx.gas_limit = gas.saturating_add(gas / 5).max(least);
         tx.max_fee_per_gas = price.saturating_mul(2);
         tx.max_priority_fee_per_gas = price / 10;
         Ok(())
     }
+}
+
+/// At most as many slots as a key's authorisation takes in a keychain.
+fn slots(grant: &SignedKeyAuthorization) -> usize {
+    let scopes = grant.allowed_calls.iter().flatten();
+    let scopes = scopes.map(|scope| {
+        let rules = scope.selector_rules.iter();
+        let rules = rules.map(|rule| 3 + 2 * rule.recipients.len());
+        3 + rules.sum::<usize>()
+    });
+    let limits = grant.limits.as_ref().map_or(0, Vec::len);
+    1 + 2 * limits + scopes.sum::<usize>()
 }
 
 /// The signed transaction's bytes.

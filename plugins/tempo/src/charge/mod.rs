@@ -1,6 +1,7 @@
 //! `tempo/charge`: one stablecoin transfer for one request.
 
 pub(crate) mod build;
+pub(crate) mod key;
 pub(crate) mod legs;
 pub mod memo;
 mod quote;
@@ -17,6 +18,7 @@ use farebox_core::{Tally, prelude::*};
 use farebox_proof::terms::Payee;
 
 pub use build::{Broadcaster, TokenCall};
+pub use key::KeySigner;
 pub use receipt::verify_receipt;
 pub use settle::{Order, TempoSettler};
 pub use sponsor::{Sponsor, SponsorBudget, SponsorLimits};

@@ -87,7 +87,7 @@ fn presented(
         }
         "transaction" => {
             asked.details.takes_transaction()?;
-            let signed = SignedTx::read(&payload.signature)?;
+            let signed = SignedTx::read_any(&payload.signature)?;
             Ok((signed.hash, Some(signed.sender)))
         }
         _ => Err(Rejection::malformed(

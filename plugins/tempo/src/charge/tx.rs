@@ -28,6 +28,8 @@ pub(crate) struct SignedTx {
     /// Canonical encoding; what is broadcast and what the hash is of.
     pub(crate) raw: Bytes,
     pub(crate) sender: Address,
+    /// With which of the sender's keys.
+    pub(crate) by: SignedBy,
     pub(crate) hash: B256,
     /// The same for every signature over this payload by this sender: the chain includes one.
     pub(crate) unique: B256,
@@ -38,11 +40,26 @@ fn no(detail: impl Into<String>) -> Rejection {
 }
 
 impl SignedTx {
-    /// Reads hexadecimal text.
+    /// Reads hexadecimal text that an account's own key has signed.
+    ///
+    /// # Errors
+    /// If it is no signed type-0x76 transaction, or the signature is nobody's or an access key's.
+    pub(crate) fn read(text: &str) -> Result<Self, Rejection> {
+        let signed = Self::read_any(text)?;
+        if signed.by.key.is_some() || signed.tx().key_authorization.is_some() {
+            return Err(no(
+                "access keys are not accepted here; sign with the account's own key",
+            ));
+        }
+        Ok(signed)
+    }
+
+    /// Reads hexadecimal text that any key has signed. Of an access key only the chain can tell whose
+    /// it is: see [`SignedBy::may_spend`].
     ///
     /// # Errors
     /// If it is no signed type-0x76 transaction, or the signature is nobody's.
-    pub(crate) fn read(text: &str) -> Result<Self, Rejection> {
+    pub(crate) fn read_any(text: &str) -> Result<Self, Rejection> {
         let shape = || {
             Rejection::malformed(
                 "the payload's `signature` is no signed Tempo transaction (0x76…, hexadecimal)",
@@ -60,23 +77,16 @@ impl SignedTx {
         if !rest.is_empty() {
             return Err(shape());
         }
-        // An access key's signature only claims an account, and recovering it returns the claim.
-        // Which keys an account has is on the chain; until that is read, anybody could sign for
-        // anybody.
-        if signed.signature().is_keychain() || signed.tx().key_authorization.is_some() {
-            return Err(no(
-                "access keys are not accepted here; sign with the account's own key",
-            ));
-        }
         Self::of(signed)
     }
 
-    /// A transaction that has been read already, its account's own signature checked anew.
+    /// A transaction that has been read already, its signature checked anew.
     ///
     /// # Errors
     /// If the signature is nobody's.
     pub(crate) fn of(signed: AASigned) -> Result<Self, Rejection> {
-        let sender = SignedBy::of(signed.signature(), &signed.signature_hash())?.account;
+        let by = SignedBy::of(signed.signature(), &signed.signature_hash())?;
+        let sender = by.account;
         let mut raw = Vec::new();
         signed.eip2718_encode(&mut raw);
         let (hash, unique) = (*signed.hash(), signed.expiring_nonce_hash(sender));
@@ -84,6 +94,7 @@ impl SignedTx {
             signed,
             raw: raw.into(),
             sender,
+            by,
             hash,
             unique,
         })
@@ -276,7 +287,9 @@ impl SignedTx {
 
     /// The request that simulates it, with all that decides whether a node would include it.
     pub(crate) fn simulation(&self) -> Value {
-        request(self.sender, self.tx(), true)
+        let mut request = request(self.sender, self.tx(), true);
+        with_key(&mut request, self.by);
+        request
     }
 }
 
@@ -309,10 +322,19 @@ fn sponsored() -> Rejection {
 
 /// The request that simulates what somebody else pays the fee of: the sender pays no gas, so its
 /// price is left out, and the limit is kept.
-pub(crate) fn sponsored_request(sender: Address, tx: &TempoTransaction) -> Value {
-    let mut request = request(sender, tx, false);
+pub(crate) fn sponsored_request(by: SignedBy, tx: &TempoTransaction) -> Value {
+    let mut request = request(by.account, tx, false);
+    with_key(&mut request, by);
     request["gas"] = json!(U64::from(tx.gas_limit));
     request
+}
+
+/// Which key signs, where a node asks what it may.
+pub(crate) fn with_key(request: &mut Value, by: SignedBy) {
+    if let Some(key) = by.key {
+        request["keyId"] = json!(key.id);
+        request["keyType"] = json!(key.kind);
+    }
 }
 
 /// `tx` as `eth_call` and `eth_estimateGas` take it. The last call is written the way that every
@@ -347,6 +369,9 @@ pub(crate) fn request(from: Address, tx: &TempoTransaction, priced: bool) -> Val
         if let Some(bound) = bound {
             request[name] = quantity(bound.get().into());
         }
+    }
+    if let Some(authorization) = &tx.key_authorization {
+        request["keyAuthorization"] = json!(authorization);
     }
     if priced {
         request["gas"] = quantity(tx.gas_limit.into());

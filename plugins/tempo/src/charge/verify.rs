@@ -4,9 +4,9 @@ use std::time::Duration;
 
 use alloy::primitives::{Address, B256, U256};
 use farebox_core::{Ask, Charge, Fault, Once, Plan, Presented, ProofKey, Refusal, Rejection};
-use farebox_proof::{proof_key, verify_proof};
+use farebox_proof::{proof_key, verify_proof_with};
 use farebox_wire::Timestamp;
-use tempo_primitives::transaction::calc_gas_balance_spending;
+use tempo_primitives::{TempoTransaction, transaction::calc_gas_balance_spending};
 
 use crate::{
     Details, Order, Payload, Tempo,
@@ -18,6 +18,7 @@ use crate::{
     charge::tx::{SignedTx, sponsored_request},
     envelope,
     explain::payers_fault,
+    keys::Spending,
     rpc::RpcError,
 };
 
@@ -34,7 +35,8 @@ pub(crate) async fn verify(
     let free = ask.request.amount.is_zero();
     match (payload.kind.as_str(), free) {
         ("proof", true) => {
-            verify_proof(cx.challenge, rail.chain.id(), cx.source, &payload.signature)?;
+            let (id, signature) = (rail.chain.id(), &payload.signature);
+            verify_proof_with(cx.challenge, id, cx.source, signature, rail.chain.as_ref()).await?;
             Ok(Plan::paid(proof_key(cx.challenge), &cx.challenge.id))
         }
         ("transaction", false) => {
@@ -67,12 +69,18 @@ async fn transaction(
     text: &str,
 ) -> Result<Plan<Once, Order>, Refusal> {
     let asked = asked(rail, cx, ask)?;
-    let signed = SignedTx::read(text)?;
+    let signed = SignedTx::read_any(text)?;
     let source = source(cx.source, Some(rail.chain.id()))?;
     if source.is_some_and(|source| source != signed.sender) {
         return reject("the transaction is not signed by the account in `source`");
     }
     let (transfers, valid_before) = signed.check(&asked, rail.chain.id(), cx.now)?;
+    let spending = spending(&asked, signed.tx(), true);
+    // Before the simulation, which a node makes of anybody's account.
+    signed
+        .by
+        .may_spend(&rail.chain, signed.tx(), spending)
+        .await?;
     rail.chain
         .simulate(&signed.simulation())
         .await
@@ -113,9 +121,8 @@ async fn sponsored(
     if payer == asked.recipient {
         return reject("the payer and the recipient are the same account");
     }
-    if half.by.key.is_some() || half.tx.key_authorization.is_some() {
-        return reject("access keys are not accepted here; sign with the account's own key");
-    }
+    let spending = spending(&asked, &half.tx, false);
+    half.by.may_spend(&rail.chain, &half.tx, spending).await?;
     let Cosigned {
         signed,
         share,
@@ -151,7 +158,7 @@ pub(crate) async fn cosigned(
     now: &Timestamp,
 ) -> Result<Cosigned, Refusal> {
     let payer = half.by.account;
-    let simulation = sponsored_request(payer, &half.tx);
+    let simulation = sponsored_request(half.by, &half.tx);
     match (sponsor.fee_token(), sponsor.account()) {
         (Some(token), Some(account)) => {
             let held = rail.chain.simulate_and_balance(&simulation, token, account);
@@ -207,6 +214,19 @@ fn can_pay(held: U256, token: Address, account: Address, fee: U256) -> Result<()
     }
     let why = format!("{account} holds {held} base units of {token}; fund it");
     Err(Fault::unavailable("the fee payer cannot pay the network fee").caused_by(why))
+}
+
+/// What a payment takes from the key that signs it.
+fn spending(asked: &Asked<'_>, tx: &TempoTransaction, own_fee: bool) -> Spending {
+    let mut amount = asked.total();
+    if own_fee && tx.fee_token == Some(asked.token) {
+        amount += calc_gas_balance_spending(tx.gas_limit, tx.max_fee_per_gas);
+    }
+    Spending {
+        token: asked.token,
+        amount,
+        until: tx.valid_before.map_or(0, std::num::NonZeroU64::get),
+    }
 }
 
 fn seconds(now: &Timestamp) -> u64 {

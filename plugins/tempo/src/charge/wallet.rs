@@ -7,13 +7,17 @@ use alloy::{
     signers::Signer,
 };
 use farebox_core::{Approved, Ask, Charge, Cost, Paid, PayError, Paying, Wallet};
-use farebox_proof::{Proven, Realms, Source, sign_proof, terms};
+use farebox_proof::{Proven, Realms, Source, proof_hash, terms};
 use serde::Serialize;
+use tempo_primitives::transaction::SignedKeyAuthorization;
 
 use crate::{
     Broadcaster, Details, Mode,
     chain::{Chain, Transfer},
-    charge::legs::Asked,
+    charge::{
+        key::{Authorization, Key},
+        legs::Asked,
+    },
 };
 
 /// Pays `tempo/charge`: transfers, in pull mode where the server takes it and in push mode where it
@@ -34,7 +38,7 @@ pub struct TempoWallet {
 #[derive(Clone)]
 pub(crate) enum Account {
     /// It signs what is built here.
-    Signs(Arc<dyn Signer + Send + Sync>),
+    Signs(Key),
     /// It builds, signs and broadcasts by itself.
     Sends(Arc<dyn Broadcaster>),
 }
@@ -42,7 +46,7 @@ pub(crate) enum Account {
 impl Account {
     pub(crate) fn address(&self) -> Address {
         match self {
-            Self::Signs(signer) => signer.address(),
+            Self::Signs(key) => key.address(),
             Self::Sends(broadcaster) => broadcaster.address(),
         }
     }
@@ -96,7 +100,23 @@ fn refused<T>(why: impl Into<String>) -> Result<T, PayError> {
 impl TempoWallet {
     /// The same wallet with another signer of raw hashes: a KMS, a remote wallet.
     pub fn with_signer(mut self, signer: impl Signer + Send + Sync + 'static) -> Self {
-        self.account = Account::Signs(Arc::new(signer));
+        self.account = Account::Signs(Key::ecdsa(signer));
+        self
+    }
+
+    /// The same wallet, whose key is an access key of `account`. `authorization` makes it one, where
+    /// the chain does not know it yet: the first payment carries it, alone. A wallet that can only
+    /// broadcast signs nothing here and stays as it is.
+    #[must_use]
+    pub fn for_account(
+        mut self,
+        account: Address,
+        authorization: Option<SignedKeyAuthorization>,
+    ) -> Self {
+        if let Account::Signs(key) = &mut self.account {
+            key.account = Some(account);
+            key.authorization = authorization.map(|signed| Arc::new(Authorization::new(signed)));
+        }
         self
     }
 
@@ -212,17 +232,13 @@ impl Wallet<Charge> for TempoWallet {
         }
         let (chain_id, address) = (self.chain.id(), self.address());
         if cost.amount.is_zero() {
-            let Account::Signs(signer) = &self.account else {
+            let Account::Signs(key) = &self.account else {
                 return unsupported("it asks for a proof, and this wallet can only broadcast");
             };
-            let paid = sign_proof(signer.as_ref(), chain_id, cx.challenge).await;
-            let Paid {
-                payload, source, ..
-            } = paid.map_err(PayError::NotPaid)?;
-            return Ok(Paid {
-                payload: Payment(Form::Proof(payload)),
-                source,
-            });
+            let hash = proof_hash(address, chain_id, cx.challenge);
+            let proven = Proven::of(&key.sign(hash).await?.to_bytes());
+            let source = Source { chain_id, address };
+            return Ok(Paid::new(Payment(Form::Proof(proven))).by(source.to_string()));
         }
         let transfers = self.transfers(cx, &ask)?;
         let form = match self.mode(&ask.details)? {

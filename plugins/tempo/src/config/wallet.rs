@@ -2,14 +2,22 @@
 
 use std::sync::Arc;
 
-use alloy::{primitives::Address, signers::Signer};
+use alloy::{
+    primitives::{Address, hex},
+    rlp::Decodable,
+    signers::Signer,
+};
 use farebox_core::{Invalid, Issue, SecretSource};
 use farebox_proof::{Realms, terms};
 use serde::Deserialize;
+use tempo_primitives::transaction::SignedKeyAuthorization;
 
 use super::{SecretText, chain_id, collect, endpoints, private_key, unreported};
 use crate::{
-    Broadcaster, TempoWallet, chain::Chain, charge::wallet::Account, session::SessionWalletConfig,
+    Broadcaster, KeySigner, TempoWallet,
+    chain::Chain,
+    charge::{key::Key, wallet::Account},
+    session::SessionWalletConfig,
 };
 
 /// The client's side. `private_key`, `rpc_url` and `chain_id` are required.
@@ -18,6 +26,11 @@ use crate::{
 pub struct WalletConfig {
     /// The account's secp256k1 private key, hexadecimal.
     pub private_key: Option<SecretSource>,
+    /// The account that the key is an access key of; the key's own account if left out.
+    pub account: Option<String>,
+    /// What makes it an access key, where that has to ride in the first payment: a signed key
+    /// authorisation, RLP in hexadecimal.
+    pub key_authorization: Option<String>,
     /// The chain's JSON-RPC endpoint.
     pub rpc_url: Option<SecretText>,
     /// Further endpoints, asked in turn where one before does not answer.
@@ -51,8 +64,11 @@ impl TempoWallet {
     pub fn new(config: WalletConfig) -> Result<Self, Invalid> {
         let mut issues = Vec::new();
         let key = collect(private_key(config.private_key.as_ref()), &mut issues);
-        let signer = key.map(|key| Account::Signs(Arc::new(key)));
-        Self::read(config, signer, issues)
+        Self::read(
+            config,
+            key.map(|key| Account::Signs(Key::ecdsa(key))),
+            issues,
+        )
     }
 
     /// A wallet whose key is elsewhere: a KMS, a custodian that signs raw hashes. The
@@ -97,7 +113,17 @@ impl TempoWallet {
         signer: impl Signer + Send + Sync + 'static,
     ) -> Result<Self, Invalid> {
         let issues = no_key(&config);
-        Self::read(config, Some(Account::Signs(Arc::new(signer))), issues)
+        Self::read(config, Some(Account::Signs(Key::ecdsa(signer))), issues)
+    }
+
+    /// The same for a key of any kind that Tempo accounts know: P-256, WebAuthn.
+    ///
+    /// # Errors
+    /// Everything that is wrong with the configuration.
+    pub fn signing_with(config: WalletConfig, signer: impl KeySigner) -> Result<Self, Invalid> {
+        let issues = no_key(&config);
+        let key = Key::own(Arc::new(signer));
+        Self::read(config, Some(Account::Signs(key)), issues)
     }
 
     /// A wallet that can only broadcast, so it pays in push mode. The configuration's `private_key`
@@ -137,17 +163,36 @@ impl TempoWallet {
         let fee_token = config.fee_token.as_deref();
         let fee_token =
             fee_token.and_then(|text| collect(terms::token("fee_token", text), &mut issues));
+        let holder = config.account.as_deref();
+        let holder = holder.and_then(|text| collect(terms::account("account", text), &mut issues));
+        let authorization = config.key_authorization.as_deref();
+        let authorization =
+            authorization.and_then(|text| collect(key_authorization(text), &mut issues));
+        if config.key_authorization.is_some() && config.account.is_none() {
+            let problem = "makes the key an access key of an account; give `account` too";
+            issues.push(Issue::new("key_authorization", problem));
+        }
+        if let Some(Account::Sends(_)) = account
+            && config.account.is_some()
+        {
+            let problem = "is of no use in a wallet that can only broadcast; leave it out";
+            issues.push(Issue::new("account", problem));
+        }
         Invalid::unless_empty(issues)?;
         let (Some(account), Some(rpc), Some(chain_id)) = (account, rpc, chain_id) else {
             return Err(unreported());
         };
-        Ok(Self {
+        let wallet = Self {
             account,
             chain: Arc::new(Chain::new(chain_id, rpc)),
             currencies,
             recipients,
             fee_token,
             realms: Realms::from(config.realms),
+        };
+        Ok(match holder {
+            Some(holder) => wallet.for_account(holder, authorization),
+            None => wallet,
         })
     }
 }
@@ -160,6 +205,15 @@ fn numbered<'a>(
 ) -> impl Iterator<Item = Result<Address, Issue>> + 'a {
     let texts = texts.iter().enumerate();
     texts.map(move |(number, text)| read(&format!("{key}.{number}"), text))
+}
+
+fn key_authorization(text: &str) -> Result<SignedKeyAuthorization, Issue> {
+    let problem = "is no signed key authorisation; give its RLP in hexadecimal, 0x…";
+    let shape = || Issue::new("key_authorization", problem);
+    let bytes = hex::decode(text).map_err(|_| shape())?;
+    let mut rest = bytes.as_slice();
+    let signed = SignedKeyAuthorization::decode(&mut rest).map_err(|_| shape())?;
+    rest.is_empty().then_some(signed).ok_or_else(shape)
 }
 
 /// Two accounts would be one too many.

@@ -9,6 +9,7 @@ mod budget;
 mod doubt;
 mod failover;
 mod ground;
+mod keys;
 mod net;
 mod push;
 mod remote;

@@ -10,7 +10,7 @@ use serde_json::{Value, json};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
 use crate::{
-    net::{Net, RECIPIENT, RICH, config, key, reference},
+    net::{Net, RECIPIENT, RICH, TOKEN, config, key, reference},
     suite::give,
 };
 
@@ -37,6 +37,8 @@ pub(crate) async fn all(net: &Net) {
     let service = service().await;
     let payer = "4444444444444444444444444444444444444444444444444444444444444444";
     give(net, payer, 10_000).await;
+    // The service tries what it pays for, on its own chain.
+    service.mint(TOKEN, key(payer).address(), 10_000);
     let pinned = json!({ "account": SERVICE });
     let net = behind(net, &service.sponsor_url(), &pinned).unwrap();
     let (seller, fees) = (net.balance(RECIPIENT).await, net.balance(SERVICE).await);

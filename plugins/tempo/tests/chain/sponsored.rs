@@ -42,6 +42,7 @@ pub(crate) async fn all(net: &Net) {
     the_payer_needs_nothing_but_the_price(net).await;
     a_split_payment_is_sponsored_whole(net).await;
     what_is_not_sponsored(net).await;
+    crate::keys::sponsored(net).await;
     a_fee_payer_without_money_is_our_fault(net).await;
 }
 

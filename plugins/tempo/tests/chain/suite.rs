@@ -4,6 +4,7 @@ use alloy::{primitives::U256, signers::Signer as _};
 use farebox_core::{Outcome, prelude::*};
 
 use crate::{
+    keys,
     net::{
         Credential, Net, POOR, RECIPIENT, RICH, TOKEN, call, detail, hash, key, paying, reference,
         sign, transaction,
@@ -25,6 +26,7 @@ pub(crate) async fn all(net: &Net) {
     splits::all(net).await;
     sponsored::all(net).await;
     remote::all(net).await;
+    keys::all(net).await;
 }
 
 /// Protects: the price, to the unit, and the hash as the receipt's reference.

@@ -179,7 +179,7 @@ async fn a_transaction_that_pays_for_something_else() {
             spoil(|tx, _| tx.max_priority_fee_per_gas = tx.max_fee_per_gas + 1),
         ),
         (
-            "access keys",
+            "not signed with",
             spoil(|tx, _| {
                 let key = Address::with_last_byte(9);
                 let grant = KeyAuthorization::unrestricted(1337, SignatureType::Secp256k1, key);
@@ -207,17 +207,26 @@ async fn a_stranger_cannot_sign_for_a_rich_account() {
     let hash = tx.signature_hash();
     let by = async |hash| PrimitiveSignature::Secp256k1(key(POOR).sign_hash(&hash).await.unwrap());
     let own = by(KeychainSignature::signing_hash(hash, rich)).await;
-    for signature in [
-        KeychainSignature::new(rich, own),
-        KeychainSignature::new_v1(rich, by(hash).await),
-    ] {
+    let source = format!("did:pkh:eip155:1337:{rich}");
+    let raw = |signature| {
         let mut raw = Vec::new();
         let signed = tx.clone().into_signed(TempoSignature::Keychain(signature));
         signed.eip2718_encode(&mut raw);
-        let source = format!("did:pkh:eip155:1337:{rich}");
-        let text = refuse(&challenge, transaction(&raw), Some(&source)).await;
-        assert!(text.contains("access keys are not accepted"), "{text}");
-    }
+        transaction(&raw)
+    };
+    let old = raw(KeychainSignature::new_v1(rich, by(hash).await));
+    let text = refuse(&challenge, old, Some(&source)).await;
+    assert!(text.contains("does not name its account"), "{text}");
+    // Without the chain nobody can tell, so nobody pays.
+    let credential = Credential {
+        challenge: challenge.clone(),
+        payload: raw(KeychainSignature::new(rich, own)),
+        source: Some(source),
+    };
+    assert!(matches!(
+        net().verify(&credential).await,
+        Err(farebox_core::Refusal::Fault(_))
+    ));
 }
 
 /// Protects: a window may last as long as the challenge, rounded up to the second, and no longer.

@@ -101,8 +101,8 @@ impl Cell {
 
     fn lack(self) -> Option<Lack> {
         (self.client == Party::Mpp && self.mode == Mode::Push).then_some(Lack {
-            why: "not offered by mpp's client: mpp::client::tempo::TempoCharge::from_challenge \
-                  answers with a signed transaction, and takes no challenge without pull mode",
+            why: "not offered by mpp's client: mpp::client::tempo::charge::TempoCharge::from_challenge \
+                  takes no challenge without pull mode, and it answers with a signed transaction",
             says: "does not support pull mode",
         })
     }

@@ -26,7 +26,7 @@ pub(crate) fn print(results: &Results) -> String {
     for mode in MODES {
         _ = write!(text, "{mode:<13}");
     }
-    text.push('\n');
+    end_line(&mut text);
     for server in PARTIES {
         for client in PARTIES {
             _ = write!(text, "{client:<8} -> {server:<8} ");
@@ -52,9 +52,7 @@ pub(crate) fn print(results: &Results) -> String {
                 };
                 _ = write!(text, "{found:<13}");
             }
-            let end = text.trim_end().len();
-            text.truncate(end);
-            text.push('\n');
+            end_line(&mut text);
         }
     }
     text.push_str(
@@ -65,4 +63,9 @@ pub(crate) fn print(results: &Results) -> String {
         _ = writeln!(text, "[{}] {note}", number + 1);
     }
     text
+}
+
+fn end_line(text: &mut String) {
+    text.truncate(text.trim_end_matches(' ').len());
+    text.push('\n');
 }

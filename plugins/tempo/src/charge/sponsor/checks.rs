@@ -28,7 +28,8 @@ pub(super) fn check_form(tx: &TempoTransaction, chain_id: u64) -> Result<(), Rej
     if !tx.access_list.is_empty() {
         return Err(no("an access list is not sponsored"));
     }
-    if !tx.tempo_authorization_list.is_empty() || tx.key_authorization.is_some() {
+    // A key's authorisation is another matter: it costs no more gas than is capped anyway.
+    if !tx.tempo_authorization_list.is_empty() {
         return Err(no("a transaction with authorizations is not sponsored"));
     }
     if tx.nonce_key != TEMPO_EXPIRING_NONCE_KEY || tx.nonce != 0 {

@@ -140,7 +140,10 @@ impl TempoSessionWallet {
 
     fn signer(&self) -> Result<&(dyn alloy::signers::Signer + Send + Sync), PayError> {
         match &self.base.account {
-            Account::Signs(signer) => Ok(signer.as_ref()),
+            Account::Signs(key) => key.plain().map_or_else(
+                || unsupported("it takes signatures of an account's own secp256k1 key"),
+                Ok,
+            ),
             Account::Sends(_) => unsupported("it takes signatures, and this wallet can only send"),
         }
     }

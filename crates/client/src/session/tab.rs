@@ -1,0 +1,136 @@
+//! What each call on a channel has received and made due.
+//!
+//! Streams receive first and are asked to pay then, so that between the two they owe something.
+//! Whichever call signs next signs for that too, since the server has spent it already.
+
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
+
+use farebox_core::wire::Amount;
+
+use super::record::{minus, plus, times};
+
+/// The sums of one call.
+#[derive(Debug, Default)]
+pub(crate) struct Tab(Mutex<Sums>);
+
+#[derive(Debug, Default)]
+struct Sums {
+    /// In units.
+    received: u64,
+    /// What the call has made due.
+    claim: Amount,
+}
+
+impl Tab {
+    fn sums(&self) -> MutexGuard<'_, Sums> {
+        // Each critical section leaves whole sums, so a panic elsewhere does not spoil them.
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    pub(crate) fn event(&self) {
+        let mut sums = self.sums();
+        sums.received = sums.received.saturating_add(1);
+    }
+
+    pub(crate) fn received(&self) -> u64 {
+        self.sums().received
+    }
+
+    pub(crate) fn claim(&self) -> Amount {
+        self.sums().claim
+    }
+
+    pub(crate) fn set(&self, claim: Amount) {
+        self.sums().claim = claim;
+    }
+
+    pub(crate) fn add(&self, more: Amount) {
+        let mut sums = self.sums();
+        sums.claim = plus(sums.claim, more);
+    }
+
+    pub(crate) fn take_off(&self, less: Amount) {
+        let mut sums = self.sums();
+        sums.claim = minus(sums.claim, less);
+    }
+
+    fn owed(sums: &Sums, unit: Amount) -> Amount {
+        minus(times(unit, sums.received), sums.claim)
+    }
+}
+
+/// The tabs of the calls under way.
+#[derive(Debug, Default)]
+pub(crate) struct Tabs(Mutex<Vec<Weak<Tab>>>);
+
+impl Tabs {
+    pub(crate) fn open(&self) -> Arc<Tab> {
+        let tab = Arc::new(Tab::default());
+        let mut tabs = self.tabs();
+        tabs.retain(|tab| tab.strong_count() > 0);
+        tabs.push(Arc::downgrade(&tab));
+        tab
+    }
+
+    fn tabs(&self) -> MutexGuard<'_, Vec<Weak<Tab>>> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn others(&self, own: &Arc<Tab>) -> Vec<Arc<Tab>> {
+        let tabs = self.tabs();
+        let live = tabs.iter().filter_map(Weak::upgrade);
+        live.filter(|tab| !Arc::ptr_eq(tab, own)).collect()
+    }
+
+    /// Whether other calls are under way.
+    pub(crate) fn is_shared(&self, own: &Arc<Tab>) -> bool {
+        !self.others(own).is_empty()
+    }
+
+    /// What the other calls have received and not made due.
+    pub(crate) fn owed(&self, own: &Arc<Tab>, unit: Amount) -> Amount {
+        let owed = |sum, tab: &Arc<Tab>| plus(sum, Tab::owed(&tab.sums(), unit));
+        self.others(own).iter().fold(Amount::new(0), owed)
+    }
+
+    /// Makes it theirs, to be made due at once.
+    pub(crate) fn collect(&self, own: &Arc<Tab>, unit: Amount) -> Collected {
+        let mut parts = Vec::new();
+        for tab in self.others(own) {
+            let mut sums = tab.sums();
+            let owed = Tab::owed(&sums, unit);
+            sums.claim = plus(sums.claim, owed);
+            drop(sums);
+            if !owed.is_zero() {
+                parts.push((tab, owed));
+            }
+        }
+        Collected { parts }
+    }
+}
+
+/// What was collected for other calls.
+#[must_use = "keep it when it is due, or it goes back"]
+pub(crate) struct Collected {
+    parts: Vec<(Arc<Tab>, Amount)>,
+}
+
+impl Collected {
+    pub(crate) fn sum(&self) -> Amount {
+        let sum = |sum, (_, owed): &(Arc<Tab>, Amount)| plus(sum, *owed);
+        self.parts.iter().fold(Amount::new(0), sum)
+    }
+
+    /// It is due.
+    pub(crate) fn keep(mut self) {
+        self.parts.clear();
+    }
+}
+
+impl Drop for Collected {
+    fn drop(&mut self) {
+        for (tab, owed) in &self.parts {
+            tab.take_off(*owed);
+        }
+    }
+}

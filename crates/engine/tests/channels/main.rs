@@ -1,0 +1,9 @@
+//! Sessions: what one request and one stream are charged, what is answered without a handler, and
+//! what is done between requests.
+
+#![allow(clippy::unwrap_used, reason = "a test may panic")]
+
+mod bank;
+mod manage;
+mod meter;
+mod upkeep;

@@ -1,0 +1,285 @@
+//! What requests and streams are charged.
+
+use std::{sync::Arc, time::Duration};
+
+use farebox_core::{Schedule, Store, wire::Amount};
+use farebox_engine::{HOLD, MemoryStore, MeterError};
+use farebox_testkit::Fuse;
+use serde_json::json;
+
+use crate::bank::{World, channel};
+
+async fn opened(n: u64, to: u64) -> (World, crate::bank::Process) {
+    let world = World::new(Schedule::default());
+    let process = world.boot();
+    process
+        .go(json!({"do": "open", "n": n, "chain": true}))
+        .await
+        .unwrap();
+    process
+        .go(json!({"do": "voucher", "to": to}))
+        .await
+        .unwrap();
+    (world, process)
+}
+
+/// Protects: a request is charged when it was served, once, and not otherwise.
+#[tokio::test]
+async fn a_request_is_charged_on_delivery() {
+    let (_, process) = opened(100, 10).await;
+    let mut served = process.serve(json!({"do": "bearer"})).await;
+    served.reserve(4).await.unwrap();
+    let mut failed = process.serve(json!({"do": "bearer"})).await;
+    failed.reserve(6).await.unwrap();
+    let mut third = process.serve(json!({"do": "bearer"})).await;
+    let refused = third.reserve(1).await;
+    assert!(
+        matches!(refused, Err(MeterError::Exhausted { .. })),
+        "held is not available"
+    );
+    failed.failed().await.unwrap();
+    let answered = served.delivered(None).await.unwrap();
+    assert_eq!(answered.receipt.extra["spent"], "4");
+    assert_eq!(answered.receipt.extra["units"], 4);
+    // What was held for the failed one is given back behind its back.
+    let freed = process
+        .meter()
+        .wait_for(Amount::new(6), HOLD)
+        .await
+        .unwrap();
+    assert!(freed);
+    let state = process.meter().state().await.unwrap();
+    assert_eq!((state.spent.get(), state.units), (4, 4));
+}
+
+/// Protects: a slow handler's charge stays held past a lease, and is charged once.
+#[tokio::test(start_paused = true)]
+async fn a_slow_request_keeps_what_it_holds() {
+    let (world, process) = opened(100, 10).await;
+    let mut slow = process.serve(json!({"do": "bearer"})).await;
+    slow.reserve(10).await.unwrap();
+    for _ in 0..6 {
+        tokio::time::sleep(Duration::from_secs(21)).await;
+        world.pass(Duration::from_secs(21));
+        assert!(process.meter().debit(Amount::new(1)).await.is_err(), "held");
+    }
+    slow.delivered(None).await.unwrap();
+    assert_eq!(
+        process.meter().state().await.unwrap().spent,
+        Amount::new(10)
+    );
+}
+
+/// Protects: of 200 requests on a voucher of 100, exactly 100 are served.
+#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+async fn two_hundred_requests_on_a_hundred_give_a_hundred() {
+    let (_, process) = opened(100, 100).await;
+    let process = Arc::new(process);
+    let requests: Vec<_> = (0..200)
+        .map(|_| {
+            let process = process.clone();
+            tokio::spawn(async move {
+                let mut serving = process.serve(json!({"do": "bearer"})).await;
+                match serving.reserve(1).await {
+                    Ok(()) => serving.delivered(None).await.is_ok(),
+                    Err(_) => false,
+                }
+            })
+        })
+        .collect();
+    let mut served = 0;
+    for request in requests {
+        served += usize::from(request.await.unwrap());
+    }
+    assert_eq!(served, 100);
+    assert_eq!(
+        process.meter().state().await.unwrap().spent,
+        Amount::new(100)
+    );
+}
+
+/// Protects: a thousand ticks of a stream cost two calls to the store at most.
+#[tokio::test]
+async fn a_thousand_ticks_cost_two_round_trips() {
+    let world = World::new(Schedule::default());
+    let store = Arc::new(Counted::default());
+    let process = world.boot_on(store.clone(), Fuse::endless());
+    process
+        .go(json!({"do": "open", "n": 100_000, "chain": true}))
+        .await
+        .unwrap();
+    let serving = process.serve(json!({"do": "voucher", "to": 100_000})).await;
+    let before = store.calls();
+    let mut tap = serving.meter().unwrap().tap().unwrap();
+    for _ in 0..1_000 {
+        tap.charge(1).await.unwrap();
+    }
+    let last = tap.finish().await.unwrap();
+    assert_eq!(last.receipt.extra["units"], 1_000);
+    assert_eq!(last.receipt.extra["spent"], "1000");
+    assert!(
+        store.calls() - before <= 2,
+        "{} calls",
+        store.calls() - before
+    );
+    // And a longer one takes larger blocks.
+    let before = store.calls();
+    let mut tap = serving.meter().unwrap().tap().unwrap();
+    for _ in 0..50_000 {
+        tap.charge(1).await.unwrap();
+    }
+    tap.finish().await.unwrap();
+    assert!(
+        store.calls() - before <= 10,
+        "{} calls",
+        store.calls() - before
+    );
+}
+
+/// Protects: two streams share a balance, none takes what is not there, and all of it can be spent.
+#[tokio::test]
+async fn streams_share_a_balance() {
+    let (_, process) = opened(100, 100).await;
+    let meter = process.meter();
+    let (mut one, mut two) = (meter.tap().unwrap(), meter.tap().unwrap());
+    let mut charged = 0;
+    loop {
+        let mut some = false;
+        for tap in [&mut one, &mut two] {
+            if tap.charge(1).await.is_ok() {
+                (charged, some) = (charged + 1, true);
+            }
+        }
+        if !some {
+            break;
+        }
+    }
+    assert_eq!(charged, 100);
+    one.finish().await.unwrap();
+    two.finish().await.unwrap();
+    assert_eq!(meter.state().await.unwrap().spent, Amount::new(100));
+}
+
+/// Protects: an exhausted stream says what it needs, holds, and goes on with the voucher that comes
+/// to another process.
+#[tokio::test]
+async fn an_exhausted_stream_says_so_and_resumes() {
+    let (world, process) = opened(100, 5).await;
+    let serving = process.serve(json!({"do": "bearer"})).await;
+    let mut tap = serving.meter().unwrap().tap().unwrap();
+    for _ in 0..5 {
+        tap.charge(1).await.unwrap();
+    }
+    let exhausted = tap.charge(1).await;
+    assert!(
+        matches!(exhausted, Err(MeterError::Exhausted { .. })),
+        "{exhausted:?}"
+    );
+    let event = tap.need(1).unwrap();
+    assert_eq!(event.name, "payment-need-voucher");
+    assert_eq!(
+        event.data,
+        json!({"channelId": "x", "requiredCumulative": "6", "acceptedCumulative": "5", "deposit": "100"})
+    );
+    // What was burnt is counted before it holds.
+    assert_eq!(process.meter().state().await.unwrap().spent, Amount::new(5));
+    let voucher = async {
+        tokio::time::sleep(Duration::from_millis(10)).await;
+        process.go(json!({"do": "voucher", "to": 8})).await.unwrap();
+    };
+    let (held, ()) = tokio::join!(tap.hold(1, HOLD), voucher);
+    assert!(held.unwrap());
+    for _ in 0..3 {
+        tap.charge(1).await.unwrap();
+    }
+    assert!(
+        !tap.hold(1, Duration::from_millis(20)).await.unwrap(),
+        "and no further"
+    );
+    drop(tap);
+    world.balances(&process, "streamed").await;
+}
+
+/// Protects: nothing is served from a channel whose payer forces its close, whatever a stream holds
+/// next, and a top-up takes that back.
+#[tokio::test]
+async fn a_forced_close_ends_service() {
+    let (world, process) = opened(100, 50).await;
+    let mut tap = process.meter().tap().unwrap();
+    tap.charge(1).await.unwrap();
+    world.ledger.lock().unwrap().close_requested = true;
+    // Seen with the next presentation, which is refused.
+    assert!(
+        process
+            .go(json!({"do": "voucher", "to": 60}))
+            .await
+            .is_err()
+    );
+    let state = process.meter().state().await.unwrap();
+    assert!(state.close_requested && state.authorized == Amount::new(50));
+    assert!(matches!(
+        process.meter().debit(Amount::new(1)).await,
+        Err(MeterError::Channel(_))
+    ));
+    assert!(matches!(
+        tap.hold(60, HOLD).await,
+        Err(MeterError::Channel(_))
+    ));
+    process
+        .go(json!({"do": "topup", "n": 1, "proof": "back"}))
+        .await
+        .unwrap();
+    tap.charge(1).await.unwrap();
+    tap.finish().await.unwrap();
+    world.balances(&process, "resumed").await;
+}
+
+/// A durable disk that counts calls.
+#[derive(Default)]
+struct Counted {
+    disk: MemoryStore,
+    calls: std::sync::atomic::AtomicUsize,
+}
+
+impl Counted {
+    fn calls(&self) -> usize {
+        self.calls.load(std::sync::atomic::Ordering::SeqCst)
+    }
+
+    fn count(&self, key: &str) {
+        if key.contains(channel().as_str()) {
+            self.calls.fetch_add(1, std::sync::atomic::Ordering::SeqCst);
+        }
+    }
+}
+
+#[async_trait::async_trait]
+impl Store for Counted {
+    fn durability(&self) -> farebox_core::Durability {
+        farebox_core::Durability::Durable
+    }
+
+    fn notices(&self) -> Option<&dyn farebox_core::Notices> {
+        None
+    }
+
+    async fn get(&self, key: &str) -> Result<Option<String>, farebox_core::Fault> {
+        self.count(key);
+        self.disk.get(key).await
+    }
+
+    async fn compare_and_swap(
+        &self,
+        key: &str,
+        expected: Option<&str>,
+        next: Option<&str>,
+        keep: Option<Duration>,
+    ) -> Result<bool, farebox_core::Fault> {
+        self.count(key);
+        self.disk.compare_and_swap(key, expected, next, keep).await
+    }
+
+    async fn scan(&self, prefix: &str) -> Result<Vec<(String, String)>, farebox_core::Fault> {
+        self.disk.scan(prefix).await
+    }
+}

@@ -1,0 +1,297 @@
+//! The calls that users make.
+
+use std::{
+    collections::HashMap,
+    fmt,
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    time::Duration,
+};
+
+use base64::{Engine, engine::general_purpose};
+use farebox_client::session::{
+    Answer, Call, ChannelInfo, Closed, Presentation, SessionError, Sessions,
+};
+use farebox_core::wire::Challenge;
+use http::{HeaderMap, HeaderValue, Method, header::ACCEPT};
+use reqwest::{Client, Request, Response, Url};
+use serde_json::Value;
+
+use super::{
+    courier::{self, HttpCourier},
+    error::SessionCallError,
+    events::EventStream,
+};
+use crate::{
+    IDEMPOTENCY_KEY, PAYMENT_SESSION_SNAPSHOT,
+    client::{
+        PayError,
+        drive::{self, Asked, Owed, ask},
+        ext::PayOptions,
+    },
+};
+
+/// An HTTP client whose requests are paid from sessions. Clones share them.
+#[derive(Clone)]
+pub struct SessionClient {
+    client: Client,
+    sessions: Sessions,
+    options: PayOptions,
+    /// The last challenge of each resource, which is good for more than one voucher.
+    known: Arc<Mutex<Known>>,
+}
+
+type Known = HashMap<(Method, Url), Challenge>;
+
+/// For how many resources a challenge is kept.
+const KNOWN: usize = 256;
+
+/// A call whose credential was accepted, and what it was answered.
+pub(super) struct Paid {
+    pub(super) response: Response,
+    /// `None` if it cost nothing.
+    pub(super) call: Option<(Call, HttpCourier)>,
+}
+
+impl SessionClient {
+    /// Sends by `client` and pays from `sessions`.
+    #[must_use]
+    pub fn new(client: Client, sessions: Sessions) -> Self {
+        Self {
+            client,
+            sessions,
+            options: PayOptions::default(),
+            known: Arc::default(),
+        }
+    }
+
+    /// With other options.
+    #[must_use]
+    pub fn options(mut self, options: PayOptions) -> Self {
+        self.options = options;
+        self
+    }
+
+    /// The HTTP client, to build requests with.
+    #[must_use]
+    pub fn http(&self) -> &Client {
+        &self.client
+    }
+
+    /// The sessions.
+    #[must_use]
+    pub fn sessions(&self) -> &Sessions {
+        &self.sessions
+    }
+
+    /// Sends a request; if it costs something, opens a channel or signs a voucher and sends it
+    /// again. The response is whatever the server answers, a 4xx included.
+    ///
+    /// # Errors
+    /// See [`SessionCallError`].
+    pub async fn send(&self, request: Request) -> Result<Response, SessionCallError> {
+        let Paid { response, call } = self.paid(request).await?;
+        if let Some((call, _)) = call {
+            finish(call).await;
+        }
+        Ok(response)
+    }
+
+    /// Sends a request for an event stream, and pays for the events as they come.
+    ///
+    /// # Errors
+    /// See [`SessionCallError`]; [`SessionCallError::NotEvents`] holds what was served instead.
+    pub async fn events(&self, mut request: Request) -> Result<EventStream, SessionCallError> {
+        let events = HeaderValue::from_static("text/event-stream");
+        request.headers_mut().entry(ACCEPT).or_insert(events);
+        let paid = self.paid(request).await?;
+        EventStream::of(paid).await
+    }
+
+    /// Closes a channel: the server keeps what it served, and the rest comes back.
+    ///
+    /// # Errors
+    /// See [`SessionError`].
+    pub async fn close(&self, channel: &ChannelInfo) -> Result<Closed, SessionError> {
+        let url = Url::parse(&channel.resource);
+        let url = url.map_err(|_| SessionError::NoChannel)?;
+        let courier = HttpCourier::to(&self.client, url, &self.options);
+        self.sessions
+            .close(&channel.key, &courier.origin(), &courier)
+            .await
+    }
+
+    /// Closes every channel on record.
+    ///
+    /// # Errors
+    /// The first failure, after all were tried.
+    pub async fn close_all(&self) -> Result<Vec<Closed>, SessionError> {
+        let mut closed = Vec::new();
+        let mut failed = None;
+        for channel in self.sessions.channels().await? {
+            match self.close(&channel).await {
+                Ok(done) => closed.push(done),
+                Err(error) => failed = failed.or(Some(error)),
+            }
+        }
+        failed.map_or(Ok(closed), Err)
+    }
+
+    /// Sends a request and pays for it, until it is served.
+    async fn paid(&self, request: Request) -> Result<Paid, SessionCallError> {
+        let owed = match self.remembered(&request) {
+            Some(owed) => owed,
+            None => {
+                let mut client = self.client.clone();
+                let accept = self.sessions.accept();
+                match ask(&mut client, request, accept, &self.options).await? {
+                    Asked::Owed(owed) => owed,
+                    Asked::Served(response) => {
+                        let call = None;
+                        return Ok(Paid { response, call });
+                    }
+                }
+            }
+        };
+        let courier = HttpCourier::beside(&self.client, &owed.again, &self.options);
+        let resource = resource(owed.again.url());
+        let mut call = self
+            .sessions
+            .begin(&owed.payable, &owed.origin, &resource)?;
+        if let Some(snapshot) = snapshot(&owed.headers) {
+            call = call.snapshot(snapshot);
+        }
+        loop {
+            let presentation = call.next(&courier).await?;
+            let (mut response, answer) = self.present(&owed.again, &presentation).await?;
+            if let Answer::Accepted(_) = &answer {
+                self.remember(&owed.again, &presentation);
+            }
+            let accepted = match call.answered(presentation, answer).await {
+                Err(SessionError::Unreachable(why)) => return Err(SessionCallError::Lost(why)),
+                other => other?,
+            };
+            match response.take() {
+                Some(response) if accepted => {
+                    let call = Some((call, courier));
+                    return Ok(Paid { response, call });
+                }
+                _ => {}
+            }
+        }
+    }
+
+    /// Presents a credential with the request. A deposit whose answer gets lost is presented again.
+    async fn present(
+        &self,
+        request: &Request,
+        presentation: &Presentation,
+    ) -> Result<(Option<Response>, Answer), SessionCallError> {
+        let header = drive::credential(presentation.credential());
+        let (name, value) = header.map_err(|error| SessionCallError::Lost(error.to_string()))?;
+        let attempts = match presentation.is_deposit() {
+            true => self.options.attempts,
+            false => 1,
+        };
+        let mut attempt = 0;
+        loop {
+            attempt += 1;
+            let mut again = request.try_clone().ok_or(PayError::StreamedBody)?;
+            if let Ok(key) = drive::key(&value) {
+                again.headers_mut().entry(IDEMPOTENCY_KEY).or_insert(key);
+            }
+            again.headers_mut().insert(name.clone(), value.clone());
+            let (response, answer, wait) = match self.client.execute(again).await {
+                Ok(mut response) => {
+                    let wait = drive::retry_after(response.headers());
+                    let answer = courier::answer(&mut response).await;
+                    (Some(response), answer, wait)
+                }
+                Err(error) => (None, Answer::Lost(error.without_url().to_string()), None),
+            };
+            let wait = wait.unwrap_or_else(|| drive::backoff(attempt));
+            let lost = matches!(answer, Answer::Lost(_));
+            if !lost || attempt >= attempts || wait > self.options.max_wait {
+                return Ok((response, answer));
+            }
+            tokio::time::sleep(wait.min(Duration::from_secs(60))).await;
+        }
+    }
+
+    fn known(&self) -> MutexGuard<'_, Known> {
+        // Each critical section leaves whole entries, so a panic elsewhere does not spoil them.
+        self.known.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// What the resource asked for the last time. If it will not do any more, the server says so.
+    fn remembered(&self, request: &Request) -> Option<Box<Owed>> {
+        let place = place(request)?;
+        let origin = drive::origin(request.url());
+        let payable = vec![self.known().get(&place)?.clone()];
+        self.sessions.begin(&payable, &origin, "").ok()?;
+        Some(Box::new(Owed {
+            again: request.try_clone()?,
+            payable,
+            origin,
+            headers: HeaderMap::new(),
+        }))
+    }
+
+    fn remember(&self, request: &Request, presentation: &Presentation) {
+        let challenge = &presentation.credential().challenge;
+        let Some(place) = place(request) else { return };
+        if challenge.digest.is_some() || presentation.is_deposit() {
+            return;
+        }
+        let mut known = self.known();
+        if known.len() >= KNOWN {
+            known.clear();
+        }
+        known.insert(place, challenge.clone());
+    }
+}
+
+impl fmt::Debug for SessionClient {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("SessionClient")
+            .field("sessions", &self.sessions)
+            .field("options", &self.options)
+            .finish_non_exhaustive()
+    }
+}
+
+/// What a challenge may be kept for: bodies are bound one by one.
+fn place(request: &Request) -> Option<(Method, Url)> {
+    let bare = request.body().is_none();
+    bare.then(|| {
+        (
+            request.method().clone(),
+            drive::without_fragment(request.url()),
+        )
+    })
+}
+
+/// Where a channel can be closed, without what may be secret.
+fn resource(url: &Url) -> String {
+    let mut url = url.clone();
+    url.set_fragment(None);
+    url.set_query(None);
+    let _ = url.set_username("");
+    let _ = url.set_password(None);
+    url.into()
+}
+
+/// How the server says a channel stands. The draft and the deployed servers differ in the alphabet.
+fn snapshot(headers: &HeaderMap) -> Option<Value> {
+    let text = headers.get(PAYMENT_SESSION_SNAPSHOT)?.to_str().ok()?;
+    let text: String = text.trim().trim_end_matches('=').to_owned();
+    let standard = text.replace('-', "+").replace('_', "/");
+    let json = general_purpose::STANDARD_NO_PAD.decode(standard).ok()?;
+    serde_json::from_slice(&json).ok()
+}
+
+/// What a call does not cost is not lost if the store fails now; it stays counted.
+pub(super) async fn finish(call: Call) {
+    if let Err(error) = call.finish().await {
+        tracing::warn!(%error, "what a call did not cost stays counted");
+    }
+}
