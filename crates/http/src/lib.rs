@@ -36,7 +36,7 @@ pub use hosts::{Hosts, InvalidHost};
 pub use network::Network;
 pub use origins::{InvalidOrigin, Origins};
 #[cfg(feature = "tower")]
-pub use server::{Payment, PaymentLayer, PaymentService, Transport};
+pub use server::{ChallengeLimit, Payment, PaymentLayer, PaymentService, Transport};
 
 use http::HeaderName;
 

@@ -2,7 +2,7 @@
 
 use bytes::Bytes;
 use farebox_core::wire::{BodyDigest, Problem};
-use farebox_engine::{Admission, Gate, Inbound, Serving};
+use farebox_engine::{Admission, Gate, Inbound, Refused, Serving};
 use http::{
     Method, Request, Response,
     header::{ACCESS_CONTROL_REQUEST_METHOD, ORIGIN},
@@ -17,6 +17,7 @@ use super::{
     extract::Payment,
     headers::{self, Presented},
     key,
+    limit::ChallengeLimit,
     transport::Transport,
 };
 use crate::{Hosts, credential_header};
@@ -35,6 +36,8 @@ pub struct Settings {
     /// The hosts that are realms of their own. A request for one of them is challenged under its
     /// name, and must be paid for under it; any other is under the engine's realm.
     pub hosts: Hosts,
+    /// How many challenges one client may leave unpaid; `None` for as many as it likes.
+    pub challenges: Option<ChallengeLimit>,
 }
 
 impl Default for Settings {
@@ -44,6 +47,7 @@ impl Default for Settings {
             reply_limit: REPLY_LIMIT,
             transport: Transport::default(),
             hosts: Hosts::default(),
+            challenges: None,
         }
     }
 }
@@ -121,10 +125,16 @@ where
     let credential = match presented {
         Presented::One(credential) => *credential,
         Presented::Nothing => {
+            if let Some(answer) = count(settings, &parts) {
+                return Err(answer);
+            }
             let kind = &Problem::PaymentRequired;
             return Err(answer::challenge(gate, &inbound, kind, answer::PAY).await);
         }
         Presented::Malformed(why) => {
+            if let Some(answer) = count(settings, &parts) {
+                return Err(answer);
+            }
             let kind = &Problem::MalformedCredential;
             return Err(answer::challenge(gate, &inbound, kind, &why).await);
         }
@@ -138,8 +148,18 @@ where
         Ok(Admission::Serve(serving)) => serving,
         Ok(Admission::Replay(reply)) => return Err(replay(gate.route(), reply)),
         Ok(_) => return Err(answer::fault(gate.route(), &unknown_admission())),
-        Err(refused) => return Err(Box::pin(answer::refuse(gate, &inbound, refused)).await),
+        Err(refused) => {
+            if let Refused::Payment(_) = &refused
+                && let Some(answer) = count(settings, &parts)
+            {
+                return Err(answer);
+            }
+            return Err(Box::pin(answer::refuse(gate, &inbound, refused)).await);
+        }
     };
+    if let Some(limit) = &settings.challenges {
+        limit.paid(&limit.client(&parts));
+    }
     parts.extensions.insert(Payment::new(&serving, source));
     let body = match buffered {
         Buffered::None(body) => body,
@@ -149,6 +169,13 @@ where
         request: Request::from_parts(parts, body),
         serving,
     })
+}
+
+/// Counts a challenge that is about to go out, where they are counted. The answer is for one too many.
+fn count(settings: &Settings, parts: &Parts) -> Option<Response<Bytes>> {
+    let limit = settings.challenges.as_ref()?;
+    let counted = limit.count(&limit.client(parts));
+    counted.err().map(answer::too_many)
 }
 
 fn unknown_admission() -> farebox_core::Fault {
