@@ -7,7 +7,13 @@ use axum::{
     extract::Request,
     response::{IntoResponse as _, Response},
 };
-use farebox::{http::server::BODY_LIMIT, wire::Challenge};
+use farebox::{
+    http::{
+        Metered,
+        server::{BODY_LIMIT, is_event_stream},
+    },
+    wire::Challenge,
+};
 use http::{HeaderMap, HeaderName, HeaderValue, StatusCode, header};
 use reqwest::{Client, Url, redirect::Policy};
 
@@ -57,8 +63,29 @@ impl Upstream {
         Ok(Self { client, base })
     }
 
-    /// Asks the upstream and answers with its status, headers and body, as they come.
-    pub(crate) async fn forward(&self, request: Request) -> Response {
+    /// Asks the upstream and answers with its status, headers and body, as they come. What a session
+    /// pays for and streams events is metered event by event.
+    pub(crate) async fn forward(&self, mut request: Request) -> Response {
+        let Some(metered) = request.extensions_mut().remove::<Metered>() else {
+            return self.ask(request).await;
+        };
+        // Events that are compressed cannot be told apart.
+        let headers = request.headers_mut();
+        headers.insert(
+            header::ACCEPT_ENCODING,
+            HeaderValue::from_static("identity"),
+        );
+        let response = self.ask(request).await;
+        if !response.status().is_success() || !is_event_stream(response.headers()) {
+            return response;
+        }
+        match metered.event_stream(response) {
+            Ok(metered) => metered.map(Body::new),
+            Err(unpaid) => unpaid.into_response(),
+        }
+    }
+
+    async fn ask(&self, request: Request) -> Response {
         let (parts, body) = request.into_parts();
         let Some(url) = self.url(parts.uri.path(), parts.uri.query()) else {
             return (

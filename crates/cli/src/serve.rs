@@ -61,8 +61,6 @@ pub(crate) async fn run(path: &Path) -> Result<(), Failure> {
         )),
     };
     drop(reconciler);
-    #[cfg(feature = "ldk")]
-    farebox::rails::lightning::ldk::stop_all().await;
     ended
 }
 
@@ -134,6 +132,11 @@ fn handler(
         }
         _ => return Err(Failure::usage(format!("nothing answers {}", route.path))),
     };
+    let paid = config.layer(route);
+    if route.offers_sessions() {
+        // Vouchers and closes come as POST, whatever the route's method is.
+        return Ok(handler.layer(paid));
+    }
     // Only what matches a route is paid for: an unknown method stays a 405.
-    Ok(handler.route_layer(config.layer(route)))
+    Ok(handler.route_layer(paid))
 }

@@ -81,6 +81,9 @@ pub enum Moment {
         /// What the next piece would have cost.
         next: Amount,
     },
+    /// The last receipt was given, and nothing follows: some rails end their streams with a mark.
+    /// One called `message` is written as a piece of the stream, and text without quotes.
+    Ended,
 }
 
 /// What a presentation is answered with that asks for no service: a top-up, a close, a voucher on

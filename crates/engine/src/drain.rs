@@ -83,6 +83,13 @@ impl Drain {
         self.work.borrow().draining
     }
 
+    /// Waits until it starts.
+    pub(crate) async fn began(&self) {
+        let mut work = self.work.subscribe();
+        // The sender is in `self`, so it does not go away.
+        let _ = work.wait_for(|work| work.draining).await;
+    }
+
     /// Begins a payment. `None`: no more payments are accepted.
     pub(crate) fn admit(self: &Arc<Self>) -> Option<UnderWay> {
         let mut admitted = false;

@@ -189,6 +189,11 @@ impl Meter {
         }
     }
 
+    /// Waits until the server is told to end: the moment for a stream to say what was paid.
+    pub async fn draining(&self) {
+        self.shared.drain.began().await;
+    }
+
     /// What a stream tells its payer at a moment, if anything.
     pub fn event(&self, state: &ChannelState, moment: &Moment) -> Option<Event> {
         let method = self.terms.method.as_ref()?;

@@ -149,6 +149,18 @@ impl Serving {
             held.0.release().await?;
         }
         let charge = meter.reserve(units).await?;
+        Ok(self.hold(charge).await?)
+    }
+
+    /// The same with what [`Meter::reserve`] held for this request, by whoever may have spent it
+    /// otherwise in between.
+    ///
+    /// # Errors
+    /// The store; `charge` is given back.
+    pub async fn hold(&mut self, charge: Charge) -> Result<(), Fault> {
+        let Some(meter) = &self.meter else {
+            return Ok(());
+        };
         // As the payer shall see it: with this charge, and without what others hold.
         let mut state = meter.glance().await?;
         let others = state.held.get().saturating_sub(charge.amount().get());

@@ -138,6 +138,36 @@ impl Tap {
         true
     }
 
+    /// [`burn`](Self::burn) of so many units at the channel's price.
+    pub fn burn_units(&mut self, units: u64) -> bool {
+        let cost = self.meter.cost(units);
+        cost.is_ok_and(|cost| self.burn(cost, units))
+    }
+
+    /// Whether `units` are at hand, so that [`burn`](Self::burn) would do.
+    pub fn covers(&self, units: u64) -> bool {
+        let cost = self.meter.cost(units);
+        let live = self
+            .deadline
+            .is_some_and(|deadline| !deadline.passed(&self.meter.shared));
+        live && cost.is_ok_and(|cost| cost <= self.left)
+    }
+
+    /// Counts what was burnt and holds on to the rest, for a stream that is slower than its block
+    /// lives. Does nothing to a block that is young.
+    ///
+    /// # Errors
+    /// As for [`hold`](Self::hold); a balance that is exhausted is none.
+    pub async fn keep(&mut self) -> Result<(), MeterError> {
+        if !self.open || self.taken.elapsed() < SLOW {
+            return Ok(());
+        }
+        match self.refill(Amount::new(0)).await {
+            Err(MeterError::Exhausted { .. }) => Ok(()),
+            kept => kept,
+        }
+    }
+
     /// What to tell the payer when [`charge`](Self::charge) found the balance exhausted, once per
     /// exhaustion.
     pub fn need(&self, units: u64) -> Option<Event> {
@@ -151,6 +181,11 @@ impl Tap {
         let (required, next) = self.required(units);
         let moment = Moment::TimedOut { required, next };
         self.meter.event(&self.state, &moment)
+    }
+
+    /// What follows the last receipt, if anything.
+    pub fn last_word(&self) -> Option<Event> {
+        self.meter.event(&self.state, &Moment::Ended)
     }
 
     fn required(&self, units: u64) -> (Amount, Amount) {

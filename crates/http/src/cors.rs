@@ -6,12 +6,13 @@ use http::header::{RETRY_AFTER, WWW_AUTHENTICATE};
 use tower_http::cors::{AllowHeaders, AllowMethods, AllowOrigin, CorsLayer};
 
 use crate::{
-    IDEMPOTENT_REPLAYED, PAYMENT_RECEIPT,
+    IDEMPOTENT_REPLAYED, PAYMENT_RECEIPT, PAYMENT_SESSION, PAYMENT_SESSION_SNAPSHOT,
     origins::{Listed, Origins},
 };
 
 /// A layer that lets pages of these origins pay: they may read `WWW-Authenticate`,
-/// `Payment-Receipt`, `Retry-After` and `Idempotent-Replayed`, and send what they ask for,
+/// `Payment-Receipt`, `Payment-Session`, `Payment-Session-Snapshot`, `Retry-After` and
+/// `Idempotent-Replayed`, and send what they ask for,
 /// `Authorization`, `Payment-Authorization`, `Accept-Payment` and `Idempotency-Key` among it.
 ///
 /// Put it outside everything else, `Router::layer` as the last: a refusal without its headers is
@@ -42,6 +43,8 @@ pub fn cors(origins: &Origins) -> CorsLayer {
             PAYMENT_RECEIPT,
             RETRY_AFTER,
             IDEMPOTENT_REPLAYED,
+            PAYMENT_SESSION,
+            PAYMENT_SESSION_SNAPSHOT,
         ])
         .max_age(Duration::from_secs(600))
 }

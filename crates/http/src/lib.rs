@@ -9,6 +9,7 @@
 //! |---|---|
 //! | `tower` | the layer, for any service over `http` types |
 //! | `axum` | the same, with an extractor |
+//! | `ws` | paid WebSockets, over axum's |
 //! | `cors` | what lets pages of other origins pay |
 //! | `reqwest` (`client`) | `client.get(url).pay(&purse)`, and sessions by [`SessionClient`] |
 //! | `reqwest-middleware` | the same as a middleware |
@@ -35,8 +36,10 @@ pub use cors::cors;
 pub use hosts::{Hosts, InvalidHost};
 pub use network::Network;
 pub use origins::{InvalidOrigin, Origins};
+#[cfg(feature = "ws")]
+pub use server::ws;
 #[cfg(feature = "tower")]
-pub use server::{ChallengeLimit, Payment, PaymentLayer, PaymentService, Transport};
+pub use server::{Event, Metered, Pace, Payment, PaymentLayer, PaymentService, Transport};
 
 use http::HeaderName;
 

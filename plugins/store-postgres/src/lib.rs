@@ -29,15 +29,12 @@
 mod config;
 mod error;
 mod held;
-mod notices;
 mod schema;
 
 use std::{fmt, time::Duration};
 
 use async_trait::async_trait;
-use farebox_core::{
-    Backend, Durability, Fault, Invalid, Notices, Store, driver::prefix_end, store_driver,
-};
+use farebox_core::{Backend, Durability, Fault, Invalid, Store, driver::prefix_end, store_driver};
 use sqlx::{PgConnection, PgPool};
 use tokio::task::AbortHandle;
 
@@ -76,8 +73,6 @@ impl Backend for Postgres {
 /// Records in a PostgreSQL database.
 pub struct PostgresStore {
     pool: PgPool,
-    /// For connections that listen.
-    config: Postgres,
     collector: AbortHandle,
 }
 
@@ -91,11 +86,7 @@ impl PostgresStore {
         in_time(schema::inspect(&pool)).await??;
         in_time(schema::migrate(&pool)).await??;
         let collector = tokio::spawn(schema::collect(pool.clone())).abort_handle();
-        Ok(Self {
-            pool,
-            config: config.clone(),
-            collector,
-        })
+        Ok(Self { pool, collector })
     }
 
     /// One try at a swap.
@@ -177,8 +168,8 @@ impl Store for PostgresStore {
         Durability::Durable
     }
 
-    fn notices(&self) -> Option<&dyn Notices> {
-        Some(self)
+    fn notices(&self) -> Option<&dyn farebox_core::Notices> {
+        None
     }
 
     async fn get(&self, key: &str) -> Result<Option<String>, Fault> {

@@ -77,10 +77,6 @@ impl Redis {
         })
     }
 
-    pub(crate) fn client(&self) -> &Client {
-        &self.client
-    }
-
     pub(crate) fn prefix(&self) -> &str {
         &self.prefix
     }

@@ -42,6 +42,15 @@ pub struct Route {
     pub gate: Arc<Gate>,
 }
 
+impl Route {
+    /// Whether a session can pay for it: then vouchers, top-ups and closes come to it as `POST`,
+    /// whatever its method is.
+    pub fn offers_sessions(&self) -> bool {
+        let mut offers = self.gate.offers().iter();
+        offers.any(|offer| !offer.method().intent().single_use())
+    }
+}
+
 /// Who answers a request that was paid for.
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]

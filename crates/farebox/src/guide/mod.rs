@@ -3,6 +3,9 @@
 #[doc = include_str!("lifecycle.md")]
 pub mod lifecycle {}
 
+#[doc = include_str!("sessions.md")]
+pub mod sessions {}
+
 #[doc = include_str!("writing_a_rail.md")]
 pub mod writing_a_rail {}
 

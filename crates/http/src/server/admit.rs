@@ -2,7 +2,7 @@
 
 use bytes::Bytes;
 use farebox_core::wire::{BodyDigest, Problem};
-use farebox_engine::{Admission, Gate, Inbound, Refused, Serving};
+use farebox_engine::{Admission, Gate};
 use http::{
     Method, Request, Response,
     header::{ACCESS_CONTROL_REQUEST_METHOD, ORIGIN},
@@ -12,12 +12,15 @@ use http_body::Body;
 
 use super::{
     BODY_LIMIT, REPLY_LIMIT, answer,
+    asked::{Asked, manages, target},
     body::{self, BodyError, Buffered},
-    conclude::replay,
+    conclude::{Ticket, give_back, replay},
     extract::Payment,
     headers::{self, Presented},
     key,
-    limit::ChallengeLimit,
+    manage::managed,
+    metered::Metered,
+    stream::Pace,
     transport::Transport,
 };
 use crate::{Hosts, credential_header};
@@ -36,8 +39,8 @@ pub struct Settings {
     /// The hosts that are realms of their own. A request for one of them is challenged under its
     /// name, and must be paid for under it; any other is under the engine's realm.
     pub hosts: Hosts,
-    /// How many challenges one client may leave unpaid; `None` for as many as it likes.
-    pub challenges: Option<ChallengeLimit>,
+    /// How metered streams behave while nothing is to be sent.
+    pub pace: Pace,
 }
 
 impl Default for Settings {
@@ -47,7 +50,7 @@ impl Default for Settings {
             reply_limit: REPLY_LIMIT,
             transport: Transport::default(),
             hosts: Hosts::default(),
-            challenges: None,
+            pace: Pace::default(),
         }
     }
 }
@@ -57,10 +60,10 @@ impl Default for Settings {
 #[must_use = "serve the request, then conclude"]
 pub struct Admitted<B> {
     /// The request for the handler: its body as it came, its payment credential taken out, and a
-    /// [`Payment`] among its extensions.
+    /// [`Payment`] among its extensions; a [`Metered`] too, where a session pays.
     pub request: Request<B>,
-    /// The lease to [`conclude`](super::conclude).
-    pub serving: Serving,
+    /// What to [`conclude`](super::conclude).
+    pub ticket: Ticket,
 }
 
 /// Reads a request and the payment it presents. Either it is paid for, or the error is the answer:
@@ -85,11 +88,7 @@ where
             "Pages of other origins may not ask here.",
         ));
     }
-    let host = settings.transport.admit(&parts).map_err(|why| {
-        tracing::warn!(route = gate.route(), why, "a request may not carry payment");
-        answer::simple(&Problem::Forbidden, "Payments are taken over TLS only.")
-    })?;
-    let realm = host.and_then(|host| settings.hosts.realm(&host));
+    let realm = realm(settings, &parts).map_err(|why| insecure(gate, why))?;
     let key = key::read(&parts.headers).map_err(|why| answer::simple(&Problem::BadRequest, why))?;
     let buffered = body::read(&parts.headers, body, settings.body_limit).await;
     let buffered = buffered.map_err(|error| match error {
@@ -107,34 +106,24 @@ where
         Buffered::Bytes(bytes) if !bytes.is_empty() => Some(bytes),
         _ => None,
     };
-    let digest = bytes.map(|bytes| BodyDigest::of(bytes));
-    let accept = headers::accept(&parts.headers);
-    let inbound = Inbound {
-        method: parts.method.as_str(),
-        target: parts
-            .uri
-            .path_and_query()
-            .map_or("/", |target| target.as_str()),
-        body: bytes.map(AsRef::as_ref),
-        digest: digest.as_ref(),
-        accept: accept.as_ref(),
-        idempotency_key: key.as_deref(),
-        realm,
-        manages: false,
+    let asked = Asked {
+        manages: manages(gate, &parts, bytes.is_some()),
+        method: parts.method.clone(),
+        target: target(&parts),
+        digest: bytes.map(|bytes| BodyDigest::of(bytes)),
+        body: bytes.cloned(),
+        accept: headers::accept(&parts.headers),
+        key: key.map(|key| key.into_owned()),
+        realm: realm.map(str::to_owned),
     };
+    let inbound = asked.inbound();
     let credential = match presented {
         Presented::One(credential) => *credential,
         Presented::Nothing => {
-            if let Some(answer) = count(settings, &parts) {
-                return Err(answer);
-            }
             let kind = &Problem::PaymentRequired;
             return Err(answer::challenge(gate, &inbound, kind, answer::PAY).await);
         }
         Presented::Malformed(why) => {
-            if let Some(answer) = count(settings, &parts) {
-                return Err(answer);
-            }
             let kind = &Problem::MalformedCredential;
             return Err(answer::challenge(gate, &inbound, kind, &why).await);
         }
@@ -146,36 +135,48 @@ where
     let source = credential.source.clone();
     let serving = match Box::pin(gate.present(credential, &inbound)).await {
         Ok(Admission::Serve(serving)) => serving,
+        Ok(Admission::Managed(done)) => return Err(managed(gate, done)),
         Ok(Admission::Replay(reply)) => return Err(replay(gate.route(), reply)),
         Ok(_) => return Err(answer::fault(gate.route(), &unknown_admission())),
-        Err(refused) => {
-            if let Refused::Payment(_) = &refused
-                && let Some(answer) = count(settings, &parts)
-            {
-                return Err(answer);
-            }
-            return Err(Box::pin(answer::refuse(gate, &inbound, refused)).await);
-        }
+        Err(refused) => return Err(Box::pin(answer::refuse(gate, &inbound, refused)).await),
     };
-    if let Some(limit) = &settings.challenges {
-        limit.paid(&limit.client(&parts));
-    }
+    let metered = match serving.meter() {
+        None => None,
+        Some(meter) => match meter.reserve(1).await {
+            Ok(charge) => Some(Metered::new(meter.clone(), charge, settings.pace)),
+            Err(error) => {
+                give_back(gate, serving).await;
+                return Err(Box::pin(answer::refuse(gate, &inbound, error.into())).await);
+            }
+        },
+    };
     parts.extensions.insert(Payment::new(&serving, source));
+    if let Some(metered) = &metered {
+        parts.extensions.insert(metered.clone());
+    }
     let body = match buffered {
         Buffered::None(body) => body,
         Buffered::Bytes(bytes) => B::from(bytes),
     };
     Ok(Admitted {
         request: Request::from_parts(parts, body),
-        serving,
+        ticket: Ticket::new(serving, metered, asked),
     })
 }
 
-/// Counts a challenge that is about to go out, where they are counted. The answer is for one too many.
-fn count(settings: &Settings, parts: &Parts) -> Option<Response<Bytes>> {
-    let limit = settings.challenges.as_ref()?;
-    let counted = limit.count(&limit.client(parts));
-    counted.err().map(answer::too_many)
+/// The realm that a request is under, where it may carry payment at all; or why it may not.
+pub(crate) fn realm<'a>(
+    settings: &'a Settings,
+    parts: &Parts,
+) -> Result<Option<&'a str>, &'static str> {
+    let host = settings.transport.admit(parts)?;
+    Ok(host.and_then(|host| settings.hosts.realm(&host)))
+}
+
+/// The answer to a request that may not carry payment.
+pub(crate) fn insecure(gate: &Gate, why: &str) -> Response<Bytes> {
+    tracing::warn!(route = gate.route(), why, "a request may not carry payment");
+    answer::simple(&Problem::Forbidden, "Payments are taken over TLS only.")
 }
 
 fn unknown_admission() -> farebox_core::Fault {

@@ -1,7 +1,7 @@
 //! From the handler's response to the one that leaves.
 
 use bytes::Bytes;
-use farebox_core::{Fault, wire::Receipt};
+use farebox_core::{Attachment, Fault, wire::Receipt};
 use farebox_engine::{Gate, Kept, Reply, Serving};
 use http::{
     HeaderMap, HeaderName, HeaderValue, Response, StatusCode,
@@ -14,10 +14,48 @@ use http::{
 use http_body::Body;
 use http_body_util::BodyExt;
 
-use super::{admit::Settings, answer, headers};
+use super::{
+    admit::Settings,
+    answer,
+    asked::Asked,
+    headers,
+    metered::{Bill, Closed, Instead, Metered},
+};
 use crate::{IDEMPOTENT_REPLAYED, PAYMENT_RECEIPT};
 
 type BoxError = Box<dyn std::error::Error + Send + Sync>;
+
+/// What is owed for a request that is being served.
+#[derive(Debug)]
+#[must_use = "conclude it with the handler's response"]
+pub struct Ticket {
+    serving: Serving,
+    metered: Option<Metered>,
+    asked: Asked,
+}
+
+impl Ticket {
+    pub(crate) fn new(serving: Serving, metered: Option<Metered>, asked: Asked) -> Self {
+        Self {
+            serving,
+            metered,
+            asked,
+        }
+    }
+
+    /// The lease on the payment.
+    pub fn serving(&self) -> &Serving {
+        &self.serving
+    }
+
+    /// The handler gave no response: nothing was served.
+    pub(crate) async fn give_back(self, gate: &Gate) {
+        if let Some(metered) = &self.metered {
+            release(gate, metered).await;
+        }
+        give_back(gate, self.serving).await;
+    }
+}
 
 /// Closes the lease as the handler's response says. 2xx, 3xx and an upgrade are service, recorded
 /// before the response leaves; anything else gives the payment back, so that the same credential
@@ -27,23 +65,43 @@ type BoxError = Box<dyn std::error::Error + Send + Sync>;
 /// Its body must say how long it is, and be no longer than [`Settings::reply_limit`]; what streams
 /// is passed on as it comes, and a repeated request is then refused as used. Neither `Set-Cookie`
 /// nor trailers are kept.
+///
+/// What a session owes for the request is recorded before the response leaves, and its receipt says
+/// how its channel stands then.
 pub async fn conclude<R>(
     gate: &Gate,
     settings: &Settings,
-    serving: Serving,
+    ticket: Ticket,
     response: Response<R>,
 ) -> Response<R>
 where
     R: Body + From<Bytes>,
     R::Error: Into<BoxError>,
 {
+    let Ticket {
+        mut serving,
+        metered,
+        asked,
+    } = ticket;
     let (mut parts, body) = response.into_parts();
+    if let Some(refused) = parts.extensions.get::<Instead>().and_then(Instead::take) {
+        if let Some(metered) = &metered {
+            release(gate, metered).await;
+        }
+        give_back(gate, serving).await;
+        return Box::pin(answer::refuse(gate, &asked.inbound(), refused))
+            .await
+            .map(R::from);
+    }
     // An upstream's receipt is not ours to pass on.
     parts.headers.remove(PAYMENT_RECEIPT);
     let status = parts.status;
     let served =
         status.is_success() || status.is_redirection() || status == StatusCode::SWITCHING_PROTOCOLS;
     if !served {
+        if let Some(metered) = &metered {
+            release(gate, metered).await;
+        }
         give_back(gate, serving).await;
         return Response::from_parts(parts, body);
     }
@@ -58,6 +116,9 @@ where
             Err(error) => {
                 // Nothing has left yet, so this is a handler that failed.
                 tracing::warn!(route = gate.route(), error, "a response broke off");
+                if let Some(metered) = &metered {
+                    release(gate, metered).await;
+                }
                 give_back(gate, serving).await;
                 let fault = Fault::new("reading the handler's response");
                 return answer::fault(gate.route(), &fault).map(R::from);
@@ -66,27 +127,82 @@ where
     } else {
         (body, None)
     };
-    match serving.delivered(kept).await {
-        Ok(answered) => finish(gate.route(), &mut parts, &answered.receipt),
+    let bill = match metered.as_ref().map(Metered::close) {
+        None => None,
+        Some(Closed::Billed(bill)) => Some(bill),
+        // Spent with the delivery, and before anything leaves.
+        Some(Closed::Held(charge)) => match serving.hold(charge).await {
+            Ok(()) => None,
+            Err(fault) => {
+                give_back(gate, serving).await;
+                return answer::fault(gate.route(), &fault).map(R::from);
+            }
+        },
+    };
+    let meter = serving.meter().cloned();
+    let answered = match serving.delivered(kept).await {
+        Ok(answered) => answered,
         Err(fault) => return answer::fault(gate.route(), &fault).map(R::from),
-    }
+    };
+    let answered = match (bill, meter) {
+        (
+            Some(Bill {
+                state: Some(state),
+                served,
+            }),
+            Some(meter),
+        ) => meter.answered(&state, &served),
+        _ => answered,
+    };
+    let (receipt, attachments) = (&answered.receipt, &answered.attachments);
+    finish(
+        gate.route(),
+        status,
+        &mut parts.headers,
+        receipt,
+        attachments,
+    );
     Response::from_parts(parts, body)
 }
 
+/// What was held back for the request is the payer's again.
+async fn release(gate: &Gate, metered: &Metered) {
+    let Closed::Held(charge) = metered.close() else {
+        return;
+    };
+    if let Err(error) = charge.release().await {
+        // It lapses by itself.
+        tracing::warn!(route = gate.route(), %error, "what a request holds was not given back");
+    }
+}
+
 /// What makes a response a paid one: no shared cache may give it to anybody else, and where it is a
-/// success it has a receipt.
-fn finish(route: &str, parts: &mut Parts, receipt: &Receipt) {
-    headers::make_private(&mut parts.headers);
-    if !parts.status.is_success() {
+/// success it has a receipt, and what the rail sends with it.
+pub(crate) fn finish(
+    route: &str,
+    status: StatusCode,
+    headers: &mut HeaderMap,
+    receipt: &Receipt,
+    attachments: &[Attachment],
+) {
+    headers::make_private(headers);
+    if !status.is_success() {
         return;
     }
     let header = receipt.to_header().map_err(|error| error.to_string());
     let header = header.and_then(|text| HeaderValue::try_from(text).map_err(|e| e.to_string()));
     match header {
         Ok(header) => {
-            parts.headers.insert(PAYMENT_RECEIPT, header);
+            headers.insert(PAYMENT_RECEIPT, header);
         }
         Err(error) => tracing::error!(route, error, "a receipt cannot be sent"),
+    }
+    for Attachment { name, value, .. } in attachments {
+        let named = HeaderName::from_bytes(name.as_bytes());
+        match (named, HeaderValue::from_str(value)) {
+            (Ok(name), Ok(value)) => drop(headers.insert(name, value)),
+            _ => tracing::error!(route, name, "what goes with a receipt cannot be sent"),
+        }
     }
 }
 
@@ -145,7 +261,7 @@ pub(crate) fn replay(route: &str, reply: Reply) -> Response<Bytes> {
     };
     let (mut parts, body) = Response::new(Bytes::from(reply.body)).into_parts();
     (parts.status, parts.headers) = (status, headers);
-    finish(route, &mut parts, &reply.receipt);
+    finish(route, status, &mut parts.headers, &reply.receipt, &[]);
     parts
         .headers
         .insert(IDEMPOTENT_REPLAYED, HeaderValue::from_static("true"));

@@ -10,15 +10,22 @@ use std::{
 
 use bytes::Bytes;
 use farebox_engine::Gate;
+#[cfg(feature = "ws")]
+use futures_core::Stream;
 use http::{Request, Response};
 use http_body::Body;
 use tower::{Layer, Service};
 
 use super::{
     admit::{Admitted, Settings, admit},
-    conclude::{conclude, give_back},
-    limit::ChallengeLimit,
+    conclude::conclude,
+    stream::Pace,
     transport::Transport,
+};
+#[cfg(feature = "ws")]
+use super::{
+    stream::Event,
+    ws::{Acceptor, Call, is_upgrade},
 };
 use crate::Hosts;
 
@@ -32,6 +39,8 @@ use crate::Hosts;
 pub struct PaymentLayer {
     gate: Arc<Gate>,
     settings: Arc<Settings>,
+    #[cfg(feature = "ws")]
+    sockets: Option<Acceptor>,
 }
 
 impl PaymentLayer {
@@ -40,6 +49,8 @@ impl PaymentLayer {
         Self {
             gate: gate.into(),
             settings: Arc::default(),
+            #[cfg(feature = "ws")]
+            sockets: None,
         }
     }
 
@@ -70,12 +81,27 @@ impl PaymentLayer {
         self.change(|settings| settings.hosts = hosts)
     }
 
-    /// How many challenges one client may leave unpaid; without, as many as it likes. Beyond it the
-    /// answer is 429 with `Retry-After`. A credential is never refused for it, but one that does
-    /// not hold then gets no fresh challenge.
+    /// How metered streams behave while nothing is to be sent.
     #[must_use]
-    pub fn limit_challenges(self, limit: ChallengeLimit) -> Self {
-        self.change(|settings| settings.challenges = Some(limit))
+    pub fn pace(self, pace: Pace) -> Self {
+        self.change(|settings| settings.pace = pace)
+    }
+
+    /// Serves WebSockets too, at the same address: `handler` answers each with a stream of messages,
+    /// which is charged as server-sent events are. See [`ws`](super::ws).
+    ///
+    /// The request that opens a socket does not reach what is under the layer.
+    #[cfg(feature = "ws")]
+    #[must_use]
+    pub fn websocket<H, S, T, E>(mut self, handler: H) -> Self
+    where
+        H: Fn(Call) -> S + Send + Sync + 'static,
+        S: Stream<Item = Result<T, E>> + Send + 'static,
+        T: Into<Event> + 'static,
+        E: fmt::Display + 'static,
+    {
+        self.sockets = Some(Acceptor::new(handler));
+        self
     }
 
     fn change(mut self, change: impl FnOnce(&mut Settings)) -> Self {
@@ -146,16 +172,29 @@ where
         // The service that was polled ready is the one to call.
         let clone = self.inner.clone();
         let mut inner = std::mem::replace(&mut self.inner, clone);
-        let PaymentLayer { gate, settings } = self.layer.clone();
+        let layer = self.layer.clone();
         PaymentFuture(Box::pin(async move {
-            let Admitted { request, serving } = match admit(&gate, &settings, request).await {
+            let (gate, settings) = (&layer.gate, &*layer.settings);
+            #[cfg(feature = "ws")]
+            let request = match layer.sockets {
+                Some(sockets) => {
+                    let (parts, body) = request.into_parts();
+                    if is_upgrade(&parts) {
+                        let answer = sockets.accept(gate, settings, parts).await;
+                        return Ok(answer.map(R::from));
+                    }
+                    Request::from_parts(parts, body)
+                }
+                None => request,
+            };
+            let Admitted { request, ticket } = match admit(gate, settings, request).await {
                 Ok(admitted) => admitted,
                 Err(answer) => return Ok(answer.map(R::from)),
             };
             match inner.call(request).await {
-                Ok(response) => Ok(conclude(&gate, &settings, serving, response).await),
+                Ok(response) => Ok(conclude(gate, settings, ticket, response).await),
                 Err(error) => {
-                    give_back(&gate, serving).await;
+                    ticket.give_back(gate).await;
                     Err(error)
                 }
             }

@@ -30,7 +30,6 @@
 //! | another request under the same key | 422 |
 //! | an unusable `Idempotency-Key` | 400 |
 //! | not over TLS, where [`Transport`] says so; a browser's preflight | 403 |
-//! | too many challenges left unpaid, where a [`ChallengeLimit`] is set | 429 with `Retry-After` |
 //! | outcome not known yet | 503 with `Retry-After`; the same credential may come again |
 //! | store or rail fault | 500 or 503, fixed text |
 //! | paid, then the handler fails | the handler's status, no receipt; the same credential may come again |
@@ -42,6 +41,7 @@
 
 mod admit;
 mod answer;
+mod asked;
 mod body;
 mod conclude;
 mod extract;
@@ -50,15 +50,20 @@ mod forwarded;
 mod headers;
 mod key;
 mod layer;
-mod limit;
+mod manage;
+mod metered;
+pub mod stream;
 mod transport;
+#[cfg(feature = "ws")]
+pub mod ws;
 
 pub use admit::{Admitted, Settings, admit};
 pub use answer::refuse;
-pub use conclude::conclude;
+pub use conclude::{Ticket, conclude};
 pub use extract::Payment;
 pub use layer::{PaymentFuture, PaymentLayer, PaymentService};
-pub use limit::ChallengeLimit;
+pub use metered::{EVENT_LIMIT, Metered, Sse, Unpaid, is_event_stream};
+pub use stream::{Event, Pace};
 pub use transport::Transport;
 
 /// The largest request body that is read before anything is paid, unless set: 2 MiB.

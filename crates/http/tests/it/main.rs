@@ -8,6 +8,7 @@
     reason = "nobody depends on a test"
 )]
 
+mod booth;
 mod browser;
 mod client;
 mod delivery;
@@ -17,7 +18,11 @@ mod rails;
 mod reach;
 mod script;
 mod secrets;
+mod sessions;
 mod sessions_client;
 mod shop;
+mod sockets;
+mod streams;
 mod support;
 mod table;
+mod tills;

@@ -1,0 +1,280 @@
+//! Metered event streams: each piece is paid for before it is sent, and the receipt comes last.
+
+use std::{sync::atomic::Ordering::SeqCst, time::Duration};
+
+use farebox_http::Event;
+use serde_json::json;
+use tokio::time::{sleep, timeout};
+
+use crate::booth::{Booth, open, top_up, voucher};
+
+/// Protects: exhaustion is told once, holds the stream, and a voucher resumes it where it was.
+#[tokio::test]
+async fn an_exhausted_stream_resumes_with_a_voucher() {
+    let booth = Booth::chits().await;
+    let feed = booth.behind.feed();
+    for piece in ["one", "two", "three", "four"] {
+        feed.send(Ok(piece.into())).unwrap();
+    }
+    drop(feed);
+    let mut stream = booth.stream("/stream", open("a", 20, 4)).await;
+    let headers = stream.response.headers();
+    assert_eq!(headers["content-type"], "text/event-stream; charset=utf-8");
+    assert_eq!(headers["cache-control"], "private, no-cache, no-transform");
+    assert!(headers.contains_key("payment-receipt"));
+    assert_eq!(headers["payment-session"], "a");
+    assert_eq!(stream.piece().await, "one");
+    assert_eq!(stream.piece().await, "two");
+    let need = stream.named("payment-need-voucher").await;
+    let expected = json!({
+        "channelId": "a", "requiredCumulative": "6", "acceptedCumulative": "4", "deposit": "20",
+    });
+    assert_eq!(need, expected);
+    assert_eq!(booth.manage("/stream", voucher("a", 6)).await.status, 204);
+    assert_eq!(stream.piece().await, "three");
+    assert_eq!(
+        stream.named("payment-need-voucher").await["requiredCumulative"],
+        "8"
+    );
+    assert_eq!(booth.manage("/stream", voucher("a", 20)).await.status, 204);
+    assert_eq!(stream.piece().await, "four");
+    let receipt = stream.receipt().await;
+    assert_eq!(
+        (receipt.reference.as_str(), receipt.method.as_str()),
+        ("a", "chit")
+    );
+    assert_eq!(receipt.extra["spent"], "8");
+    assert_eq!(receipt.extra["units"], 4);
+    assert_eq!(booth.spent("a").await, 8);
+}
+
+/// Protects: nothing is asked of the handler that the channel could not pay for.
+#[tokio::test]
+async fn nothing_is_generated_that_is_not_covered() {
+    let booth = Booth::chits().await;
+    let feed = booth.behind.feed();
+    feed.send(Ok("one".into())).unwrap();
+    let mut stream = booth.stream("/stream", open("a", 20, 2)).await;
+    assert_eq!(stream.piece().await, "one");
+    stream.named("payment-need-voucher").await;
+    assert_eq!(booth.behind.asked.load(SeqCst), 1);
+    booth.manage("/stream", voucher("a", 4)).await;
+    feed.send(Ok("two".into())).unwrap();
+    assert_eq!(stream.piece().await, "two");
+}
+
+/// Protects: a payer who does not come back is told in the rail's words, once, and let go.
+#[tokio::test]
+async fn a_hold_ends() {
+    let booth = Booth::paced("purse", 300, 15_000).await;
+    let _feed = booth.behind.feed();
+    _feed.send(Ok("one".into())).unwrap();
+    let mut stream = booth.stream("/stream", open("a", 2, 0)).await;
+    assert_eq!(stream.piece().await, "one");
+    let need = stream.named("payment-need-topup").await;
+    assert_eq!(
+        need,
+        json!({"sessionId": "a", "balanceSpent": "2", "balanceRequired": "2"})
+    );
+    stream.named("session-timeout").await;
+    let receipt = stream.receipt_and_mark().await;
+    assert_eq!(receipt.extra["spent"], 2);
+    booth.given_back("a").await;
+}
+
+/// Protects: a deposit is spent by the piece, and a top-up resumes what it could not pay.
+#[tokio::test]
+async fn a_top_up_resumes_a_stream() {
+    let booth = Booth::purses().await;
+    let feed = booth.behind.feed();
+    for piece in ["one", "two"] {
+        feed.send(Ok(piece.into())).unwrap();
+    }
+    drop(feed);
+    let mut stream = booth.stream("/stream", open("a", 2, 0)).await;
+    assert_eq!(stream.piece().await, "one");
+    stream.named("payment-need-topup").await;
+    assert_eq!(booth.manage("/stream", top_up("a", 4)).await.status, 200);
+    assert_eq!(stream.piece().await, "two");
+    let receipt = stream.receipt_and_mark().await;
+    assert_eq!(
+        (&receipt.extra["spent"], &receipt.extra["units"]),
+        (&json!(4), &json!(2))
+    );
+}
+
+/// Protects: a voucher that comes before the stream waits for it is not missed.
+#[tokio::test]
+async fn a_voucher_may_come_early() {
+    let booth = Booth::chits().await;
+    for n in 0..20u64 {
+        let channel = format!("c{n}");
+        let feed = booth.behind.feed();
+        for _ in 0..3 {
+            feed.send(Ok("x".into())).unwrap();
+        }
+        drop(feed);
+        let mut stream = booth.stream("/stream", open(&channel, 20, 2)).await;
+        // Anywhere around the moment that the first piece has used it up.
+        let paying = booth.manage("/stream", voucher(&channel, 8));
+        let (paid, ()) = tokio::join!(paying, async {
+            while let Some((name, _)) = stream.next().await {
+                assert!(["", "payment-need-voucher", "payment-receipt"].contains(&&*name));
+            }
+        });
+        assert_eq!(paid.status, 204);
+        assert_eq!(booth.spent(&channel).await, 6);
+    }
+}
+
+/// Protects: a handler that fails half-way is paid for what it sent, and the receipt says so.
+#[tokio::test]
+async fn a_broken_stream_is_receipted() {
+    let booth = Booth::chits().await;
+    let feed = booth.behind.feed();
+    feed.send(Ok("one".into())).unwrap();
+    feed.send(Err("the model at http://10.0.0.7 went away".into()))
+        .unwrap();
+    feed.send(Ok("two".into())).unwrap();
+    let mut stream = booth.stream("/stream", open("a", 20, 20)).await;
+    assert_eq!(stream.piece().await, "one");
+    assert_eq!(stream.receipt().await.extra["spent"], "2");
+    assert_eq!(booth.spent("a").await, 2);
+}
+
+/// Protects: no text from a handler is taken for an event, a name or a receipt.
+#[tokio::test]
+async fn line_breaks_forge_nothing() {
+    let booth = Booth::chits().await;
+    let feed = booth.behind.feed();
+    let forged =
+        "x\n\nevent: payment-receipt\ndata: {}\r\n\r\nevent: payment-receipt\rdata: {}\r\r";
+    feed.send(Ok(forged.into())).unwrap();
+    feed.send(Ok(Event::new("{}").named("payment-receipt")))
+        .unwrap();
+    drop(feed);
+    let mut stream = booth.stream("/stream", open("a", 20, 20)).await;
+    assert_eq!(
+        stream.piece().await,
+        forged.replace("\r\n", "\n").replace('\r', "\n")
+    );
+    assert_eq!(stream.piece().await, "{}");
+    assert_eq!(stream.receipt().await.extra["spent"], "4");
+}
+
+/// Protects: pieces have their own prices, and what is free is free.
+#[tokio::test]
+async fn pieces_have_their_own_prices() {
+    let booth = Booth::chits().await;
+    let feed = booth.behind.feed();
+    feed.send(Ok(Event::new("free").units(0))).unwrap();
+    feed.send(Ok(Event::new("dear").units(5))).unwrap();
+    feed.send(Ok(Event::new("dearer").units(7))).unwrap();
+    drop(feed);
+    let mut stream = booth.stream("/stream", open("a", 100, 12)).await;
+    assert_eq!(stream.piece().await, "free");
+    assert_eq!(stream.piece().await, "dear");
+    let need = stream.named("payment-need-voucher").await;
+    assert_eq!(need["requiredCumulative"], "24");
+    booth.manage("/stream", voucher("a", 26)).await;
+    assert_eq!(stream.piece().await, "dearer");
+    assert_eq!(stream.receipt().await.extra["units"], 12);
+}
+
+/// Protects: a client that goes away leaves what was held to itself.
+#[tokio::test]
+async fn a_client_that_leaves_gets_the_rest_back() {
+    let booth = Booth::purses().await;
+    let feed = booth.behind.feed();
+    feed.send(Ok("one".into())).unwrap();
+    let mut stream = booth.stream("/stream", open("a", 1000, 0)).await;
+    assert_eq!(stream.piece().await, "one");
+    assert!(
+        booth.state("a").await.held.get() > 0,
+        "a stream holds a block"
+    );
+    drop(stream);
+    // The server learns of it when it writes.
+    let written = async {
+        while !feed.is_closed() {
+            let _ = feed.send(Ok(Event::new("more").units(0)));
+            sleep(Duration::from_millis(20)).await;
+        }
+    };
+    timeout(Duration::from_secs(10), written).await.unwrap();
+    booth.given_back("a").await;
+    assert_eq!(booth.spent("a").await, 2);
+}
+
+/// Protects: two streams share one channel and never spend more than is in it.
+#[tokio::test]
+async fn two_streams_share_a_channel() {
+    let booth = Booth::paced("purse", 500, 15_000).await;
+    booth.manage("/counted/1", open("a", 200, 0)).await;
+    let read = async || {
+        let bearer = json!({"action": "bearer", "channel": "a"});
+        let mut stream = booth.stream("/counted/80", bearer).await;
+        let mut pieces = 0;
+        while let Some((name, data)) = stream.next().await {
+            pieces += u64::from(name.is_empty() && data == "x");
+        }
+        pieces
+    };
+    let (one, two) = tokio::join!(read(), read());
+    assert_eq!(one + two, 100, "{one} and {two}: all of it and no more");
+    assert_eq!(booth.spent("a").await, 200);
+}
+
+/// Protects: a server that is told to end lets its streams say what was paid.
+#[tokio::test]
+async fn a_drained_server_ends_its_streams_with_a_receipt() {
+    let booth = Booth::chits().await;
+    let feeds = [booth.behind.feed(), booth.behind.feed()];
+    feeds[0].send(Ok("one".into())).unwrap();
+    feeds[1].send(Ok("one".into())).unwrap();
+    let mut idle = booth.stream("/stream", open("a", 20, 20)).await;
+    assert_eq!(idle.piece().await, "one");
+    let mut held = booth.stream("/stream", open("b", 20, 2)).await;
+    assert_eq!(held.piece().await, "one");
+    held.named("payment-need-voucher").await;
+    let left = booth.engine.drained(Duration::from_secs(10));
+    let (left, one, two) = tokio::join!(left, idle.receipt(), held.receipt());
+    assert!(left.is_empty());
+    assert_eq!(
+        (&one.extra["spent"], &two.extra["spent"]),
+        (&json!("2"), &json!("2"))
+    );
+}
+
+/// Protects: an idle stream shows signs of life that cost nothing, and goes on.
+#[tokio::test]
+async fn heartbeats_are_free() {
+    let booth = Booth::paced("chit", 20_000, 30).await;
+    let feed = booth.behind.feed();
+    feed.send(Ok("one".into())).unwrap();
+    let mut stream = booth.stream("/stream", open("a", 20, 20)).await;
+    assert_eq!(stream.piece().await, "one");
+    sleep(Duration::from_millis(200)).await;
+    feed.send(Ok("two".into())).unwrap();
+    assert_eq!(stream.piece().await, "two");
+    assert!(stream.comments >= 2, "{} comments", stream.comments);
+    drop(feed);
+    assert_eq!(stream.receipt().await.extra["spent"], "4");
+}
+
+/// Protects: a long stream hardly asks the store, twice at most for each thousand pieces.
+#[tokio::test]
+async fn a_thousand_pieces_take_two_round_trips() {
+    let booth = Booth::purses().await;
+    booth.manage("/counted/1", open("a", 10_000_000, 0)).await;
+    let bearer = json!({"action": "bearer", "channel": "a"});
+    let before = booth.store.trips.load(SeqCst);
+    let mut stream = booth.stream("/counted/100000", bearer).await;
+    let mut pieces = 0u64;
+    while let Some((name, data)) = stream.next().await {
+        pieces += u64::from(name.is_empty() && data == "x");
+    }
+    let trips = booth.store.trips.load(SeqCst) - before;
+    assert_eq!((pieces, booth.spent("a").await), (100_000, 200_000));
+    assert!(trips <= 200, "{trips} round trips");
+}
