@@ -39,6 +39,8 @@ pub fn main() -> ExitCode {
     let _armed = fail::FailScenario::setup();
     let cli = Cli::parse();
     log(&cli.command);
+    // With two providers linked, as LDK brings one, TLS could not choose by itself.
+    let _ = rustls::crypto::aws_lc_rs::default_provider().install_default();
     let runtime = match tokio::runtime::Builder::new_multi_thread()
         .enable_all()
         .build()

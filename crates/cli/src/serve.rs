@@ -61,6 +61,8 @@ pub(crate) async fn run(path: &Path) -> Result<(), Failure> {
         )),
     };
     drop(reconciler);
+    #[cfg(feature = "ldk")]
+    farebox::rails::lightning::ldk::stop_all().await;
     ended
 }
 

@@ -19,6 +19,7 @@
 //! | paying as you go | [`SessionWallet`] | [`dyn SessionPayer`](SessionPayer) |
 //! | remembering | [`Store`] | [`dyn Store`](Store) |
 
+pub mod ask;
 pub mod budget;
 pub mod channel;
 pub mod compose;
@@ -38,6 +39,7 @@ pub mod store;
 pub mod tally;
 pub mod upkeep;
 
+pub use ask::{Ask, Place};
 pub use budget::{Approved, Budget, BudgetError, Limit, Reservation};
 pub use channel::{
     Authorize, Change, ChannelId, ChannelState, Channels, NoChannels, Observed, Refund, Voucher,
@@ -50,7 +52,7 @@ pub use intent::{
     SessionRequest, SessionTerms,
 };
 
-pub use method::{AnyQuote, Ask, Method, NoQuote, Place, Presented, Quote, Rail, Typed};
+pub use method::{AnyQuote, Method, NoQuote, Presented, Quote, Rail, Typed};
 pub use payer::{Cost, Paid, PayError, Payer, Paying, TypedPayer, Wallet};
 pub use plan::{AnyPlan, ChannelAction, ChannelPlan, OncePlan, Plan, ProofKey, Step};
 pub use refusal::{Fault, Refusal, Rejection};

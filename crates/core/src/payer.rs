@@ -6,7 +6,7 @@ use async_trait::async_trait;
 use farebox_wire::{Amount, Challenge, OfferId, Payload};
 use serde::{Serialize, de::DeserializeOwned};
 
-use crate::{budget::Approved, intent::IntentSpec, method::Ask, refusal::Fault};
+use crate::{ask::Ask, budget::Approved, intent::IntentSpec, refusal::Fault};
 
 /// What paying a challenge would cost, from its machine-readable members only.
 #[derive(Clone, Debug, PartialEq, Eq)]

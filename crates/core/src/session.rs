@@ -15,9 +15,9 @@ use serde::{Deserialize, Serialize, de::DeserializeOwned};
 use serde_json::Value;
 
 use crate::{
+    ask::{Ask, Place},
     budget::Approved,
     intent::Session,
-    method::{Ask, Place},
     payer::{Cost, Paid, PayError, Paying},
     refusal::Fault,
 };

@@ -12,6 +12,8 @@ pub static BUILTIN: &[&Plugin] = &[
     &farebox_stripe::CHARGE,
     #[cfg(feature = "tempo")]
     &farebox_tempo::CHARGE,
+    #[cfg(feature = "tempo")]
+    &farebox_tempo::SESSION,
 ];
 
 /// Packages whose rails the features above decide on, and nothing else. The Tempo rail brings the

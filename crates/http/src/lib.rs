@@ -39,7 +39,9 @@ pub use origins::{InvalidOrigin, Origins};
 #[cfg(feature = "ws")]
 pub use server::ws;
 #[cfg(feature = "tower")]
-pub use server::{Event, Metered, Pace, Payment, PaymentLayer, PaymentService, Transport};
+pub use server::{
+    ChallengeLimit, Event, Metered, Pace, Payment, PaymentLayer, PaymentService, Transport,
+};
 
 use http::HeaderName;
 

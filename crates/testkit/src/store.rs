@@ -23,6 +23,7 @@ use std::{sync::Arc, time::Duration};
 
 pub use durable::{
     handles_share_their_records, opening_at_once_is_no_race, records_outlive_handles,
+    words_reach_every_handle,
 };
 pub use load::{
     abandoned_calls_do_no_harm, counters_add_up, long_scans_are_whole, scans_stand_writes,
@@ -319,6 +320,7 @@ macro_rules! durable_store_conformance {
                 handles_share_their_records
                 records_outlive_handles
                 opening_at_once_is_no_race
+                words_reach_every_handle
             );
         }
     };

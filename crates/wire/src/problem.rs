@@ -41,6 +41,8 @@ pub enum Problem {
     BodyTooLarge,
     /// An `Idempotency-Key` came back with another request. 422.
     IdempotencyMismatch,
+    /// More challenges were asked for than one client may leave unpaid. 429.
+    TooManyRequests,
     /// A fault of ours or of the rail's. 500.
     Internal,
     /// The outcome is not known yet, or nothing can be quoted now. 503.
@@ -116,6 +118,7 @@ impl Problem {
             Self::Forbidden => "Forbidden",
             Self::BodyTooLarge => "Content Too Large",
             Self::IdempotencyMismatch => "Unprocessable Content",
+            Self::TooManyRequests => "Too Many Requests",
             Self::Internal => "Internal Payment Error",
             Self::TemporarilyUnavailable => "Service Unavailable",
             Self::Rail { name, .. } => return titled(name).into(),
@@ -131,6 +134,7 @@ impl Problem {
             Self::AlreadyUsed | Self::Forbidden => 403,
             Self::BodyTooLarge => 413,
             Self::IdempotencyMismatch => 422,
+            Self::TooManyRequests => 429,
             Self::Internal => 500,
             Self::TemporarilyUnavailable => 503,
             Self::Rail { rail, name }

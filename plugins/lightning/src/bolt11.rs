@@ -121,6 +121,11 @@ impl Preimage {
         digits(text).map(Self)
     }
 
+    /// The hex digits, wiped on drop.
+    pub(crate) fn to_hex(&self) -> zeroize::Zeroizing<String> {
+        zeroize::Zeroizing::new(hex::encode(self.0))
+    }
+
     /// The payment that it proves.
     #[must_use]
     pub fn hash(&self) -> PaymentHash {
@@ -142,7 +147,7 @@ impl Drop for Preimage {
 
 impl Serialize for Preimage {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        serializer.serialize_str(&zeroize::Zeroizing::new(hex::encode(self.0)))
+        serializer.serialize_str(&self.to_hex())
     }
 }
 

@@ -6,7 +6,9 @@ use std::time::Duration;
 use farebox_core::{Invalid, Issue, SecretSource};
 use serde::Deserialize;
 
+use crate::backend::{LdkConfig, NodeKeys};
 use crate::bolt11::Network;
+use crate::charge::RateSource;
 use crate::node::Node;
 
 /// How long an invoice can be paid, where the configuration does not say.
@@ -21,14 +23,21 @@ pub(crate) const DEFAULT_PAYMENT_TIMEOUT: Duration = Duration::from_secs(30);
 #[serde(deny_unknown_fields)]
 #[non_exhaustive]
 pub struct Config {
-    /// Which kind of node: `lnd`.
+    /// Which kind of node: `lnd`, or `ldk` for one inside the process.
     pub backend: String,
-    /// `https://host:port` of its gRPC interface.
-    pub endpoint: String,
-    /// Its certificate, PEM. As a file, it is read again when the node presents another one.
-    pub tls_cert: SecretSource,
-    /// What allows the calls. LND's `invoice.macaroon` suffices, and nothing more should be given.
-    pub macaroon: SecretSource,
+    /// LND: `https://host:port` of its gRPC interface.
+    pub endpoint: Option<String>,
+    /// LND: its certificate, PEM. As a file, it is read again when the node presents another one.
+    pub tls_cert: Option<SecretSource>,
+    /// LND: what allows the calls. Its `invoice.macaroon` suffices, and nothing more should be
+    /// given.
+    pub macaroon: Option<SecretSource>,
+    /// LND: whether invoices name the node's private channels, so that it can be paid over them.
+    /// The other backends decide for themselves. Default false.
+    #[serde(default)]
+    pub private_channels: bool,
+    /// LDK: the node inside the process.
+    pub ldk: Option<LdkConfig>,
     /// `mainnet` (default), `regtest` or `signet`.
     #[serde(default = "mainnet")]
     pub network: String,
@@ -38,6 +47,8 @@ pub struct Config {
     pub strict: bool,
     /// How long an invoice can be paid, seconds; a challenge lapses with it. Default 600.
     pub invoice_expiry: Option<u64>,
+    /// Where to ask what a bitcoin costs, for prices in other currencies than `sat`.
+    pub rates: Option<RatesConfig>,
     /// What only sessions need.
     #[serde(default)]
     pub session: SessionConfig,
@@ -66,19 +77,38 @@ impl SessionConfig {
     }
 }
 
+/// The keys under `rates`: a URL that answers with what a bitcoin costs, as JSON.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+#[non_exhaustive]
+pub struct RatesConfig {
+    /// Asked with GET. `{currency}` in it is replaced.
+    pub url: String,
+    /// Where in the answer the price is: a JSON pointer (RFC 6901) to a number or a decimal string.
+    /// `{currency}` in it is replaced.
+    pub pointer: String,
+    /// The currencies that it knows, as offers name them: `usd`.
+    pub currencies: Vec<String>,
+    /// How long a price holds, seconds; a challenge at such a price lapses with it, and it has half
+    /// of that left when it goes out. 60 or more.
+    pub valid_for: u64,
+}
+
 /// The keys of a wallet: the payer's side.
 #[derive(Clone, Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
 #[non_exhaustive]
 pub struct WalletConfig {
-    /// Which kind of node: `lnd`.
+    /// Which kind of node: `lnd`, or `ldk` for one inside the process.
     pub backend: String,
-    /// `https://host:port` of its gRPC interface.
-    pub endpoint: String,
-    /// Its certificate, PEM. As a file, it is read again when the node presents another one.
-    pub tls_cert: SecretSource,
-    /// What allows the calls: `offchain:read` and `offchain:write`.
-    pub macaroon: SecretSource,
+    /// LND: `https://host:port` of its gRPC interface.
+    pub endpoint: Option<String>,
+    /// LND: its certificate, PEM. As a file, it is read again when the node presents another one.
+    pub tls_cert: Option<SecretSource>,
+    /// LND: what allows the calls: `offchain:read` and `offchain:write`.
+    pub macaroon: Option<SecretSource>,
+    /// LDK: the node inside the process.
+    pub ldk: Option<LdkConfig>,
     /// `mainnet` (default), `regtest` or `signet`.
     #[serde(default = "mainnet")]
     pub network: String,
@@ -111,26 +141,46 @@ impl Config {
     ) -> Self {
         Self {
             backend: "lnd".into(),
-            endpoint: endpoint.into(),
-            tls_cert,
-            macaroon,
+            endpoint: Some(endpoint.into()),
+            tls_cert: Some(tls_cert),
+            macaroon: Some(macaroon),
+            private_channels: false,
+            ldk: None,
             network: network.to_string(),
             strict: true,
             invoice_expiry: None,
             session: SessionConfig::default(),
+            rates: None,
         }
     }
 
     pub(crate) fn node(&self, issues: &mut Vec<Issue>) -> Option<Arc<dyn Node>> {
-        let Self {
-            backend,
-            endpoint,
-            tls_cert,
-            macaroon,
-            network,
-            ..
-        } = self;
-        node(backend, endpoint, tls_cert, macaroon, network, issues)
+        let keys = NodeKeys {
+            backend: &self.backend,
+            network: &self.network,
+            endpoint: self.endpoint.as_deref(),
+            tls_cert: self.tls_cert.as_ref(),
+            macaroon: self.macaroon.as_ref(),
+            private_channels: self.private_channels,
+            ldk: self.ldk.as_ref(),
+        };
+        keys.node(issues)
+    }
+
+    pub(crate) fn rates(&self, issues: &mut Vec<Issue>) -> Option<Arc<dyn RateSource>> {
+        let config = self.rates.as_ref()?;
+        #[cfg(feature = "rate-url")]
+        match crate::charge::rate_source(config) {
+            Ok(source) => return Some(source),
+            Err(found) => issues.extend(found),
+        }
+        #[cfg(not(feature = "rate-url"))]
+        {
+            let _ = config;
+            let problem = "cannot be asked by URL in this build";
+            issues.push(Issue::new("rates", problem));
+        }
+        None
     }
 
     pub(crate) fn invoice_expiry(&self, issues: &mut Vec<Issue>) -> Duration {
@@ -155,9 +205,10 @@ impl WalletConfig {
     ) -> Self {
         Self {
             backend: "lnd".into(),
-            endpoint: endpoint.into(),
-            tls_cert,
-            macaroon,
+            endpoint: Some(endpoint.into()),
+            tls_cert: Some(tls_cert),
+            macaroon: Some(macaroon),
+            ldk: None,
             network: network.to_string(),
             max_fee_msat: None,
             max_fee_ppm: None,
@@ -167,15 +218,16 @@ impl WalletConfig {
     }
 
     pub(crate) fn node(&self, issues: &mut Vec<Issue>) -> Option<Arc<dyn Node>> {
-        let Self {
-            backend,
-            endpoint,
-            tls_cert,
-            macaroon,
-            network,
-            ..
-        } = self;
-        node(backend, endpoint, tls_cert, macaroon, network, issues)
+        let keys = NodeKeys {
+            backend: &self.backend,
+            network: &self.network,
+            endpoint: self.endpoint.as_deref(),
+            tls_cert: self.tls_cert.as_ref(),
+            macaroon: self.macaroon.as_ref(),
+            private_channels: false,
+            ldk: self.ldk.as_ref(),
+        };
+        keys.node(issues)
     }
 
     pub(crate) fn payment_timeout(&self, issues: &mut Vec<Issue>) -> Duration {
@@ -204,124 +256,6 @@ fn within(
         issues.push(Issue::new(key, problem));
     }
     Duration::from_secs(seconds)
-}
-
-/// Checks everything there is to check without the node, so that all of it is reported at once.
-fn node(
-    backend: &str,
-    endpoint: &str,
-    tls_cert: &SecretSource,
-    macaroon: &SecretSource,
-    network: &str,
-    issues: &mut Vec<Issue>,
-) -> Option<Arc<dyn Node>> {
-    let parsed = Network::parse(network);
-    if parsed.is_none() {
-        let problem = format!("`{network}` is unknown; give mainnet, regtest or signet");
-        issues.push(Issue::new("network", problem));
-    }
-    match backend {
-        #[cfg(feature = "lnd")]
-        "lnd" => lnd(
-            endpoint,
-            tls_cert,
-            macaroon,
-            parsed.unwrap_or_default(),
-            issues,
-        ),
-        other => {
-            // Only a backend reads the other keys.
-            let _ = (endpoint, tls_cert, macaroon);
-            let known: &[&str] = if cfg!(feature = "lnd") { &["lnd"] } else { &[] };
-            let hint = farebox_core::config::did_you_mean(other, known);
-            issues.push(Issue::new(
-                "backend",
-                format!("no backend `{other}` in this build{hint}"),
-            ));
-            None
-        }
-    }
-}
-
-#[cfg(feature = "lnd")]
-fn lnd(
-    endpoint: &str,
-    tls_cert: &SecretSource,
-    macaroon: &SecretSource,
-    network: Network,
-    issues: &mut Vec<Issue>,
-) -> Option<Arc<dyn Node>> {
-    use farebox_lnd::connect::{Connector, PinnedCertificate, SetupError, check_endpoint};
-
-    let mut note = |key: &str, error: SetupError| {
-        let remedy = match error {
-            SetupError::CertificateFile { .. } => "; LND writes it as tls.cert in its directory",
-            SetupError::Certificate => "; give PEM text or { file = \"tls.cert\" }",
-            _ => "",
-        };
-        issues.push(Issue::new(key, format!("{error}{remedy}")));
-    };
-    if let Err(error) = check_endpoint(endpoint) {
-        note("endpoint", error);
-    }
-    let certificate = match tls_cert {
-        SecretSource::File(path) => PinnedCertificate::from_file(path),
-        other => match other.read("tls_cert") {
-            Ok(pem) => PinnedCertificate::from_pem(pem.expose().as_bytes()),
-            Err(issue) => {
-                issues.push(issue);
-                return None;
-            }
-        },
-    };
-    let certificate = match certificate {
-        Ok(certificate) => Some(certificate),
-        Err(error) => {
-            note("tls_cert", error);
-            None
-        }
-    };
-    let macaroon = read_macaroon(macaroon, issues);
-    let connector = Connector::new(
-        endpoint,
-        certificate?,
-        macaroon?,
-        crate::lnd::CONNECT_DEADLINE,
-    );
-    // What can fail here is the endpoint, and that has been noted.
-    Some(Arc::new(crate::lnd::Lnd::new(connector.ok()?, network)))
-}
-
-/// A file may hold either form; text in the configuration or the environment can only be hex, and
-/// a path written there by mistake must not become a macaroon.
-#[cfg(feature = "lnd")]
-fn read_macaroon(
-    source: &SecretSource,
-    issues: &mut Vec<Issue>,
-) -> Option<farebox_lnd::connect::Macaroon> {
-    let bytes = match source.read_bytes("macaroon") {
-        Ok(bytes) => zeroize::Zeroizing::new(bytes),
-        Err(issue) => {
-            issues.push(issue);
-            return None;
-        }
-    };
-    let from_file = matches!(source, SecretSource::File(_));
-    let hex = bytes.len().is_multiple_of(2) && bytes.iter().all(u8::is_ascii_hexdigit);
-    let read = if from_file || hex {
-        farebox_lnd::connect::Macaroon::new(&bytes).ok()
-    } else {
-        None
-    };
-    if read.is_none() {
-        let problem = if from_file {
-            "the file is empty; give the path of a macaroon file"
-        } else {
-            "is not hex; give the macaroon's hex, or { file = \"invoice.macaroon\" }"
-        };
-        issues.push(Issue::new("macaroon", problem));
-    }
-    read
 }
 
 /// Everything that was found wrong, or `Ok`.

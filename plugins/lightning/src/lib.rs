@@ -6,7 +6,8 @@
 //! knew it before; in strict mode, the default, the node is also asked whether the invoice is
 //! settled, so that a preimage read from the node of an unpaid invoice opens nothing.
 //!
-//! The node is behind [`Node`]; [`lnd`] is the backend for LND.
+//! The node is behind [`Node`]. Backends are features: `lnd` (default) speaks LND's gRPC interface,
+//! `ldk` runs a node inside the process.
 //!
 //! ```
 //! use farebox_core::SecretSource;
@@ -25,17 +26,21 @@
 
 use farebox_core::{Charge, Session, plugin};
 
+mod backend;
 pub mod bolt11;
 pub mod charge;
 mod config;
+#[cfg(feature = "ldk")]
+pub mod ldk;
 #[cfg(feature = "lnd")]
 pub mod lnd;
 pub mod node;
 pub mod session;
 
+pub use backend::{BitcoindConfig, LdkConfig};
 pub use bolt11::{Details, Network, Payload, PaymentHash, Preimage};
-pub use charge::{Lightning, LightningWallet};
-pub use config::{Config, SessionConfig, WalletConfig};
+pub use charge::{Lightning, LightningWallet, Rate, RateSource};
+pub use config::{Config, RatesConfig, SessionConfig, WalletConfig};
 pub use node::Node;
 pub use session::{LightningSession, LightningSessionWallet};
 

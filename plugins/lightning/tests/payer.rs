@@ -228,12 +228,12 @@ async fn a_node_that_cannot_be_reached_has_not_paid() {
         .unwrap()
         .local_addr()
         .unwrap();
-    config.endpoint = format!("https://{closed}");
+    config.endpoint = Some(format!("https://{closed}"));
     let down = pay(&payer(LightningWallet::new(config).unwrap()), &challenge).await;
     assert!(matches!(down, Err(PayError::NotPaid(_))), "{down:?}");
 
     let mut config = wallet_config(ln.agent());
-    config.macaroon = common::file(ln.agent().invoice_macaroon_path());
+    config.macaroon = Some(common::file(ln.agent().invoice_macaroon_path()));
     let forbidden = pay(&payer(LightningWallet::new(config).unwrap()), &challenge).await;
     assert!(
         matches!(forbidden, Err(PayError::NotPaid(_))),
@@ -241,7 +241,7 @@ async fn a_node_that_cannot_be_reached_has_not_paid() {
     );
 
     let mut config = wallet_config(ln.agent());
-    config.tls_cert = common::file(ln.seller().tls_cert_path());
+    config.tls_cert = Some(common::file(ln.seller().tls_cert_path()));
     let impostor = pay(&payer(LightningWallet::new(config).unwrap()), &challenge).await;
     assert!(
         matches!(impostor, Err(PayError::NotPaid(_))),

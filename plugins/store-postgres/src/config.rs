@@ -119,6 +119,14 @@ impl Postgres {
             })
             .connect_lazy_with(self.options.clone())
     }
+
+    /// Of one connection, which listens as long as it lasts.
+    pub(crate) fn listening(&self) -> sqlx::PgPool {
+        PgPoolOptions::new()
+            .max_connections(1)
+            .acquire_timeout(ACQUIRE)
+            .connect_lazy_with(self.options.clone())
+    }
 }
 
 impl fmt::Debug for Postgres {

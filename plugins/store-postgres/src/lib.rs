@@ -29,12 +29,15 @@
 mod config;
 mod error;
 mod held;
+mod notices;
 mod schema;
 
 use std::{fmt, time::Duration};
 
 use async_trait::async_trait;
-use farebox_core::{Backend, Durability, Fault, Invalid, Store, driver::prefix_end, store_driver};
+use farebox_core::{
+    Backend, Durability, Fault, Invalid, Notices, Store, driver::prefix_end, store_driver,
+};
 use sqlx::{PgConnection, PgPool};
 use tokio::task::AbortHandle;
 
@@ -73,6 +76,8 @@ impl Backend for Postgres {
 /// Records in a PostgreSQL database.
 pub struct PostgresStore {
     pool: PgPool,
+    /// For connections that listen.
+    config: Postgres,
     collector: AbortHandle,
 }
 
@@ -86,7 +91,11 @@ impl PostgresStore {
         in_time(schema::inspect(&pool)).await??;
         in_time(schema::migrate(&pool)).await??;
         let collector = tokio::spawn(schema::collect(pool.clone())).abort_handle();
-        Ok(Self { pool, collector })
+        Ok(Self {
+            pool,
+            config: config.clone(),
+            collector,
+        })
     }
 
     /// One try at a swap.
@@ -168,8 +177,8 @@ impl Store for PostgresStore {
         Durability::Durable
     }
 
-    fn notices(&self) -> Option<&dyn farebox_core::Notices> {
-        None
+    fn notices(&self) -> Option<&dyn Notices> {
+        Some(self)
     }
 
     async fn get(&self, key: &str) -> Result<Option<String>, Fault> {

@@ -77,6 +77,10 @@ impl Redis {
         })
     }
 
+    pub(crate) fn client(&self) -> &Client {
+        &self.client
+    }
+
     pub(crate) fn prefix(&self) -> &str {
         &self.prefix
     }

@@ -35,12 +35,13 @@
 mod config;
 mod inspect;
 mod link;
+mod notices;
 mod script;
 
 use std::{collections::BTreeMap, fmt, time::Duration};
 
 use async_trait::async_trait;
-use farebox_core::{Backend, Durability, Fault, Invalid, Store, store_driver};
+use farebox_core::{Backend, Durability, Fault, Invalid, Notices, Store, store_driver};
 use redis::{ErrorKind, FromRedisValue, RedisError, ServerErrorKind, aio::ConnectionManager};
 
 pub use config::Redis;
@@ -136,8 +137,8 @@ impl Store for RedisStore {
         Durability::Durable
     }
 
-    fn notices(&self) -> Option<&dyn farebox_core::Notices> {
-        None
+    fn notices(&self) -> Option<&dyn Notices> {
+        Some(self)
     }
 
     async fn get(&self, key: &str) -> Result<Option<String>, Fault> {

@@ -6,7 +6,7 @@ use std::{
 };
 
 use farebox_core::Fault;
-use redis::{ErrorKind, RedisError, ServerErrorKind, aio::ConnectionManager};
+use redis::{Client, ErrorKind, RedisError, ServerErrorKind, aio::ConnectionManager};
 use tokio::{sync::Semaphore, time::sleep};
 
 use crate::{config::Redis, in_time, inspect};
@@ -31,6 +31,11 @@ impl Link {
             config: config.clone(),
             trying: Arc::new(Semaphore::new(1)),
         })
+    }
+
+    /// For connections that are not the shared one.
+    pub(crate) fn client(&self) -> &Client {
+        self.config.client()
     }
 
     pub(crate) fn connection(&self) -> ConnectionManager {

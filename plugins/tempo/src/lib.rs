@@ -1,4 +1,5 @@
-//! The Tempo rail: stablecoin payments on the Tempo chain, `tempo/charge` on the wire.
+//! The Tempo rail: stablecoin payments on the Tempo chain, `tempo/charge` on the wire, and pay as
+//! you go out of a channel, `tempo/session` ([`session`]).
 //!
 //! Pull mode: the payer signs a type-0x76 transaction of `transferWithMemo` calls, one for the
 //! payment and one for each of its splits, and hands it over; the server checks it against what it
@@ -58,4 +59,10 @@ plugin! {
     /// `tempo/charge`: a stablecoin transfer that the payer signs and the server broadcasts.
     pub static CHARGE = Charge: Tempo::new, wallet: TempoWallet::new,
         example: include_str!("../example.toml");
+}
+
+plugin! {
+    /// `tempo/session`: vouchers out of a channel on the chain.
+    pub static SESSION = Session: TempoSession::new, session_wallet: TempoSessionWallet::new,
+        example: include_str!("../example.session.toml");
 }

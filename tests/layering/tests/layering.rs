@@ -245,17 +245,38 @@ fn rails_have_the_same_files() {
             continue;
         };
         rails += 1;
-        let mut expected = vec!["lib.rs", "config.rs", "quote.rs", "verify.rs", "wallet.rs"];
         let source = root().join(&folder).join("src");
-        // A rail whose proof is the payment has nothing to settle.
-        if !fs::read_to_string(source.join("lib.rs"))
-            .unwrap()
-            .contains("NoSettler")
-        {
-            expected.push("settle.rs");
+        for file in ["lib.rs", "config.rs"] {
+            let module = source.join(file.trim_end_matches(".rs")).join("mod.rs");
+            assert!(
+                source.join(file).exists() || module.exists(),
+                "{name} has no {file}"
+            );
         }
-        for file in expected {
-            assert!(source.join(file).exists(), "{name} has no {file}");
+        // A rail of several intents has a folder for each.
+        let intents: Vec<PathBuf> = ["charge", "session"]
+            .map(|intent| source.join(intent))
+            .into_iter()
+            .filter(|folder| folder.exists())
+            .collect();
+        let rooms = if intents.is_empty() {
+            vec![source]
+        } else {
+            intents
+        };
+        for room in rooms {
+            let text = ["lib.rs", "mod.rs"].map(|file| fs::read_to_string(room.join(file)));
+            let text = text.into_iter().flatten().collect::<String>();
+            let mut expected = vec!["quote.rs", "verify.rs", "wallet.rs"];
+            // A rail whose proof is the payment has nothing to settle.
+            if !text.contains("NoSettler") {
+                expected.push("settle.rs");
+            }
+            for file in expected {
+                let module = room.join(file.trim_end_matches(".rs")).join("mod.rs");
+                let there = room.join(file).exists() || module.exists();
+                assert!(there, "{name}: {} has no {file}", room.display());
+            }
         }
     }
     assert!(rails >= 4);

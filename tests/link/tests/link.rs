@@ -46,9 +46,13 @@ fn linked(profile: &str, features: &[&str]) -> Vec<String> {
 
 /// The rails of these features and the one that is linked in, in the registry's order.
 fn expected(features: &[&str]) -> Vec<String> {
-    let mut rails = [features, &["outside"]].concat();
+    let rails = [features, &["outside"]].concat();
+    let mut rails: Vec<_> = rails.iter().map(|rail| format!("{rail}/charge")).collect();
+    if features.contains(&"tempo") {
+        rails.push("tempo/session".to_owned());
+    }
     rails.sort_unstable();
-    rails.iter().map(|rail| format!("{rail}/charge")).collect()
+    rails
 }
 
 /// One test, one build after the other: they share a target directory.

@@ -10,9 +10,9 @@ use super::{
     Standing,
 };
 use crate::{
+    ask::Ask,
     budget::Approved,
     intent::{IntentSpec, Session},
-    method::Ask,
     payer::{Cost, Paid, PayError, Paying},
     refusal::Fault,
 };

@@ -2,7 +2,7 @@
 
 use bytes::Bytes;
 use farebox_core::wire::{BodyDigest, Problem};
-use farebox_engine::{Admission, Gate};
+use farebox_engine::{Admission, Gate, Refused};
 use http::{
     Method, Request, Response,
     header::{ACCESS_CONTROL_REQUEST_METHOD, ORIGIN},
@@ -18,6 +18,7 @@ use super::{
     extract::Payment,
     headers::{self, Presented},
     key,
+    limit::ChallengeLimit,
     manage::managed,
     metered::Metered,
     stream::Pace,
@@ -39,6 +40,8 @@ pub struct Settings {
     /// The hosts that are realms of their own. A request for one of them is challenged under its
     /// name, and must be paid for under it; any other is under the engine's realm.
     pub hosts: Hosts,
+    /// How many challenges one client may leave unpaid; `None` for as many as it likes.
+    pub challenges: Option<ChallengeLimit>,
     /// How metered streams behave while nothing is to be sent.
     pub pace: Pace,
 }
@@ -50,6 +53,7 @@ impl Default for Settings {
             reply_limit: REPLY_LIMIT,
             transport: Transport::default(),
             hosts: Hosts::default(),
+            challenges: None,
             pace: Pace::default(),
         }
     }
@@ -120,10 +124,16 @@ where
     let credential = match presented {
         Presented::One(credential) => *credential,
         Presented::Nothing => {
+            if let Some(answer) = count(settings, &parts) {
+                return Err(answer);
+            }
             let kind = &Problem::PaymentRequired;
             return Err(answer::challenge(gate, &inbound, kind, answer::PAY).await);
         }
         Presented::Malformed(why) => {
+            if let Some(answer) = count(settings, &parts) {
+                return Err(answer);
+            }
             let kind = &Problem::MalformedCredential;
             return Err(answer::challenge(gate, &inbound, kind, &why).await);
         }
@@ -135,11 +145,22 @@ where
     let source = credential.source.clone();
     let serving = match Box::pin(gate.present(credential, &inbound)).await {
         Ok(Admission::Serve(serving)) => serving,
-        Ok(Admission::Managed(done)) => return Err(managed(gate, done)),
+        Ok(Admission::Managed(done)) => {
+            paid(settings, &parts);
+            return Err(managed(gate, done));
+        }
         Ok(Admission::Replay(reply)) => return Err(replay(gate.route(), reply)),
         Ok(_) => return Err(answer::fault(gate.route(), &unknown_admission())),
-        Err(refused) => return Err(Box::pin(answer::refuse(gate, &inbound, refused)).await),
+        Err(refused) => {
+            if let Refused::Payment(_) = &refused
+                && let Some(answer) = count(settings, &parts)
+            {
+                return Err(answer);
+            }
+            return Err(Box::pin(answer::refuse(gate, &inbound, refused)).await);
+        }
     };
+    paid(settings, &parts);
     let metered = match serving.meter() {
         None => None,
         Some(meter) => match meter.reserve(1).await {
@@ -162,6 +183,20 @@ where
         request: Request::from_parts(parts, body),
         ticket: Ticket::new(serving, metered, asked),
     })
+}
+
+/// Counts a challenge that is about to go out, where they are counted. The answer is for one too many.
+fn count(settings: &Settings, parts: &Parts) -> Option<Response<Bytes>> {
+    let limit = settings.challenges.as_ref()?;
+    let counted = limit.count(&limit.client(parts));
+    counted.err().map(answer::too_many)
+}
+
+/// A challenge that went out was paid.
+fn paid(settings: &Settings, parts: &Parts) {
+    if let Some(limit) = &settings.challenges {
+        limit.paid(&limit.client(parts));
+    }
 }
 
 /// The realm that a request is under, where it may carry payment at all; or why it may not.

@@ -98,8 +98,18 @@ pub(crate) fn fault(route: &str, fault: &Fault) -> Response<Bytes> {
     }
 }
 
+/// More challenges than one client may leave unpaid.
+pub(crate) fn too_many(retry_after: Duration) -> Response<Bytes> {
+    let detail = "Too many challenges were left unpaid. Pay one of them, or come back later.";
+    wait(&Problem::TooManyRequests, detail, retry_after)
+}
+
 fn unavailable(detail: &str, retry_after: Duration) -> Response<Bytes> {
-    let mut response = simple(&Problem::TemporarilyUnavailable, detail);
+    wait(&Problem::TemporarilyUnavailable, detail, retry_after)
+}
+
+fn wait(kind: &Problem, detail: &str, retry_after: Duration) -> Response<Bytes> {
+    let mut response = simple(kind, detail);
     let seconds = retry_after.as_secs() + u64::from(retry_after.subsec_nanos() > 0);
     response
         .headers_mut()

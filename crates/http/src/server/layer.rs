@@ -19,6 +19,7 @@ use tower::{Layer, Service};
 use super::{
     admit::{Admitted, Settings, admit},
     conclude::conclude,
+    limit::ChallengeLimit,
     stream::Pace,
     transport::Transport,
 };
@@ -79,6 +80,14 @@ impl PaymentLayer {
     #[must_use]
     pub fn hosts(self, hosts: Hosts) -> Self {
         self.change(|settings| settings.hosts = hosts)
+    }
+
+    /// How many challenges one client may leave unpaid; without, as many as it likes. Beyond it the
+    /// answer is 429 with `Retry-After`. A credential is never refused for it, but one that does
+    /// not hold then gets no fresh challenge.
+    #[must_use]
+    pub fn limit_challenges(self, limit: ChallengeLimit) -> Self {
+        self.change(|settings| settings.challenges = Some(limit))
     }
 
     /// How metered streams behave while nothing is to be sent.

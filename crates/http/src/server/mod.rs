@@ -30,6 +30,7 @@
 //! | another request under the same key | 422 |
 //! | an unusable `Idempotency-Key` | 400 |
 //! | not over TLS, where [`Transport`] says so; a browser's preflight | 403 |
+//! | too many challenges left unpaid, where a [`ChallengeLimit`] is set | 429 with `Retry-After` |
 //! | outcome not known yet | 503 with `Retry-After`; the same credential may come again |
 //! | store or rail fault | 500 or 503, fixed text |
 //! | paid, then the handler fails | the handler's status, no receipt; the same credential may come again |
@@ -50,6 +51,7 @@ mod forwarded;
 mod headers;
 mod key;
 mod layer;
+mod limit;
 mod manage;
 mod metered;
 pub mod stream;
@@ -62,6 +64,7 @@ pub use answer::refuse;
 pub use conclude::{Ticket, conclude};
 pub use extract::Payment;
 pub use layer::{PaymentFuture, PaymentLayer, PaymentService};
+pub use limit::ChallengeLimit;
 pub use metered::{EVENT_LIMIT, Metered, Sse, Unpaid, is_event_stream};
 pub use stream::{Event, Pace};
 pub use transport::Transport;

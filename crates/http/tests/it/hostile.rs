@@ -5,12 +5,12 @@ use axum::{
     http::{HeaderValue, Request},
 };
 use farebox_core::wire::{Credential, Payload};
-use farebox_http::{PaymentLayer, Transport};
+use farebox_http::{ChallengeLimit, PaymentLayer, Transport};
 use proptest::prelude::*;
 use serde_json::json;
 use tower::ServiceExt;
 
-use crate::support::{Answer, Shop, empty_get, pay};
+use crate::support::{Answer, Shop, empty_get, pay, serve};
 
 async fn ask(router: &axum::Router, name: &'static str, value: &[u8]) -> Option<Answer> {
     let value = HeaderValue::from_bytes(value).ok()?;
@@ -170,4 +170,42 @@ async fn any_service_over_http_types_can_be_paid() {
         response.into_body().collect().await.unwrap().to_bytes(),
         "hello"
     );
+}
+
+/// Protects: a rail whose challenges cost its seller something from those who never pay, and those
+/// who pay from them.
+#[tokio::test]
+async fn challenges_left_unpaid_are_limited_for_each_client() {
+    let shop = Shop::open().await;
+    let client = |parts: &axum::http::request::Parts| {
+        let named = parts.headers.get("x-client")?;
+        Some(named.to_str().ok()?.to_owned())
+    };
+    let limit = ChallengeLimit::new(2, std::time::Duration::from_secs(3_600), client);
+    let layer = PaymentLayer::new(shop.gate("GET /joke")).limit_challenges(limit);
+    let route = axum::routing::get(|| async { "a joke" }).layer(layer);
+    let address = serve(axum::Router::new().route("/joke", route)).await;
+    let get = |client: &str| {
+        let request = reqwest::Client::new().get(format!("http://{address}/joke"));
+        request.header("x-client", client)
+    };
+    let first = Answer::of(get("a")).await.challenge("token");
+    assert_eq!(Answer::of(get("a")).await.status, 402);
+    let answer = Answer::of(get("a")).await;
+    assert_eq!(answer.status, 429);
+    assert!(answer.challenges().is_empty());
+    let seconds: u32 = answer.header("retry-after").parse().unwrap();
+    assert!((1..=3_600).contains(&seconds));
+    assert_eq!(Answer::of(get("b")).await.status, 402);
+
+    // A credential is looked at all the same; one that does not hold gets no fresh challenge.
+    let bad = pay(&first, "bad").to_header().unwrap();
+    let answer = Answer::of(get("a").header("authorization", bad)).await;
+    assert_eq!(answer.status, 429);
+    let good = pay(&first, "good-1").to_header().unwrap();
+    let answer = Answer::of(get("a").header("authorization", good)).await;
+    assert_eq!(answer.status, 200);
+    // What is paid for no longer counts.
+    assert_eq!(Answer::of(get("a")).await.status, 402);
+    assert_eq!(Answer::of(get("a")).await.status, 429);
 }

@@ -92,6 +92,9 @@ impl Lightning {
     ///
     /// When a file, a port, a certificate or randomness cannot be had.
     pub async fn start(config: LightningConfig) -> Result<Self, StartError> {
+        // Where some other crate links a second provider, TLS cannot choose one by itself. That
+        // there is a default already is just as well.
+        let _ = rustls::crypto::aws_lc_rs::default_provider().install_default();
         let dir = tempfile::Builder::new()
             .prefix("farebox-lightning-")
             .tempdir()?;

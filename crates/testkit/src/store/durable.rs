@@ -1,6 +1,6 @@
 //! Rules for stores that outlive their handles and that several processes share.
 
-use std::sync::Arc;
+use std::{sync::Arc, time::Duration};
 
 use farebox_core::{Durability, Store};
 
@@ -69,4 +69,30 @@ pub async fn opening_at_once_is_no_race<P: Clone>(
     }
     let count = a.get("opened").await.expect("answers");
     assert_eq!(count.as_deref(), Some("6"));
+}
+
+/// Where a store carries words between processes, each reaches all who listen, in order, in this
+/// process and in others, and no other store's.
+pub async fn words_reach_every_handle<P: Clone>(place: P, open: impl AsyncFn(P) -> Arc<dyn Store>) {
+    let handles = [open(place.clone()).await, open(place).await];
+    let Some(teller) = handles[0].notices() else {
+        assert!(handles[1].notices().is_none(), "both or neither");
+        return;
+    };
+    let mut listeners = Vec::new();
+    for handle in &handles {
+        let notices = handle.notices().expect("both or neither");
+        listeners.push(notices.listen().await.expect("listens"));
+    }
+    let words = ["chan:4:test:ü", "chan:4:test:' \" \\", &"x".repeat(512)];
+    for word in words {
+        teller.tell(word).await.expect("tells");
+    }
+    for listener in &mut listeners {
+        for word in words {
+            let heard = tokio::time::timeout(Duration::from_secs(10), listener.next());
+            let heard = heard.await.expect("told in time");
+            assert_eq!(heard.as_deref(), Some(word));
+        }
+    }
 }

@@ -1,6 +1,9 @@
 //! `lightning/charge`: one invoice for one request.
 
 pub(crate) mod quote;
+pub(crate) mod rate;
+#[cfg(feature = "rate-url")]
+mod rate_url;
 pub(crate) mod verify;
 mod wallet;
 
@@ -13,7 +16,12 @@ use farebox_core::{
     Quote, Rail, Refusal,
 };
 
+pub use rate::{Rate, RateSource};
 pub use wallet::LightningWallet;
+
+use rate::Rates;
+#[cfg(feature = "rate-url")]
+pub(crate) use rate_url::source as rate_source;
 
 use crate::METHOD;
 use crate::bolt11::{Details, Payload};
@@ -25,6 +33,7 @@ pub struct Lightning {
     node: Arc<dyn Node>,
     strict: bool,
     invoice_expiry: Duration,
+    rates: Option<Rates>,
     settler: NoSettler,
 }
 
@@ -48,11 +57,16 @@ impl Lightning {
     pub fn new(config: Config) -> Result<Self, Invalid> {
         let mut issues = Vec::new();
         let invoice_expiry = config.invoice_expiry(&mut issues);
+        let rates = config.rates(&mut issues);
         let node = config.node(&mut issues);
         let node = config::finish(node, issues)?;
-        Ok(Self::on(node)
+        let rail = Self::on(node)
             .strict(config.strict)
-            .invoice_expiry(invoice_expiry))
+            .invoice_expiry(invoice_expiry);
+        Ok(match rates {
+            Some(source) => rail.rates(source),
+            None => rail,
+        })
     }
 
     /// The rail on a node of one's own, strict, with invoices that last ten minutes.
@@ -62,6 +76,7 @@ impl Lightning {
             node,
             strict: true,
             invoice_expiry: config::DEFAULT_INVOICE_EXPIRY,
+            rates: None,
             settler: NoSettler,
         }
     }
@@ -70,6 +85,13 @@ impl Lightning {
     #[must_use]
     pub fn strict(mut self, strict: bool) -> Self {
         self.strict = strict;
+        self
+    }
+
+    /// Takes prices in the currencies of a source: a function, or one's own [`RateSource`].
+    #[must_use]
+    pub fn rates(mut self, source: Arc<dyn RateSource>) -> Self {
+        self.rates = Some(Rates::new(source));
         self
     }
 
@@ -93,11 +115,12 @@ impl Rail<Charge> for Lightning {
     }
 
     fn check(&self, terms: &ChargeTerms) -> Result<(), Invalid> {
-        quote::read_terms(terms).map(drop)
+        quote::read_terms(terms, self.rates.as_ref()).map(drop)
     }
 
     async fn quote(&self, terms: &ChargeTerms) -> Result<Quote<Charge, Details>, NoQuote> {
-        quote::quote(&*self.node, terms, self.invoice_expiry).await
+        let rates = self.rates.as_ref();
+        quote::quote(&*self.node, terms, rates, self.invoice_expiry).await
     }
 
     async fn verify(

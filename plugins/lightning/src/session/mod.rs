@@ -6,7 +6,7 @@
 //! since refunds need `offchain:write`.
 
 mod quote;
-mod refund;
+mod settle;
 mod verify;
 mod wallet;
 mod wire;
@@ -23,7 +23,7 @@ use farebox_core::{
 };
 use serde_json::{Value, json};
 
-pub use refund::{RefundOrder, Refunder};
+pub use settle::{RefundOrder, Refunder};
 pub use wallet::{Deposit, HeldSession, LightningSessionWallet};
 pub use wire::{SessionDetails, SessionPayload};
 

@@ -9,7 +9,7 @@ use farebox_wire::Amount;
 
 use super::wire::SessionDetails;
 use crate::bolt11::{Details, Invoice};
-use crate::charge::quote::{CURRENCY, fault, read_terms};
+use crate::charge::quote::{CURRENCY, fault, read_sats};
 use crate::node::{NewInvoice, Node};
 
 /// The deposit in units, where an offer does not say.
@@ -36,7 +36,7 @@ pub(crate) fn read(terms: &SessionTerms) -> Result<Price, Invalid> {
         description: terms.description.clone(),
         ..ChargeTerms::default()
     };
-    let unit = match read_terms(&as_charge(&terms.amount)) {
+    let unit = match read_sats(&as_charge(&terms.amount)) {
         Ok(unit) => unit,
         Err(invalid) => {
             issues.extend(invalid.into_issues());
@@ -64,7 +64,7 @@ pub(crate) fn read(terms: &SessionTerms) -> Result<Price, Invalid> {
         },
     };
     if issues.is_empty()
-        && let Err(invalid) = read_terms(&as_charge(&deposit.to_string()))
+        && let Err(invalid) = read_sats(&as_charge(&deposit.to_string()))
     {
         let under = invalid.into_issues().into_iter();
         issues.extend(under.map(|issue| Issue::new("suggested_deposit", issue.problem)));

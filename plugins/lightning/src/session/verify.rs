@@ -8,7 +8,7 @@ use farebox_core::{
 };
 use serde::{Deserialize, Serialize};
 
-use super::refund::RefundOrder;
+use super::settle::RefundOrder;
 use super::wire::{Action, Right, SessionDetails, SessionPayload};
 use crate::bolt11::{Bolt11, Network, PaymentHash, Preimage};
 use crate::charge::quote::fault;

@@ -25,12 +25,13 @@ const STATE_TTL: Duration = Duration::from_secs(5);
 /// minutes.
 const WATCH: Duration = Duration::from_secs(60);
 
-/// The server's side. `operator_key` is required.
+/// The server's side.
 #[derive(Clone, Debug, Default, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct SessionConfig {
     /// The secp256k1 private key of the account that settles and closes, hexadecimal: the
-    /// recipient's own, or an operator's, which every channel then names.
+    /// recipient's own, or an operator's, which every channel then names. No session can be offered
+    /// without.
     pub operator_key: Option<SecretSource>,
     /// The channel reserve; the chain's own if left out.
     pub escrow_contract: Option<String>,
@@ -80,10 +81,8 @@ impl TempoSession {
     pub fn new(config: Config) -> Result<Self, Invalid> {
         let mut issues = Vec::new();
         let mut session = config.session.clone().unwrap_or_default();
-        let key = collect(
-            operator_key(session.operator_key.take().as_ref()),
-            &mut issues,
-        );
+        let key = session.operator_key.take();
+        let key = key.and_then(|source| collect(operator_key(&source), &mut issues));
         let signer = key.map(|key| Arc::new(key) as Arc<dyn Signer + Send + Sync>);
         Self::read(config, &session, signer, issues)
     }
@@ -136,14 +135,14 @@ impl TempoSession {
             .map_err(|e| issues.extend(e.into_issues()))
             .ok();
         Invalid::unless_empty(issues)?;
-        let (Some(base), Some(escrow), Some(signer)) = (base, escrow, signer) else {
+        let (Some(base), Some(escrow)) = (base, escrow) else {
             return Err(unreported());
         };
         let chain = Arc::clone(&base.chain);
         let states = Arc::new(States::new(chain, escrow, ttl.unwrap_or(STATE_TTL)));
         Ok(Self {
             domain: Domain::new(base.chain.id(), escrow),
-            operator: Operator::new(signer, fee_token),
+            operator: signer.map(|signer| Operator::new(signer, fee_token)),
             settler: SessionSettler::new(base.settler.clone(), Arc::clone(&states)),
             states,
             min_delta: min_delta.unwrap_or_default(),
@@ -224,16 +223,9 @@ fn amount(at: &str, text: Option<&str>, decimals: u8, issues: &mut Vec<Issue>) -
     collect(amount, issues)
 }
 
-fn operator_key(source: Option<&SecretSource>) -> Result<LocalKey, Issue> {
+fn operator_key(source: &SecretSource) -> Result<LocalKey, Issue> {
     let at = "operator_key";
-    let missing = || {
-        Issue::new(
-            at,
-            "is missing; sessions are settled by a key: give { env = \"NAME\" } or \
-             { file = \"path\" }",
-        )
-    };
-    LocalKey::parse(at, &source.ok_or_else(missing)?.read(at)?)
+    LocalKey::parse(at, &source.read(at)?)
 }
 
 /// A reserve that a wallet deposits into.

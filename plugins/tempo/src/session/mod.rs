@@ -49,7 +49,8 @@ const PROTOCOL: &str = "v2";
 pub struct TempoSession {
     pub(crate) base: Tempo,
     domain: Domain,
-    operator: Operator,
+    /// Without one nothing can be offered.
+    operator: Option<Operator>,
     states: Arc<States>,
     min_delta: Amount,
     suggested_deposit: Option<String>,
@@ -179,6 +180,13 @@ impl Rail<Session> for TempoSession {
         due: Due,
     ) -> Result<Upkeep<SessionOrder>, Fault> {
         operator::upkeep(self, channel, state, due).await
+    }
+}
+
+impl TempoSession {
+    fn operator(&self) -> Result<&Operator, Fault> {
+        let operator = self.operator.as_ref();
+        operator.ok_or_else(|| Fault::new("a session without an operator's key"))
     }
 }
 

@@ -177,7 +177,7 @@ pub(super) async fn upkeep(
     let upkeep = match due {
         Due::Settle if kept.voucher.cumulative.get() > on_chain.settled => {
             let order = rail
-                .operator
+                .operator()?
                 .settle(rail, id, &kept.descriptor, &kept.voucher);
             Upkeep::settle(kept.voucher.cumulative, order.await?)
         }
@@ -186,7 +186,7 @@ pub(super) async fn upkeep(
             let capture = state.spent.get().max(on_chain.settled);
             let voucher = &kept.voucher;
             let order =
-                rail.operator
+                rail.operator()?
                     .close(rail, id, &kept.descriptor, voucher, Amount::new(capture));
             let order = order.await?;
             match due {

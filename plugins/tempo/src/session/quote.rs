@@ -80,7 +80,15 @@ pub(super) fn read(
         .as_ref()
         .and_then(|charge| charge.recipient.as_deref());
     let operator = recipient.and_then(|text| text.parse().ok());
-    let operator = operator.and_then(|recipient| rail.operator.beside(recipient));
+    let operator = match &rail.operator {
+        Some(own) => operator.and_then(|recipient| own.beside(recipient)),
+        None => {
+            let problem = "cannot be offered without the key that settles them; configure \
+                           `session.operator_key` of the rail";
+            issues.push(Issue::new("", problem));
+            None
+        }
+    };
     Invalid::unless_empty(issues)?;
     // Not reached without one: its absence has left an issue.
     let charge = charge.ok_or_else(|| Invalid::new("", "the terms cannot be read"))?;

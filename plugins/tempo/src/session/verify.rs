@@ -288,7 +288,7 @@ impl Case<'_> {
                     voucher,
                 ),
             };
-        let closed = self.rail.operator.close(
+        let closed = self.rail.operator()?.close(
             self.rail,
             self.channel,
             &self.descriptor,

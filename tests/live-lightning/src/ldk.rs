@@ -1,0 +1,169 @@
+//! Two LDK nodes in this process, with a channel between them on a chain of our own.
+
+use std::path::Path;
+use std::sync::{Arc, PoisonError, RwLock};
+use std::time::Duration;
+
+use async_trait::async_trait;
+use farebox::SecretSource;
+use farebox::rails::lightning::ldk::ldk_node;
+use farebox::rails::lightning::ldk::{Ldk, Settings};
+use farebox::rails::lightning::{LdkConfig, Network, Node, PaymentHash, Preimage};
+use ldk_node::lightning::ln::channelmanager::PaymentId;
+use ldk_node::lightning_invoice::{Bolt11InvoiceDescription, Description};
+use ldk_node::payment::PaymentKind;
+use tempfile::TempDir;
+use tokio::time::{Instant, sleep};
+
+use crate::Pair;
+use crate::esplora::Esplora;
+
+const CHANNEL_SAT: u64 = 1_000_000;
+const DEADLINE: Duration = Duration::from_secs(60);
+
+/// The nodes, their chain and their folders.
+#[derive(Debug)]
+pub struct LdkPair {
+    seller: Arc<Ldk>,
+    payer: RwLock<Option<Arc<Ldk>>>,
+    payer_config: LdkConfig,
+    _esplora: Esplora,
+    _folder: TempDir,
+}
+
+/// The configuration of a node with its folder and its seed under `folder`.
+pub fn config(folder: &Path, name: &str, esplora: &Esplora) -> LdkConfig {
+    let seed = SecretSource::File(folder.join(format!("{name}.seed")));
+    LdkConfig::esplora(folder.join(name), seed, esplora.url())
+}
+
+fn node(config: &LdkConfig) -> Arc<Ldk> {
+    let settings = Settings::check(config, Network::Regtest).expect("settings");
+    Arc::new(Ldk::new(settings))
+}
+
+/// A port that was free a moment ago.
+pub fn free_port() -> u16 {
+    let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    listener.local_addr().unwrap().port()
+}
+
+/// Waits until `done` says so.
+pub async fn until(what: &str, node: &Ldk, done: fn(&ldk_node::Node) -> bool) {
+    let deadline = Instant::now() + DEADLINE;
+    while !node.with(done).await.expect("the node runs") {
+        assert!(Instant::now() < deadline, "{what}");
+        sleep(Duration::from_millis(50)).await;
+    }
+}
+
+/// Gives a node money on the chain.
+pub async fn fund(esplora: &Esplora, node: &Ldk) {
+    let address = node.with(|n| n.onchain_payment().new_address()).await;
+    esplora.fund(&address.unwrap().unwrap(), 10_000_000);
+    // A sync may join one that began before the money came.
+    until("the money shows", node, |n| {
+        n.sync_wallets().expect("synced");
+        n.list_balances().spendable_onchain_balance_sats > 0
+    })
+    .await;
+}
+
+/// Opens a channel that its receiver trusts at once.
+pub async fn open_channel(from: &Ldk, to: &Ldk) {
+    let info = to.info().await.unwrap();
+    open_channel_to(from, &info.id, &info.addresses[0]).await;
+    for node in [from, to] {
+        until("the channel is ready", node, |n| {
+            n.list_channels().iter().any(|channel| channel.is_usable)
+        })
+        .await;
+    }
+}
+
+/// Asks a node for a channel, by its id and where it listens.
+pub async fn open_channel_to(from: &Ldk, id: &str, address: &str) {
+    let (id, address) = (id.parse().unwrap(), address.parse().unwrap());
+    let open = move |n: &ldk_node::Node| n.open_channel(id, address, CHANNEL_SAT, None, None);
+    from.with(open).await.unwrap().expect("a channel");
+}
+
+impl LdkPair {
+    /// Starts both, and opens a channel from the payer to the seller.
+    pub async fn start() -> Self {
+        let folder = tempfile::tempdir().unwrap();
+        let esplora = Esplora::start().await;
+        let payer_config = config(folder.path(), "payer", &esplora);
+        let payer = node(&payer_config);
+        let mut seller_config = config(folder.path(), "seller", &esplora);
+        seller_config.listen = vec![format!("127.0.0.1:{}", free_port())];
+        seller_config.trusted_peers = vec![payer.info().await.expect("the payer starts").id];
+        let seller = node(&seller_config);
+        seller.start().await.expect("the seller starts");
+        fund(&esplora, &payer).await;
+        open_channel(&payer, &seller).await;
+        Self {
+            seller,
+            payer: RwLock::new(Some(payer)),
+            payer_config,
+            _esplora: esplora,
+            _folder: folder,
+        }
+    }
+
+    fn current(&self) -> Arc<Ldk> {
+        let payer = self.payer.read().unwrap_or_else(PoisonError::into_inner);
+        payer.clone().expect("the payer runs")
+    }
+}
+
+#[async_trait]
+impl Pair for LdkPair {
+    fn seller(&self) -> Arc<dyn Node> {
+        self.seller.clone()
+    }
+
+    fn shop(&self) -> Arc<dyn Node> {
+        self.seller()
+    }
+
+    fn payer(&self) -> Arc<dyn Node> {
+        self.current()
+    }
+
+    async fn restart_payer(&self) {
+        self.current().stop().await;
+        let again = node(&self.payer_config);
+        again.start().await.expect("it starts again");
+        until("the channel is back", &again, |n| {
+            n.list_channels().iter().any(|channel| channel.is_usable)
+        })
+        .await;
+        let mut payer = self.payer.write().unwrap_or_else(PoisonError::into_inner);
+        *payer = Some(again);
+    }
+
+    async fn leak(&self, invoice: PaymentHash) -> Preimage {
+        let id = PaymentId(*invoice.as_bytes());
+        let found = self.seller.with(move |n| n.payment(&id)).await.unwrap();
+        match found.expect("its own invoice").kind {
+            PaymentKind::Bolt11 {
+                preimage: Some(preimage),
+                ..
+            } => Preimage::new(preimage.0),
+            other => panic!("no preimage in {other:?}"),
+        }
+    }
+
+    async fn open_invoice(&self) -> String {
+        let mint = |n: &ldk_node::Node| {
+            let memo = Bolt11InvoiceDescription::Direct(Description::new("open".into()).unwrap());
+            n.bolt11_payment().receive_variable_amount(&memo, 600)
+        };
+        self.seller.with(mint).await.unwrap().unwrap().to_string()
+    }
+
+    fn fee_msat(&self) -> u64 {
+        0
+    }
+}

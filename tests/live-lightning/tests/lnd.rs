@@ -1,0 +1,14 @@
+//! The suite on two LND, as `./tests/run` builds them: what holds here holds on the sandbox.
+
+use std::sync::Arc;
+
+use farebox_live_lightning_tests::{Pair, lnd::LndPair, rail, suite};
+
+/// The same suite as on the sandbox, so that the stand-in and the real daemon cannot drift apart.
+#[tokio::test(flavor = "multi_thread")]
+#[ignore = "needs lnd and btcd (./tests/run builds them)"]
+async fn the_suite_holds_on_lnd() {
+    let pair: Arc<dyn Pair> = Arc::new(LndPair::start().await);
+    suite::every_rule(Arc::clone(&pair)).await;
+    rail::every_rule(pair).await;
+}
