@@ -6,6 +6,8 @@ use farebox_core::{Linked, Plugin, Registry, RegistryError};
 pub static BUILTIN: &[&Plugin] = &[
     #[cfg(feature = "lightning")]
     &farebox_lightning::CHARGE,
+    #[cfg(feature = "lightning")]
+    &farebox_lightning::SESSION,
     #[cfg(feature = "proof")]
     &farebox_proof::CHARGE,
     #[cfg(feature = "stripe")]

@@ -48,8 +48,10 @@ fn linked(profile: &str, features: &[&str]) -> Vec<String> {
 fn expected(features: &[&str]) -> Vec<String> {
     let rails = [features, &["outside"]].concat();
     let mut rails: Vec<_> = rails.iter().map(|rail| format!("{rail}/charge")).collect();
-    if features.contains(&"tempo") {
-        rails.push("tempo/session".to_owned());
+    for rail in ["lightning", "tempo"] {
+        if features.contains(&rail) {
+            rails.push(format!("{rail}/session"));
+        }
     }
     rails.sort_unstable();
     rails

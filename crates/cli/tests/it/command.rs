@@ -43,7 +43,7 @@ fn rails_lists_what_is_compiled_in() {
         .iter()
         .map(|r| &r["name"])
         .collect();
-    let mut all = [&RAILS[..], &["tempo/session"]].concat();
+    let mut all = [&RAILS[..], &["lightning/session", "tempo/session"]].concat();
     all.sort_unstable();
     assert_eq!(names, all);
 }
