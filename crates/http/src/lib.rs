@@ -12,6 +12,7 @@
 //! | `ws` | paid WebSockets, over axum's |
 //! | `cors` | what lets pages of other origins pay |
 //! | `reqwest` (`client`) | `client.get(url).pay(&purse)`, and sessions by [`SessionClient`] |
+//! | `client-ws` | WebSockets that are paid from a session |
 //! | `reqwest-middleware` | the same as a middleware |
 
 #[cfg(feature = "reqwest")]
@@ -24,6 +25,8 @@ mod origins;
 #[cfg(feature = "tower")]
 pub mod server;
 
+#[cfg(feature = "client-ws")]
+pub use client::PaidSocket;
 #[cfg(feature = "reqwest-middleware")]
 pub use client::PayMiddleware;
 #[cfg(feature = "reqwest")]

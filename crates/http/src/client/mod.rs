@@ -29,4 +29,6 @@ pub use error::{Failure, NotAccepted, OutcomeUnknown, PayError};
 pub use ext::{PayExt, PayOptions, ReceiptExt};
 #[cfg(feature = "reqwest-middleware")]
 pub use middleware::PayMiddleware;
+#[cfg(feature = "client-ws")]
+pub use session::PaidSocket;
 pub use session::{EventStream, SessionCallError, SessionClient, SseEvent};

@@ -20,6 +20,7 @@ mod script;
 mod secrets;
 mod sessions;
 mod sessions_client;
+mod sessions_socket;
 mod shop;
 mod sockets;
 mod streams;

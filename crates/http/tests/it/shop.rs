@@ -112,7 +112,7 @@ fn credential(headers: &HeaderMap) -> Option<Credential> {
 }
 
 /// The answer to whatever is not served.
-fn respond(answer: Answer) -> Response {
+pub fn refusal(answer: Answer) -> Response {
     match answer {
         Answer::Accepted(receipt) => {
             let receipt = receipt.unwrap().to_header().unwrap();
@@ -150,7 +150,7 @@ fn paid(shop: &Shop, request: &Request) -> Result<Receipt, Box<Response>> {
     }
     let Some(credential) = credential(request.headers()) else {
         shop.asked.fetch_add(1, Ordering::SeqCst);
-        return Err(Box::new(respond(shop.server.refuse("payment-required"))));
+        return Err(Box::new(refusal(shop.server.refuse("payment-required"))));
     };
     if managing {
         shop.managed.fetch_add(1, Ordering::SeqCst);
@@ -158,7 +158,7 @@ fn paid(shop: &Shop, request: &Request) -> Result<Receipt, Box<Response>> {
     let answer = shop.server.take(&credential, u128::from(!managing));
     match answer {
         Answer::Accepted(receipt) if !managing => Ok(*receipt.unwrap()),
-        answer => Err(Box::new(respond(answer))),
+        answer => Err(Box::new(refusal(answer))),
     }
 }
 

@@ -153,13 +153,7 @@ impl SessionClient {
             }
         };
         let courier = HttpCourier::beside(&self.client, &owed.again, &self.options);
-        let resource = resource(owed.again.url());
-        let mut call = self
-            .sessions
-            .begin(&owed.payable, &owed.origin, &resource)?;
-        if let Some(snapshot) = snapshot(&owed.headers) {
-            call = call.snapshot(snapshot);
-        }
+        let mut call = self.begin(&owed)?;
         loop {
             let presentation = call.next(&courier).await?;
             let (mut response, answer) = self.present(&owed.again, &presentation).await?;
@@ -215,6 +209,38 @@ impl SessionClient {
             }
             tokio::time::sleep(wait.min(Duration::from_secs(60))).await;
         }
+    }
+
+    /// Speaks of money with what is at `url`.
+    #[cfg(feature = "client-ws")]
+    pub(super) fn courier(&self, url: &Url) -> HttpCourier {
+        HttpCourier::to(&self.client, url.clone(), &self.options)
+    }
+
+    /// A call that is asked for by a plain request to `url`.
+    #[cfg(feature = "client-ws")]
+    pub(super) async fn call(&self, url: &Url) -> Result<Call, SessionCallError> {
+        let request = Request::new(Method::GET, url.clone());
+        let mut client = self.client.clone();
+        let accept = self.sessions.accept();
+        match ask(&mut client, request, accept, &self.options).await? {
+            Asked::Owed(owed) => Ok(self.begin(&owed)?),
+            Asked::Served(response) => Err(SessionCallError::Ended {
+                status: response.status().as_u16(),
+                message: "it asks for no payment".to_owned(),
+            }),
+        }
+    }
+
+    fn begin(&self, owed: &Owed) -> Result<Call, SessionError> {
+        let resource = resource(owed.again.url());
+        let call = self
+            .sessions
+            .begin(&owed.payable, &owed.origin, &resource)?;
+        Ok(match snapshot(&owed.headers) {
+            Some(snapshot) => call.snapshot(snapshot),
+            None => call,
+        })
     }
 
     fn known(&self) -> MutexGuard<'_, Known> {

@@ -144,7 +144,8 @@ impl Till {
     }
 }
 
-type Tell = mpsc::Sender<Result<Heard, SessionCallError>>;
+/// What the caller reads from.
+pub(super) type Tell = mpsc::Sender<Result<Heard, SessionCallError>>;
 
 /// Reads a stream to its end, or until it cannot be paid for or nobody listens.
 pub(super) async fn events(paid: Paid, tell: Tell) {

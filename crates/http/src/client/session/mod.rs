@@ -24,9 +24,13 @@ mod courier;
 mod error;
 mod events;
 mod listen;
+#[cfg(feature = "client-ws")]
+mod socket;
 mod sse;
 
 pub use client::SessionClient;
 pub use error::SessionCallError;
 pub use events::EventStream;
+#[cfg(feature = "client-ws")]
+pub use socket::PaidSocket;
 pub use sse::SseEvent;
