@@ -6,4 +6,5 @@
 mod bank;
 mod manage;
 mod meter;
+mod model;
 mod upkeep;
