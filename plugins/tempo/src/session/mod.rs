@@ -137,6 +137,7 @@ impl Rail<Session> for TempoSession {
 
     fn statement(&self, channel: &ChannelId, state: &ChannelState, served: &Served) -> Statement {
         let mut statement = Statement::default()
+            .member("intent", Session::NAME)
             .member("channelId", channel.id())
             .member("acceptedCumulative", state.authorized.to_string())
             .member("spent", state.spent.to_string())

@@ -20,6 +20,10 @@ async fn a_channel_is_opened_streamed_topped_up_and_closed() {
     let receipt = shop.present(opening).await.unwrap();
     assert_eq!(receipt["reference"], json!(channel.id));
     assert_eq!(receipt["channelId"], json!(channel.id));
+    assert_eq!(
+        (&receipt["method"], &receipt["intent"]),
+        (&json!("tempo"), &json!("session"))
+    );
     assert_eq!(receipt["acceptedCumulative"], "1000");
     assert_eq!(receipt["spent"], "1000");
     assert_eq!(receipt["units"], 1);
@@ -34,6 +38,7 @@ async fn a_channel_is_opened_streamed_topped_up_and_closed() {
             receipt["acceptedCumulative"],
             json!((n * 1_000).to_string())
         );
+        assert_eq!(receipt["reference"], json!(channel.id));
     }
     assert!(
         shop.chain.total_calls() - calls <= 2,
