@@ -4,6 +4,7 @@
 
 mod between_peers;
 mod farebox_pays;
+mod mppx_pays;
 
 use farebox_live_tests::{Problem, missing_mppx};
 use libtest_mimic::{Arguments, Failed, Trial};
@@ -13,7 +14,12 @@ type Test = fn() -> Result<(), Problem>;
 fn main() {
     let missing = missing_mppx();
     let required = std::env::var_os("FAREBOX_REQUIRE_LIVE").is_some();
-    let tests: Vec<(&str, Test)> = [&between_peers::TESTS[..], &farebox_pays::TESTS].concat();
+    let tests: Vec<(&str, Test)> = [
+        &between_peers::TESTS[..],
+        &farebox_pays::TESTS,
+        &mppx_pays::TESTS,
+    ]
+    .concat();
     if let (Some(why), false) = (&missing, required) {
         let names: Vec<_> = tests.iter().map(|(name, _)| *name).collect();
         eprintln!("skipped: {}: {why}", names.join(", "));
