@@ -114,7 +114,8 @@ impl NodeKeys<'_> {
             "ldk" => self.ldk(network, issues),
             other => {
                 // Only a backend reads the other keys.
-                let _ = (self, network);
+                let _ = (self.endpoint, self.tls_cert, self.macaroon);
+                let _ = (self.private_channels, self.ldk, network);
                 let hint = farebox_core::config::did_you_mean(other, BACKENDS);
                 issues.push(Issue::new(
                     "backend",

@@ -121,7 +121,11 @@ async fn routing_fees_have_a_limit() {
         let Err(PayError::NotPaid(fault)) = failed else {
             panic!("{failed:?}")
         };
-        assert!(fault.to_string().contains("no_route"), "{fault}");
+        let why = fault.to_string();
+        assert!(
+            why.contains("no_route") && why.contains("999 msat"),
+            "{why}"
+        );
     }
     assert_eq!(ln.agent().balance_sat(), 1_000_000);
 

@@ -146,6 +146,14 @@ impl LightningWallet {
         }
     }
 
+    /// What became of a payment that this wallet's node was told to make, by its payment hash, in
+    /// this process or an earlier one; `None` when the node never sent it. Waits at most `wait` for
+    /// it to end. Paying the same challenge again has the same effect as long as it holds: the node
+    /// answers with the payment that it made.
+    pub async fn track(&self, payment: PaymentHash, wait: Duration) -> Option<Payment> {
+        self.node.track(payment, wait).await
+    }
+
     /// Asks once more for a payment of which nobody knows how it ended.
     pub(crate) async fn resolve(&self, payment: PaymentHash, unknown: NodeError) -> Payment {
         match self.node.track(payment, RESOLVE_WAIT).await {
@@ -159,8 +167,11 @@ impl LightningWallet {
 
 /// A node's reason for not paying.
 #[derive(Debug, thiserror::Error)]
-#[error("the payment failed: {0}")]
-struct NotSent(String);
+#[error("the payment failed: {why}; routing was allowed {max_fee_msat} msat")]
+struct NotSent {
+    why: String,
+    max_fee_msat: u64,
+}
 
 impl Wallet<Charge> for LightningWallet {
     const METHOD: &'static str = crate::METHOD;
@@ -214,7 +225,8 @@ impl Wallet<Charge> for LightningWallet {
         match payment {
             Payment::Succeeded { preimage, .. } => Ok(Paid::new(proof(preimage))),
             Payment::Failed(why) => {
-                let fault = Fault::new("paying a Lightning invoice").caused_by(NotSent(why));
+                let fault = Fault::new("paying a Lightning invoice")
+                    .caused_by(NotSent { why, max_fee_msat });
                 Err(PayError::NotPaid(fault))
             }
             Payment::Unknown(error) => {
