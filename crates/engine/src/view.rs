@@ -45,7 +45,10 @@ impl ChannelView {
         let outside =
             std::mem::take(&mut *self.outside.lock().unwrap_or_else(PoisonError::into_inner));
         for (channel, observed) in outside {
-            if self.shared.glance(&channel_key(&channel)).await?.is_some() {
+            let now = self.shared.clock.millis();
+            let known = self.shared.glance(&channel_key(&channel)).await?;
+            // Most often it is what was known.
+            if known.is_some_and(|known| known.seen(&observed, now) != *known) {
                 balance::observe(&self.shared, &channel, &observed).await?;
             }
         }
