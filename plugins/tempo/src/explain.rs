@@ -2,7 +2,7 @@
 //! hosts, and what it says differs from node to node.
 
 use alloy::{primitives::Bytes, sol_types::SolInterface};
-use tempo_contracts::precompiles::ITIP20::ITIP20Errors;
+use tempo_contracts::precompiles::{ITIP20::ITIP20Errors, StablecoinDEXError};
 
 use crate::rpc::Refused;
 
@@ -130,6 +130,9 @@ fn revert(refused: &Refused) -> Option<String> {
         Some(ITIP20Errors::InvalidRecipient(_)) => "the token does not let the recipient be paid",
         Some(ITIP20Errors::Uninitialized(_)) => "the currency is no token on this chain",
         Some(_) => "the token refuses the transfer",
+        None if data.as_ref().is_some_and(|data| exchange(data).is_some()) => {
+            return data.as_ref().and_then(exchange);
+        }
         None if refused.code == 3
             || refused
                 .message
@@ -139,6 +142,21 @@ fn revert(refused: &Refused) -> Option<String> {
             "the transfer would be reverted"
         }
         None => return None,
+    };
+    Some(text.to_owned())
+}
+
+/// Why the exchange does not sell.
+fn exchange(data: &Bytes) -> Option<String> {
+    let text = match StablecoinDEXError::abi_decode(data).ok()? {
+        StablecoinDEXError::PairDoesNotExist(_) | StablecoinDEXError::InsufficientLiquidity(_) => {
+            "the chain's exchange does not sell that much of the token; fund the account with the \
+             token itself, or buy with another one"
+        }
+        StablecoinDEXError::MaxInputExceeded(_) => {
+            "the token costs more now than may be given for it; try again, or allow more slippage"
+        }
+        _ => "the chain's exchange refuses the swap",
     };
     Some(text.to_owned())
 }

@@ -52,7 +52,7 @@ pub use tempo_primitives::transaction::{
     PrimitiveSignature, SignatureType, SignedKeyAuthorization,
 };
 
-pub use config::{Config, FeePayerConfig, Mode, SecretText, WalletConfig};
+pub use config::{BuyConfig, Config, FeePayerConfig, Mode, SecretText, WalletConfig};
 pub use session::{SessionConfig, SessionWalletConfig, TempoSession, TempoSessionWallet};
 
 plugin! {

@@ -7,13 +7,14 @@ use alloy::{
     sol_types::{SolCall, SolError, SolInterface},
 };
 use tempo_contracts::precompiles::{
-    ACCOUNT_KEYCHAIN_ADDRESS, IFeeManager, INonce, NONCE_PRECOMPILE_ADDRESS, SYSTEM_PRECOMPILES,
-    TIP_FEE_MANAGER_ADDRESS, TIP20_CHANNEL_RESERVE_ADDRESS, UnknownFunctionSelector,
+    ACCOUNT_KEYCHAIN_ADDRESS, IFeeManager, INonce, NONCE_PRECOMPILE_ADDRESS,
+    STABLECOIN_DEX_ADDRESS, SYSTEM_PRECOMPILES, TIP_FEE_MANAGER_ADDRESS,
+    TIP20_CHANNEL_RESERVE_ADDRESS, UnknownFunctionSelector,
 };
 use tempo_primitives::is_tip20_prefix;
 
 use crate::{
-    keychain,
+    exchange, keychain,
     ledger::{Ledger, Slot},
     reserve, tip20,
 };
@@ -131,6 +132,7 @@ pub(crate) fn dispatch(
         TIP_FEE_MANAGER_ADDRESS => fee_manager(env, caller, input),
         NONCE_PRECOMPILE_ADDRESS => nonce(env, input),
         ACCOUNT_KEYCHAIN_ADDRESS => keychain::call(env, caller, input),
+        STABLECOIN_DEX_ADDRESS => exchange::call(env, caller, input),
         TIP20_CHANNEL_RESERVE_ADDRESS => reserve::call(env, caller, input),
         _ if is_tip20_prefix(to) => tip20::call(env, to, caller, input),
         _ if has_code(to) => Err(unknown_selector(input)),

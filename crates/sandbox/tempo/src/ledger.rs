@@ -38,6 +38,23 @@ pub(crate) enum Slot {
     FeeToken {
         account: Address,
     },
+    /// Whether the exchange has a pair of this token and pathUSD.
+    Pair {
+        base: Address,
+    },
+    /// How much of it is for sale there.
+    Offered {
+        base: Address,
+    },
+    /// Who sells it.
+    Maker {
+        base: Address,
+    },
+    /// What the exchange holds for somebody.
+    Proceeds {
+        user: Address,
+        token: Address,
+    },
     /// What a payment channel holds, packed; zero when there is none.
     Channel {
         id: B256,

@@ -30,6 +30,7 @@
 mod chain;
 mod contracts;
 mod error;
+mod exchange;
 mod exec;
 mod faults;
 mod keychain;

@@ -166,6 +166,32 @@ pub(crate) fn move_for_reserve(
     transfer(env, token, from, to, U256::from(amount), None)
 }
 
+/// Moves what `owner` lets `spender` take to it.
+pub(crate) fn take(
+    env: &mut Env<'_>,
+    spender: Address,
+    token: Address,
+    owner: Address,
+    amount: U256,
+) -> Result<(), Failure> {
+    if env.ledger.token(token).is_none() {
+        return Err(Failure::error(Uninitialized {}));
+    }
+    spend(env, token, spender, owner, spender, amount)?;
+    transfer(env, token, owner, spender, amount, None)
+}
+
+/// Moves what a contract holds.
+pub(crate) fn give(
+    env: &mut Env<'_>,
+    token: Address,
+    from: Address,
+    to: Address,
+    amount: U256,
+) -> Result<(), Failure> {
+    transfer(env, token, from, to, amount, None)
+}
+
 /// Uses up the allowance of `spender`; an allowance of the maximum is never used up.
 fn spend(
     env: &mut Env<'_>,

@@ -13,15 +13,21 @@ use alloy::{
 use async_trait::async_trait;
 use farebox_core::{Fault, PayError, Paying};
 use farebox_proof::sign_hash;
+use tempo_contracts::precompiles::STABLECOIN_DEX_ADDRESS;
 use tempo_primitives::{
     TempoTransaction,
-    transaction::{Call, SignedKeyAuthorization, TEMPO_EXPIRING_NONCE_KEY, TempoSignature},
+    transaction::{
+        Call, SignedKeyAuthorization, TEMPO_EXPIRING_NONCE_KEY, TempoSignature,
+        calc_gas_balance_spending,
+    },
 };
 
 use crate::{
     TempoWallet,
-    chain::{Receipt, Transfer},
+    chain::Receipt,
+    charge::calls::{TokenCall, Transfers},
     charge::sponsor::FLOOR,
+    charge::swap::Swap,
     charge::tx::{request, with_key},
     charge::wallet::Account,
     envelope,
@@ -45,6 +51,9 @@ pub(crate) const LEAST_GAS: u64 = 1_000_000;
 
 /// The least for each transfer of several: a node that ignores `calls` estimates one of them.
 const GAS_A_TRANSFER: u64 = 300_000;
+
+/// For buying the token first: an allowance, a purchase, and balances that were not there.
+const SWAP_GAS: u64 = 1_400_000;
 
 /// For each slot that a key's authorisation takes: nodes may not know of it when they estimate.
 const GAS_A_SLOT: u64 = 260_000;
@@ -79,34 +88,20 @@ pub trait Broadcaster: fmt::Debug + Send + Sync + 'static {
     async fn send(&self, calls: &[TokenCall], until: u64) -> Result<B256, PayError>;
 }
 
-/// A call of a token's contract, without a native value.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct TokenCall {
-    /// The token.
-    pub to: Address,
-    /// ABI-encoded, selector first.
-    pub input: Bytes,
-}
-
 impl TempoWallet {
     /// The signed transaction of these transfers, hexadecimal. Nothing has moved yet. A sponsored one
     /// leaves the fee token and the fee payer's place open.
     pub(crate) async fn sign(
         &self,
         cx: &Paying<'_>,
-        transfers: &[Transfer],
+        transfers: &Transfers,
         sponsored: bool,
     ) -> Result<String, PayError> {
         let Account::Signs(key) = &self.account else {
             let why = "it takes a signature, and this wallet can only broadcast";
             return Err(PayError::Unsupported(why.to_owned()));
         };
-        let least = if sponsored {
-            FLOOR + ON_THE_WAY
-        } else {
-            SHORTEST
-        };
-        let tx = self.prepare(cx, transfers, least).await?;
+        let tx = self.prepare(cx, transfers, sponsored).await?;
         let raw = if sponsored {
             key.seal_open(tx).await?
         } else {
@@ -119,19 +114,15 @@ impl TempoWallet {
     pub(crate) async fn push(
         &self,
         cx: &Paying<'_>,
-        transfers: &[Transfer],
+        transfers: &Transfers,
     ) -> Result<B256, PayError> {
         match &self.account {
             Account::Sends(broadcaster) => {
-                let call = |transfer: &Transfer| TokenCall {
-                    to: transfer.token,
-                    input: transfer.input(),
-                };
-                let calls: Vec<TokenCall> = transfers.iter().map(call).collect();
-                broadcaster.send(&calls, end_of_window(cx, SHORTEST)?).await
+                let end = end_of_window(cx, SHORTEST)?;
+                broadcaster.send(&transfers.calls(), end).await
             }
             Account::Signs(key) => {
-                let tx = self.prepare(cx, transfers, SHORTEST).await?;
+                let tx = self.prepare(cx, transfers, false).await?;
                 let raw = key.seal(tx).await?;
                 self.broadcast(&raw.into()).await
             }
@@ -201,20 +192,24 @@ impl TempoWallet {
     async fn prepare(
         &self,
         cx: &Paying<'_>,
-        transfers: &[Transfer],
-        least: u64,
+        transfers: &Transfers,
+        sponsored: bool,
     ) -> Result<TempoTransaction, PayError> {
-        let end = end_of_window(cx, least)?;
-        let call = |transfer: &Transfer| Call {
-            to: TxKind::Call(transfer.token),
-            value: U256::ZERO,
-            input: transfer.input(),
+        let least = if sponsored {
+            FLOOR + ON_THE_WAY
+        } else {
+            SHORTEST
         };
-        let token = transfers.last().map(|payment| payment.token);
+        let end = end_of_window(cx, least)?;
+        let call = |call: TokenCall| Call {
+            to: TxKind::Call(call.to),
+            value: U256::ZERO,
+            input: call.input,
+        };
         let mut tx = TempoTransaction {
             chain_id: self.chain.id(),
-            fee_token: self.fee_token.or(token),
-            calls: transfers.iter().map(call).collect(),
+            fee_token: self.fee_token.or(transfers.pays_in()),
+            calls: transfers.calls().into_iter().map(call).collect(),
             nonce_key: TEMPO_EXPIRING_NONCE_KEY,
             valid_before: NonZeroU64::new(end),
             ..TempoTransaction::default()
@@ -222,9 +217,65 @@ impl TempoWallet {
         if let Account::Signs(key) = &self.account {
             tx.key_authorization = key.riding(&self.chain).await.map_err(PayError::NotPaid)?;
         }
-        let least = GAS_A_TRANSFER.saturating_mul(transfers.len() as u64);
-        self.price_gas(&mut tx, least).await?;
+        let least = GAS_A_TRANSFER.saturating_mul(transfers.transfers.len() as u64);
+        match transfers.swap {
+            None => self.price_gas(&mut tx, least).await?,
+            Some(swap) => self.price_swap(&mut tx, swap, least).await?,
+        }
+        if !sponsored {
+            self.check_fee(&tx, transfers).await?;
+        }
         Ok(tx)
+    }
+
+    /// Whether the account can pay the fee as well, since a node says of it only that funds are short.
+    async fn check_fee(&self, tx: &TempoTransaction, calls: &Transfers) -> Result<(), PayError> {
+        let Some(token) = tx.fee_token else {
+            return Ok(());
+        };
+        // A node that does not answer now is asked to take the transaction in a moment.
+        let Ok(held) = self.chain.balance(token, self.address()).await else {
+            return Ok(());
+        };
+        let fee = calc_gas_balance_spending(tx.gas_limit, tx.max_fee_per_gas);
+        let need = fee.saturating_add(calls.takes(token));
+        if held >= need {
+            return Ok(());
+        }
+        let why = format!(
+            "the account holds {held} base units of {token}, in which it pays the network fee; with \
+             the fee the payment may take {need}. Tempo has no native gas token: fund the account \
+             with the stablecoin fee token, or name another as `fee_token`"
+        );
+        Err(PayError::NotPaid(
+            Fault::new("the payment would fail").caused_by(why),
+        ))
+    }
+
+    /// Fills in gas for a payment whose token is bought first. Nodes that simulate one call of several
+    /// would find that the account does not hold the token yet, so the exchange is asked instead.
+    async fn price_swap(
+        &self,
+        tx: &mut TempoTransaction,
+        swap: Swap,
+        least: u64,
+    ) -> Result<(), PayError> {
+        let quote = self.chain.view(STABLECOIN_DEX_ADDRESS, swap.quote());
+        let (quote, price) = tokio::join!(quote, self.chain.gas_price());
+        let cost = Swap::read_quote(&quote.map_err(not_paid)?);
+        let cost = cost.ok_or_else(|| not_paid(RpcError::Unreadable("a quote")))?;
+        if cost > swap.most {
+            let (token, most) = (swap.token_in, swap.most);
+            let why = format!(
+                "buying it takes {cost} base units of {token}, at most {most} may be given"
+            );
+            return Err(PayError::NotPaid(
+                Fault::new("the token asked for is too dear now").caused_by(why),
+            ));
+        }
+        let price = affordable(price.map_err(not_paid)?)?;
+        set_gas(tx, SWAP_GAS.saturating_add(least), price);
+        Ok(())
     }
 
     /// Fills in the gas limit, `least` at least, and its price.
@@ -239,21 +290,32 @@ impl TempoWallet {
         }
         let (gas, price) = tokio::join!(self.chain.estimate(&simulation), self.chain.gas_price());
         let (gas, price) = (gas.map_err(not_paid)?, price.map_err(not_paid)?);
-        if price > DEAREST_GAS {
-            let why = format!("gas costs {price} attodollars; this wallet pays {DEAREST_GAS}");
-            return Err(PayError::NotPaid(
-                Fault::new("the network fee is too high").caused_by(why),
-            ));
-        }
+        let price = affordable(price)?;
         // Room for state that changes until inclusion, and for a base fee that rises meanwhile.
-        let slots = tx.key_authorization.as_ref().map_or(0, slots);
-        let granting = GAS_A_SLOT.saturating_mul(slots as u64);
-        let least = least.max(LEAST_GAS).saturating_add(granting);
-        tx.gas_limit = gas.saturating_add(gas / 5).max(least);
-        tx.max_fee_per_gas = price.saturating_mul(2);
-        tx.max_priority_fee_per_gas = price / 10;
+        let gas = gas.saturating_add(gas / 5).max(least).max(LEAST_GAS);
+        set_gas(tx, gas, price);
         Ok(())
     }
+}
+
+/// What gas may cost.
+fn affordable(price: u128) -> Result<u128, PayError> {
+    if price <= DEAREST_GAS {
+        return Ok(price);
+    }
+    let why = format!("gas costs {price} attodollars; this wallet pays {DEAREST_GAS}");
+    Err(PayError::NotPaid(
+        Fault::new("the network fee is too high").caused_by(why),
+    ))
+}
+
+/// Gas for the calls, and for the key that may ride along.
+fn set_gas(tx: &mut TempoTransaction, gas: u64, price: u128) {
+    let slots = tx.key_authorization.as_ref().map_or(0, slots);
+    let granting = GAS_A_SLOT.saturating_mul(slots as u64);
+    tx.gas_limit = gas.saturating_add(granting);
+    tx.max_fee_per_gas = price.saturating_mul(2);
+    tx.max_priority_fee_per_gas = price / 10;
 }
 
 /// At most as many slots as a key's authorisation takes in a keychain.

@@ -1,6 +1,7 @@
 //! `tempo/charge`: one stablecoin transfer for one request.
 
 pub(crate) mod build;
+mod calls;
 pub(crate) mod key;
 pub(crate) mod legs;
 pub mod memo;
@@ -8,6 +9,7 @@ mod quote;
 pub(crate) mod receipt;
 pub(crate) mod settle;
 pub(crate) mod sponsor;
+pub(crate) mod swap;
 pub(crate) mod tx;
 pub(crate) mod verify;
 pub(crate) mod wallet;
@@ -17,7 +19,8 @@ use std::{fmt, sync::Arc};
 use farebox_core::{Tally, prelude::*};
 use farebox_proof::terms::Payee;
 
-pub use build::{Broadcaster, TokenCall};
+pub use build::Broadcaster;
+pub use calls::TokenCall;
 pub use key::KeySigner;
 pub use receipt::verify_receipt;
 pub use settle::{Order, TempoSettler};

@@ -16,7 +16,10 @@ use tempo_primitives::{
 
 use crate::{
     chain::Transfer,
-    charge::legs::{self, Asked},
+    charge::{
+        legs::{self, Asked},
+        swap::Swap,
+    },
     envelope::FEE_PAYER_ENVELOPE,
     keys::SignedBy,
 };
@@ -193,10 +196,18 @@ impl SignedTx {
         Ok(())
     }
 
-    /// The calls there may be, in any order: the transfers asked for and nothing else. With other
+    /// The calls there may be, in any order: the transfers asked for and nothing else, but for buying
+    /// the token first. With other
     /// calls among them, what all of them move together could not be told from the calls alone.
     fn transfers(&self, asked: &Asked<'_>) -> Result<Vec<Transfer>, Rejection> {
         let calls = self.tx().calls.as_slice();
+        let calls = match Swap::of(self.tx())? {
+            Some(swap) => {
+                swap.buys(asked.token, asked.total())?;
+                calls.get(2..).unwrap_or_default()
+            }
+            None => calls,
+        };
         if calls.len() != asked.len() {
             let (calls, asked) = (calls.len(), asked.len());
             let plural = if asked == 1 {

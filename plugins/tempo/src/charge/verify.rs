@@ -15,6 +15,7 @@ use crate::{
     charge::receipt::{pays, read_hash, source},
     charge::settle::MARGIN,
     charge::sponsor::{Half, Share, Sponsor},
+    charge::swap::Swap,
     charge::tx::{SignedTx, sponsored_request},
     envelope,
     explain::payers_fault,
@@ -218,12 +219,17 @@ fn can_pay(held: U256, token: Address, account: Address, fee: U256) -> Result<()
 
 /// What a payment takes from the key that signs it.
 fn spending(asked: &Asked<'_>, tx: &TempoTransaction, own_fee: bool) -> Spending {
-    let mut amount = asked.total();
-    if own_fee && tx.fee_token == Some(asked.token) {
+    // Where the token is bought, what is given for it is what the key spends.
+    let bought = Swap::of(tx).ok().flatten();
+    let (token, mut amount) = match bought {
+        Some(swap) => (swap.token_in, U256::from(swap.most)),
+        None => (asked.token, asked.total()),
+    };
+    if own_fee && tx.fee_token == Some(token) {
         amount += calc_gas_balance_spending(tx.gas_limit, tx.max_fee_per_gas);
     }
     Spending {
-        token: asked.token,
+        token,
         amount,
         until: tx.valid_before.map_or(0, std::num::NonZeroU64::get),
     }

@@ -15,8 +15,10 @@ use crate::{
     Broadcaster, Details, Mode,
     chain::{Chain, Transfer},
     charge::{
+        calls::Transfers,
         key::{Authorization, Key},
         legs::Asked,
+        swap::{Buying, Swap},
     },
 };
 
@@ -31,6 +33,8 @@ pub struct TempoWallet {
     /// Empty: anybody.
     pub(crate) recipients: Vec<Address>,
     pub(crate) fee_token: Option<Address>,
+    /// What it buys the tokens with that it does not pay in directly.
+    pub(crate) buying: Option<Buying>,
     pub(crate) realms: Realms,
 }
 
@@ -120,6 +124,25 @@ impl TempoWallet {
         self
     }
 
+    /// The same wallet, which buys with `token` what it does not pay in directly: any token where the
+    /// configuration names none. A payment then costs up to `slippage` basis points more than it asks
+    /// for, in `token`, and that is what a budget is asked for. Purchase and payment are one
+    /// transaction.
+    ///
+    /// Beside the same wallet without it, which a client asks first, it steps in where that one holds
+    /// too little.
+    #[must_use]
+    pub fn buying_with(mut self, token: Address, slippage: u16) -> Self {
+        self.buying = Some(Buying { token, slippage });
+        self
+    }
+
+    /// What it buys `token` with, if it does not pay in it directly.
+    fn buys(&self, token: Address) -> Option<Buying> {
+        let buying = self.buying.filter(|buying| buying.token != token)?;
+        (!self.currencies.contains(&token)).then_some(buying)
+    }
+
     /// The account that pays.
     pub fn address(&self) -> Address {
         self.account.address()
@@ -136,7 +159,8 @@ impl TempoWallet {
         let Ok(token) = ask.request.currency.parse::<Address>() else {
             return unsupported("its currency is no token address");
         };
-        if !self.currencies.is_empty() && !self.currencies.contains(&token) {
+        let direct = self.currencies.is_empty() || self.currencies.contains(&token);
+        if !direct && self.buying.is_none() {
             return unsupported(format!("it is in the token {token}"));
         }
         // A call to anything else would be a call of the server's choice in our name.
@@ -203,10 +227,17 @@ impl Wallet<Charge> for TempoWallet {
         let Some(payment) = transfers.last() else {
             return refused("it asks for no transfer");
         };
+        let (token, amount) = match self.buys(payment.token) {
+            Some(buying) => match buying.most(amount) {
+                Some(most) => (buying.token, most),
+                None => return refused("what it may cost is no number"),
+            },
+            None => (payment.token, amount),
+        };
         // Written anew: an address has several spellings, and limits go by the text.
         Ok(Cost {
             amount,
-            currency: format!("{:#x}", payment.token),
+            currency: format!("{token:#x}"),
             recipient: Some(payment.to.to_string()),
         })
     }
@@ -241,6 +272,15 @@ impl Wallet<Charge> for TempoWallet {
             return Ok(Paid::new(Payment(Form::Proof(proven))).by(source.to_string()));
         }
         let transfers = self.transfers(cx, &ask)?;
+        let token = transfers.last().map(|payment| payment.token);
+        let bought = token.and_then(|token| Some((token, self.buys(token)?)));
+        let swap = bought.map(|(token_out, buying)| Swap {
+            token_in: buying.token,
+            most: limit.amount.get(),
+            token_out,
+            amount: ask.request.amount.get(),
+        });
+        let transfers = Transfers { transfers, swap };
         let form = match self.mode(&ask.details)? {
             Mode::Pull => Form::Transaction {
                 kind: "transaction",

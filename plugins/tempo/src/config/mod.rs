@@ -15,7 +15,7 @@ use serde::{Deserialize, Serialize};
 use crate::{Tempo, TempoSettler, chain::Chain, rpc::Rpc, session::SessionConfig};
 
 pub use fee_payer::FeePayerConfig;
-pub use wallet::WalletConfig;
+pub use wallet::{BuyConfig, WalletConfig};
 
 /// The server's side. `rpc_url`, `chain_id`, `currency` and `recipient` are required; they are
 /// optional here so that everything that is missing can be reported together.

@@ -9,6 +9,7 @@ use alloy::{
 };
 use farebox_core::{Invalid, Issue, SecretSource};
 use farebox_proof::{Realms, terms};
+use farebox_wire::Amount;
 use serde::Deserialize;
 use tempo_primitives::transaction::SignedKeyAuthorization;
 
@@ -16,7 +17,7 @@ use super::{SecretText, chain_id, collect, endpoints, private_key, unreported};
 use crate::{
     Broadcaster, KeySigner, TempoWallet,
     chain::Chain,
-    charge::{key::Key, wallet::Account},
+    charge::{key::Key, swap::Buying, wallet::Account},
     session::SessionWalletConfig,
 };
 
@@ -49,11 +50,42 @@ pub struct WalletConfig {
     pub recipients: Vec<String>,
     /// The stablecoin that network fees are paid in; the currency of the payment if left out.
     pub fee_token: Option<String>,
+    /// Buys the tokens with it that it does not pay in directly.
+    pub buy_with: Option<BuyConfig>,
     /// Realms to sign zero-amount proofs for whatever host was asked.
     #[serde(default)]
     pub realms: Vec<String>,
     /// What only `tempo/session` needs.
     pub session: Option<SessionWalletConfig>,
+}
+
+/// A stablecoin to buy others with, on the chain's own exchange.
+#[derive(Clone, Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct BuyConfig {
+    /// The token that is given. Required.
+    pub token: Option<String>,
+    /// How much dearer than one for one the other may be, a share: `"0.01"`, which is the default.
+    /// At most `"0.1"`. What a payment may come to with it is what the budget is asked for.
+    pub slippage: Option<String>,
+}
+
+impl BuyConfig {
+    fn read(&self, issues: &mut Vec<Issue>) -> Option<Buying> {
+        let at = "buy_with.token";
+        let missing = || Issue::new(at, "is missing; give the stablecoin to buy others with");
+        let token = self.token.as_deref().ok_or_else(missing);
+        let token = collect(token.and_then(|text| terms::token(at, text)), issues);
+        let share = self.slippage.as_deref().unwrap_or("0.01");
+        let points = Amount::from_decimal(share, 4).ok();
+        let points = points.and_then(|points| u16::try_from(points.get()).ok());
+        let slippage = points.filter(|points| *points <= 1_000).ok_or_else(|| {
+            let problem = "is no share from 0 to 0.1 with up to four decimals, such as \"0.01\"";
+            Issue::new("buy_with.slippage", problem)
+        });
+        let slippage = collect(slippage, issues)?;
+        token.map(|token| Buying { token, slippage })
+    }
 }
 
 impl TempoWallet {
@@ -163,6 +195,8 @@ impl TempoWallet {
         let fee_token = config.fee_token.as_deref();
         let fee_token =
             fee_token.and_then(|text| collect(terms::token("fee_token", text), &mut issues));
+        let buying = config.buy_with.as_ref();
+        let buying = buying.and_then(|buying| buying.read(&mut issues));
         let holder = config.account.as_deref();
         let holder = holder.and_then(|text| collect(terms::account("account", text), &mut issues));
         let authorization = config.key_authorization.as_deref();
@@ -188,6 +222,7 @@ impl TempoWallet {
             currencies,
             recipients,
             fee_token,
+            buying,
             realms: Realms::from(config.realms),
         };
         Ok(match holder {

@@ -17,4 +17,5 @@ mod sandbox;
 mod splits;
 mod sponsored;
 mod suite;
+mod swap;
 mod tamper;

@@ -2,17 +2,16 @@
 
 use std::time::Duration;
 
-use alloy::{
-    primitives::{Address, Bytes, TxKind, U256},
-    sol_types::SolCall,
-};
+use alloy::primitives::{Address, TxKind};
 use farebox_core::Rejection;
 use farebox_wire::{Challenge, Timestamp};
-use tempo_contracts::precompiles::{IStablecoinDEX, ITIP20, STABLECOIN_DEX_ADDRESS};
 use tempo_primitives::{TempoTransaction, transaction::TEMPO_EXPIRING_NONCE_KEY};
 
 use super::{FLOOR, no};
-use crate::charge::legs::{Asked, Made, decode, transfer};
+use crate::charge::{
+    legs::{Asked, Made, transfer},
+    swap::Swap,
+};
 
 /// What is no payment whatever the calls say.
 pub(super) fn check_form(tx: &TempoTransaction, chain_id: u64) -> Result<(), Rejection> {
@@ -94,14 +93,12 @@ pub(super) fn check_calls(
         }
         calls.push((to, &call.input));
     }
-    let transfers = match calls.as_slice() {
-        [approve, swap, transfers @ ..]
-            if approve.1.starts_with(&ITIP20::approveCall::SELECTOR) =>
-        {
-            check_swap(*approve, *swap, asked)?;
-            transfers
+    let transfers = match Swap::of(tx)? {
+        Some(swap) => {
+            swap.buys(asked.token, asked.total())?;
+            calls.get(2..).unwrap_or_default()
         }
-        transfers => transfers,
+        None => calls.as_slice(),
     };
     if transfers.len() != asked.len() {
         let (are, asked) = (transfers.len(), asked.len());
@@ -119,24 +116,4 @@ pub(super) fn check_calls(
         })
         .collect();
     asked.check(&made?)
-}
-
-/// Buying exactly what is paid, with an allowance for exactly what that may cost.
-fn check_swap(
-    (token_in, approve): (Address, &Bytes),
-    (exchange, swap): (Address, &Bytes),
-    asked: &Asked<'_>,
-) -> Result<(), Rejection> {
-    let approve: ITIP20::approveCall = decode(approve)?;
-    let swap: IStablecoinDEX::swapExactAmountOutCall = decode(swap)?;
-    if exchange != STABLECOIN_DEX_ADDRESS || approve.spender != STABLECOIN_DEX_ADDRESS {
-        return Err(no("a swap goes through the chain's own exchange only"));
-    }
-    if token_in != swap.tokenIn || approve.amount != U256::from(swap.maxAmountIn) {
-        return Err(no("the allowance is not for what the swap may cost"));
-    }
-    if swap.tokenOut != asked.token || U256::from(swap.amountOut) != asked.total() {
-        return Err(no("the swap does not buy exactly what is paid"));
-    }
-    Ok(())
 }
