@@ -146,6 +146,10 @@ impl Rail<Session> for LightningSession {
         let (name, next) = match moment {
             Moment::Exhausted { next, .. } => ("payment-need-topup", next),
             Moment::TimedOut { next, .. } => ("session-timeout", next),
+            Moment::Ended => {
+                let (name, data) = ("message", "[DONE]".into());
+                return Some(Event { name, data });
+            }
             _ => return None,
         };
         let data = json!({
