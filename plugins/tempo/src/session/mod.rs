@@ -117,9 +117,7 @@ impl Rail<Session> for TempoSession {
     }
 
     async fn quote(&self, terms: &SessionTerms) -> Result<Quote<Session, Details>, NoQuote> {
-        let (request, details) = quote::read(self, terms)
-            .map_err(|e| Fault::new("quoting a tempo session").caused_by(e))?;
-        Ok(Quote::new(request, details))
+        quote::quote(self, terms)
     }
 
     async fn verify(

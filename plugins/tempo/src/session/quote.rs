@@ -1,13 +1,37 @@
 //! Terms into a request.
 
 use alloy::primitives::Address;
-use farebox_core::{ChargeTerms, Invalid, Issue, SessionRequest, SessionTerms};
-use farebox_wire::Amount;
+use farebox_core::{
+    ChargeTerms, Fault, Invalid, Issue, NoQuote, Quote, Session, SessionRequest, SessionTerms,
+};
+use farebox_wire::{Amount, Timestamp};
 
 use super::{Details, PROTOCOL, TempoSession, channel::MAX_AMOUNT};
 
 /// The keys of an offer that only this rail knows.
 const OPTIONS: &[&str] = &["fee_payer"];
+
+/// The request for `terms`. No I/O. Where the day's network fees are used up, payers who pay their
+/// own are served all the same.
+pub(super) fn quote(
+    rail: &TempoSession,
+    terms: &SessionTerms,
+) -> Result<Quote<Session, Details>, NoQuote> {
+    let (request, mut details) =
+        read(rail, terms).map_err(|e| Fault::new("quoting a tempo session").caused_by(e))?;
+    let now = Timestamp::now().unix_millis().div_euclid(1000);
+    let now = u64::try_from(now).unwrap_or(0);
+    let sponsor = rail.base.sponsor.as_ref();
+    let spent = sponsor.is_some_and(|sponsor| sponsor.allowance.is_spent(now));
+    if details.fee_payer == Some(true) && spent {
+        if terms.options.get("fee_payer") == Some(&serde_json::Value::Bool(true)) {
+            let why = "the network fees that are paid for payers in a day are used up";
+            return Err(NoQuote::Declined(why.to_owned()));
+        }
+        (details.fee_payer, details.fee_token) = (None, None);
+    }
+    Ok(Quote::new(request, details))
+}
 
 /// What `terms` ask for.
 ///
