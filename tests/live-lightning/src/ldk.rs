@@ -111,6 +111,12 @@ impl LdkPair {
         }
     }
 
+    /// Stops both, while there is still a folder for what they write last.
+    pub async fn stop(&self) {
+        self.current().stop().await;
+        self.seller.stop().await;
+    }
+
     fn current(&self) -> Arc<Ldk> {
         let payer = self.payer.read().unwrap_or_else(PoisonError::into_inner);
         payer.clone().expect("the payer runs")

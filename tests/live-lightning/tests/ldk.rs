@@ -7,7 +7,9 @@ use farebox_live_lightning_tests::{Pair, ldk::LdkPair, rail, suite};
 /// Real channels, real HTLCs, real preimages.
 #[tokio::test(flavor = "multi_thread")]
 async fn the_suite_holds_on_ldk() {
-    let pair: Arc<dyn Pair> = Arc::new(LdkPair::start().await);
+    let nodes = Arc::new(LdkPair::start().await);
+    let pair: Arc<dyn Pair> = nodes.clone();
     suite::every_rule(Arc::clone(&pair)).await;
     rail::every_rule(pair).await;
+    nodes.stop().await;
 }

@@ -137,4 +137,5 @@ offers = [{{ rail = "lightning/charge", amount = "21" }}]
     let paid = client.get(&url).pay(&purse).await.unwrap();
     assert_eq!(paid.status(), 200);
     assert_ne!(paid.receipt().unwrap().reference, reference);
+    payer.stop().await;
 }
