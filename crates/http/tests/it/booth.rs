@@ -14,6 +14,7 @@ use std::{
 use async_trait::async_trait;
 use axum::{
     Router,
+    body::Body,
     extract::{Path, State},
     http::StatusCode,
     response::{IntoResponse, Response},
@@ -26,7 +27,7 @@ use farebox_core::{
 };
 use farebox_engine::{Engine, MemoryStore};
 use farebox_http::{Event as Piece, Metered, Pace, PaymentLayer, server::Unpaid};
-use futures_util::stream;
+use futures_util::{TryStreamExt as _, stream};
 use reqwest::{Client, RequestBuilder};
 use serde_json::{Value, json};
 use tokio::{sync::mpsc, time::timeout};
@@ -133,6 +134,17 @@ async fn counted(Path(n): Path<u64>, session: Metered) -> Response {
     session.events(pieces).into_response()
 }
 
+/// Another server's stream, as a proxy would pass it on.
+async fn relayed(session: Metered, State(behind): State<Arc<Behind>>) -> Response {
+    let chunks = behind.pieces().map_ok(|piece| piece.data().to_owned());
+    let kind = ("content-type", "text/event-stream");
+    let upstream = ([kind], Body::from_stream(chunks)).into_response();
+    match session.event_stream(upstream) {
+        Ok(response) => response.map(Body::new),
+        Err(unpaid) => unpaid.into_response(),
+    }
+}
+
 pub struct Booth {
     pub engine: Engine,
     pub store: Arc<Counting>,
@@ -205,6 +217,7 @@ impl Booth {
             .route("/ask", post(plain).layer(paid("POST /ask")))
             .route("/pages/{n}", get(pages).layer(paid("GET /pages")))
             .route("/stream", get(streamed).layer(sockets))
+            .route("/relayed", get(relayed).layer(paid("GET /relayed")))
             .route("/endless", get(endless).layer(paid("GET /endless")))
             .route("/counted/{n}", get(counted).layer(paid("GET /counted")))
             .with_state(behind.clone());

@@ -278,3 +278,25 @@ async fn a_thousand_pieces_take_two_round_trips() {
     assert_eq!((pieces, booth.spent("a").await), (100_000, 200_000));
     assert!(trips <= 200, "{trips} round trips");
 }
+
+/// Protects: another server's stream is paid by the event, wherever the network cuts it; its end
+/// mark costs nothing, and no receipt of its own gets through.
+#[tokio::test]
+async fn another_servers_stream_is_metered() {
+    let booth = Booth::chits().await;
+    let feed = booth.behind.feed();
+    for chunk in [
+        "data: one\r\n\r\nevent: de",
+        "lta\ndata: two\ndata: lines\n",
+        "\n: comment\n\nevent: payment-receipt\ndata: {}\n\ndata: [DONE]\n\n",
+    ] {
+        feed.send(Ok(chunk.into())).unwrap();
+    }
+    drop(feed);
+    let mut stream = booth.stream("/relayed", open("a", 20, 20)).await;
+    assert_eq!(stream.piece().await, "one");
+    let delta = ("delta".to_owned(), "two\nlines".to_owned());
+    assert_eq!(stream.next().await, Some(delta));
+    assert_eq!(stream.piece().await, "{}");
+    assert_eq!(stream.receipt().await.extra["spent"], "6");
+}
