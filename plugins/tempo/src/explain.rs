@@ -2,13 +2,18 @@
 //! hosts, and what it says differs from node to node.
 
 use alloy::{primitives::Bytes, sol_types::SolInterface};
-use tempo_contracts::precompiles::{ITIP20::ITIP20Errors, StablecoinDEXError};
+use tempo_contracts::precompiles::{
+    AccountKeychainError, ITIP20::ITIP20Errors, StablecoinDEXError,
+};
 
 use crate::rpc::Refused;
 
 /// How Tempo's fees work, for payers who come from chains with a native token.
 const FEE: &str = "the account cannot pay the network fee: Tempo has no native gas token, so fund \
                    it with the stablecoin fee token that the transaction names";
+
+const ACCESS_KEY: &str = "the access key may not make this payment: it is revoked, has expired, or \
+                          its limits or scopes do not cover it; sign with the account's own key";
 
 /// Why a simulated or submitted transaction fails, if the node said so for a reason that lies in
 /// the transaction or its sender. `None`: the node itself has a problem.
@@ -21,8 +26,12 @@ pub(crate) fn payers_fault(refused: &Refused) -> Option<String> {
     }
     let message = refused.message.to_ascii_lowercase();
     let says = |any: &[&str]| any.iter().any(|phrase| message.contains(phrase));
-    // What anvil puts before an error of Tempo's own, whatever the code.
-    let tempos = says(&["tempo transaction error"]);
+    // What anvil puts before an error of Tempo's own or of the execution's, whatever the code.
+    let tempos = says(&[
+        "tempo transaction error",
+        "evm error precompileoog",
+        "evm error outofgas",
+    ]);
     if !matches!(refused.code, 3 | -32000 | -32003) && !tempos {
         return None;
     }
@@ -48,6 +57,8 @@ pub(crate) fn payers_fault(refused: &Refused) -> Option<String> {
         "the transaction's nonce is used up or not the account's next; sign it again"
     } else if says(&["invalid signature", "signature verification failed"]) {
         "the chain does not accept the transaction's signature"
+    } else if says(&["keychain validation", "access key", "spending limit"]) {
+        ACCESS_KEY
     } else if says(&["invalid chain id"]) {
         "the transaction is for another chain"
     } else if says(&[
@@ -58,6 +69,8 @@ pub(crate) fn payers_fault(refused: &Refused) -> Option<String> {
         "max fee per gas",
         "transaction underpriced",
         "out of gas",
+        "outofgas",
+        "precompileoog",
     ]) {
         "the transaction's gas limit or fee per gas does not fit; estimate them again (a first \
          balance of a recipient takes 250 000 gas more)"
@@ -130,8 +143,8 @@ fn revert(refused: &Refused) -> Option<String> {
         Some(ITIP20Errors::InvalidRecipient(_)) => "the token does not let the recipient be paid",
         Some(ITIP20Errors::Uninitialized(_)) => "the currency is no token on this chain",
         Some(_) => "the token refuses the transfer",
-        None if data.as_ref().is_some_and(|data| exchange(data).is_some()) => {
-            return data.as_ref().and_then(exchange);
+        None if data.as_ref().is_some_and(|data| elsewhere(data).is_some()) => {
+            return data.as_ref().and_then(elsewhere);
         }
         None if refused.code == 3
             || refused
@@ -146,8 +159,11 @@ fn revert(refused: &Refused) -> Option<String> {
     Some(text.to_owned())
 }
 
-/// Why the exchange does not sell.
-fn exchange(data: &Bytes) -> Option<String> {
+/// What a contract says that is no token: the keychain, the exchange.
+fn elsewhere(data: &Bytes) -> Option<String> {
+    if AccountKeychainError::abi_decode(data).is_ok() {
+        return Some(ACCESS_KEY.to_owned());
+    }
     let text = match StablecoinDEXError::abi_decode(data).ok()? {
         StablecoinDEXError::PairDoesNotExist(_) | StablecoinDEXError::InsufficientLiquidity(_) => {
             "the chain's exchange does not sell that much of the token; fund the account with the \
@@ -163,7 +179,11 @@ fn exchange(data: &Bytes) -> Option<String> {
 
 #[cfg(test)]
 mod tests {
+    use alloy::{primitives::hex, sol_types::SolError};
     use serde_json::json;
+    use tempo_contracts::precompiles::{
+        IAccountKeychain::SpendingLimitExceeded, IStablecoinDEX::MaxInputExceeded,
+    };
 
     use super::*;
 
@@ -220,7 +240,22 @@ mod tests {
                 "window",
             ),
             (-32003, "nonce too low", None, "nonce"),
+            (-32003, "access key has been revoked", None, "access key"),
+            // SpendingLimitExceeded() of the keychain, MaxInputExceeded() of the exchange.
+            (
+                3,
+                "execution reverted",
+                Some(&hex::encode_prefixed(SpendingLimitExceeded::SELECTOR)),
+                "access key",
+            ),
+            (
+                3,
+                "execution reverted",
+                Some(&hex::encode_prefixed(MaxInputExceeded::SELECTOR)),
+                "slippage",
+            ),
             (-32003, "intrinsic gas too low", None, "gas limit"),
+            (-32603, "EVM error PrecompileOOG", None, "gas limit"),
             (-32000, "execution reverted", None, "reverted"),
             (
                 -32003,

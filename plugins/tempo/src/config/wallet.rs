@@ -48,7 +48,7 @@ pub struct WalletConfig {
     /// budget allows.
     #[serde(default)]
     pub recipients: Vec<String>,
-    /// The stablecoin that network fees are paid in; the currency of the payment if left out.
+    /// The stablecoin that network fees are paid in; what is given for the payment if left out.
     pub fee_token: Option<String>,
     /// Buys the tokens with it that it does not pay in directly.
     pub buy_with: Option<BuyConfig>,

@@ -354,3 +354,26 @@ async fn a_remote_signer_pays() {
     let invalid = TempoWallet::signing(both, Remote(hashes)).unwrap_err();
     assert!(invalid.to_string().contains("leave it out"), "{invalid}");
 }
+
+/// Protects: whoever pays somebody for the first time is told why that takes more gas.
+#[tokio::test]
+async fn a_first_balance_is_explained() {
+    let ground = Ground::start().await;
+    let net = Net::at(&ground.url());
+    let mut challenge = net.challenge("0.01").await;
+    let mut request = challenge.request.value();
+    let stranger = Address::repeat_byte(0x78);
+    request["recipient"] = json!(stranger);
+    challenge.request = crate::net::request(&request);
+    let mut tx = crate::net::paying(&challenge, 10_000);
+    tx.gas_limit = 100_000;
+    let memo = farebox_tempo::memo::attribution(&challenge);
+    tx.calls = vec![crate::net::call(stranger, 10_000, memo)];
+    let credential = crate::net::Credential {
+        payload: crate::net::transaction(&crate::net::sign(tx, RICH).await),
+        source: None,
+        challenge,
+    };
+    let text = crate::net::detail(net.verify(&credential).await.unwrap_err());
+    assert!(text.contains("first balance of a recipient"), "{text}");
+}
