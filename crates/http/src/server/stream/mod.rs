@@ -8,7 +8,9 @@ mod upstream;
 
 use std::time::Duration;
 
-pub(crate) use charged::{Charged, Out};
+pub(crate) use charged::Charged;
+#[cfg(feature = "ws")]
+pub(crate) use charged::Out;
 pub use event::Event;
 pub use parse::{Parser, TooLarge};
 pub use sse::SseBody;
