@@ -4,7 +4,7 @@ use std::{sync::Arc, time::Duration};
 
 use farebox_core::{Schedule, Store, wire::Amount};
 use farebox_engine::{HOLD, MemoryStore, MeterError};
-use farebox_testkit::Fuse;
+use farebox_testkit::{FaultyStore, Fuse};
 use serde_json::json;
 
 use crate::bank::{World, channel};
@@ -198,6 +198,34 @@ async fn an_exhausted_stream_says_so_and_resumes() {
     );
     drop(tap);
     world.balances(&process, "streamed").await;
+}
+
+/// Protects: a stream whose store loses replies is charged for what it was served, once.
+#[tokio::test]
+async fn a_lost_reply_charges_nothing_twice() {
+    for lost in 0..4 {
+        let world = World::new(Schedule::default());
+        let store = Arc::new(FaultyStore::new(world.disk.clone()));
+        let process = world.boot_on(store.clone(), Fuse::endless());
+        process
+            .go(json!({"do": "open", "n": 10_000, "chain": true}))
+            .await
+            .unwrap();
+        let serving = process.serve(json!({"do": "voucher", "to": 10_000})).await;
+        let mut tap = serving.meter().unwrap().tap().unwrap();
+        let left = std::sync::atomic::AtomicI64::new(lost);
+        store.lose_reply_of(move |write| {
+            let one = i64::from(write.key.starts_with("chan:"));
+            left.fetch_sub(one, std::sync::atomic::Ordering::SeqCst) < one
+        });
+        for _ in 0..3_000 {
+            tap.charge(1).await.unwrap();
+        }
+        tap.finish().await.unwrap();
+        let state = process.meter().state().await.unwrap();
+        assert_eq!((state.spent.get(), state.units), (3_000, 3_000), "{lost}");
+        assert_eq!(state.held, Amount::new(0));
+    }
 }
 
 /// Protects: nothing is served from a channel whose payer forces its close, whatever a stream holds
