@@ -4,7 +4,7 @@
 use std::{future::Future, time::Duration};
 
 use async_trait::async_trait;
-use farebox_wire::{Challenge, Encoded, OfferId, Payload, Receipt, Timestamp};
+use farebox_wire::{Challenge, Encoded, OfferId, Payload, Problem, Receipt, Timestamp};
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
 use serde_json::Value;
 
@@ -230,6 +230,11 @@ pub trait Rail<I: IntentSpec>: Send + Sync + 'static {
         statement::empty(action, receipt, state)
     }
 
+    /// What a request is refused with that the balance does not cover.
+    fn insufficient(&self) -> Problem {
+        Problem::rail("session", "insufficient-balance")
+    }
+
     /// When the rail wants [`upkeep`](Self::upkeep) of its channels.
     fn schedule(&self) -> Schedule {
         Schedule::default()
@@ -297,6 +302,8 @@ pub trait Method: Send + Sync + 'static {
     fn event(&self, channel: &ChannelId, state: &ChannelState, moment: &Moment) -> Option<Event>;
     /// See [`Rail::answer`].
     fn answer(&self, action: ChannelAction, receipt: &Receipt, state: &ChannelState) -> Answer;
+    /// See [`Rail::insufficient`].
+    fn insufficient(&self) -> Problem;
     /// See [`Rail::schedule`].
     fn schedule(&self) -> Schedule;
     /// See [`Rail::upkeep`].
@@ -412,6 +419,10 @@ impl<I: IntentSpec, R: Rail<I>> Method for Typed<R, I> {
 
     fn answer(&self, action: ChannelAction, receipt: &Receipt, state: &ChannelState) -> Answer {
         self.rail.answer(action, receipt, state)
+    }
+
+    fn insufficient(&self) -> Problem {
+        self.rail.insufficient()
     }
 
     fn schedule(&self) -> Schedule {

@@ -3,7 +3,8 @@
 use std::{fmt, sync::Arc, time::Duration};
 
 use farebox_core::{
-    Attachment, ChannelId, ChannelState, Event, Fault, Method, Moment, Served, Statement,
+    Attachment, ChannelId, ChannelState, Event, Fault, Method, Moment, Rejection, Served,
+    Statement,
     wire::{Amount, Receipt},
 };
 use tokio::time::Instant;
@@ -15,6 +16,7 @@ use crate::{
     lease::{Charge, Lease},
     record::channel_key,
     tap::Tap,
+    verdict::Refused,
 };
 
 /// Why nothing was spent.
@@ -192,6 +194,16 @@ impl Meter {
     /// Waits until the server is told to end: the moment for a stream to say what was paid.
     pub async fn draining(&self) {
         self.shared.drain.began().await;
+    }
+
+    /// What a request is answered with that could not be charged, in the rail's words.
+    pub fn refused(&self, error: MeterError) -> Refused {
+        match (&error, &self.terms.method) {
+            (MeterError::Exhausted { .. }, Some(method)) => {
+                Rejection::new(method.insufficient(), error.to_string()).into()
+            }
+            _ => error.into(),
+        }
     }
 
     /// What a stream tells its payer at a moment, if anything.

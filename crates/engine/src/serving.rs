@@ -139,8 +139,8 @@ impl Serving {
     /// where the payment is part of no channel. Called again, it replaces what was held.
     ///
     /// # Errors
-    /// [`Exhausted`](MeterError::Exhausted) is the payer's to raise: `Refused::from` makes it the
-    /// answer.
+    /// [`Exhausted`](MeterError::Exhausted) is the payer's to raise:
+    /// [`Meter::refused`](crate::Meter::refused) makes it the answer.
     pub async fn reserve(&mut self, units: u64) -> Result<(), MeterError> {
         let Some(meter) = &self.meter else {
             return Ok(());

@@ -166,8 +166,9 @@ where
         Some(meter) => match meter.reserve(1).await {
             Ok(charge) => Some(Metered::new(meter.clone(), charge, settings.pace)),
             Err(error) => {
+                let refused = meter.refused(error);
                 give_back(gate, serving).await;
-                return Err(Box::pin(answer::refuse(gate, &inbound, error.into())).await);
+                return Err(Box::pin(answer::refuse(gate, &inbound, refused)).await);
             }
         },
     };

@@ -173,6 +173,10 @@ impl Rail<Session> for LightningSession {
         }
     }
 
+    fn insufficient(&self) -> farebox_core::wire::Problem {
+        farebox_core::wire::Problem::rail(METHOD, "insufficient-balance")
+    }
+
     fn schedule(&self) -> Schedule {
         Schedule::default().idle(self.idle)
     }

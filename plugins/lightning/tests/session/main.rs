@@ -34,7 +34,10 @@ async fn deposit_spend_top_up_close_refund() {
 
     shop.spend(&channel, 40).await.unwrap();
     let exhausted = problem(shop.spend(&channel, 10).await);
-    assert!(exhausted.ends_with("insufficient-balance"), "{exhausted}");
+    assert!(
+        exhausted.ends_with("lightning/insufficient-balance"),
+        "{exhausted}"
+    );
 
     let (challenge, payload, channel) = shop.top_up(&channel).await;
     let (answer, _) = shop.manage(&challenge, payload).await.unwrap();

@@ -115,7 +115,8 @@ impl Shop {
     ) -> Result<Value, Refused> {
         let admission = self.present(challenge, payload).await?;
         let mut serving: Serving = admission.into_serving().expect("it asks for service");
-        serving.reserve(units).await.map_err(Refused::from)?;
+        let held = serving.reserve(units).await;
+        held.map_err(|error| serving.meter().unwrap().refused(error))?;
         let answered = serving.delivered(None).await?;
         Ok(serde_json::to_value(answered.receipt).unwrap())
     }
