@@ -10,7 +10,8 @@
 //! | `tempo`, `stripe`, `lightning`, `proof` | a rail, for servers and clients |
 //! | `sqlite`, `redis`, `postgres` | a durable store, opened by its URL |
 //! | `axum`, `tower` | paid routes: `Server::paid`, `http::PaymentLayer` |
-//! | `client`, `reqwest-middleware` | paying: `client.get(url).pay(&purse)` |
+//! | `client`, `reqwest-middleware` | paying: `client.get(url).pay(&purse)`, and sessions |
+//! | `client-ws` | WebSockets that are paid from a session, on the client's side |
 //! | `jsonrpc`, `rmcp` | prices on JSON-RPC methods, and on the tools of an MCP server: [`jsonrpc`] |
 //! | `cors` | pages of other origins: `http::cors` |
 //! | `config` | configuration files: [`config`] |
