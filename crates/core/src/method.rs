@@ -176,8 +176,11 @@ pub trait Rail<I: IntentSpec>: Send + Sync + 'static {
         I::check_terms(terms)
     }
 
-    /// Hands over counters that every process shares. Called once by an engine that knows the rail,
-    /// before anything is quoted.
+    /// Hands over counters that every process shares, and every rail of the same [`METHOD`] too, so an
+    /// account's name says whose money it counts. Called once by an engine that knows the rail, before
+    /// anything is quoted.
+    ///
+    /// [`METHOD`]: Self::METHOD
     fn entrust(&self, tally: Tally) {
         let _ = tally;
     }

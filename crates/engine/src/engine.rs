@@ -304,7 +304,8 @@ impl Engine {
             }
             Some(_) => Ok(()),
             None => {
-                let tally = Tally::new(self.shared.store.clone(), method.name());
+                // Rails of one wire method may spend out of one purse.
+                let tally = Tally::new(self.shared.store.clone(), &method.offer().method);
                 method.entrust(tally);
                 methods.insert(method.name().to_owned(), method);
                 Ok(())

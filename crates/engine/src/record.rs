@@ -7,7 +7,7 @@
 //! | `todo:<payment id>` | a payment that may need the reconciler; the value names the attempt |
 //! | `quote:<challenge id>` | what a rail keeps with its challenge |
 //! | `chan:<channel>` | a channel's balance |
-//! | `tally:<rail>:<account>` | a rail's own counter ([`Tally`](farebox_core::Tally)) |
+//! | `tally:<method>:<account>` | a counter of a method's rails ([`Tally`](farebox_core::Tally)) |
 //!
 //! A payment's id is its challenge's, where a challenge pays once; a channel's challenge carries
 //! several actions, and their ids add the credential's fingerprint.

@@ -7,7 +7,9 @@ use std::{
     time::Duration,
 };
 
-use farebox_core::{Account, Method, Offer, Reserved, Store, Tally, Typed, compose, prelude::*};
+use farebox_core::{
+    Account, Durability, Method, Notices, Offer, Reserved, Store, Tally, Typed, compose, prelude::*,
+};
 use farebox_engine::{Engine, Inbound, MemoryStore};
 use farebox_testkit::test_secrets;
 
@@ -39,26 +41,123 @@ async fn what_is_reserved_never_passes_the_limit() {
     assert_eq!(tally.total(account(100)).await.unwrap(), 98);
 }
 
-/// Protects: a reservation counts once, until it is replaced by what was spent or lapses.
+/// A store between whose read and whose write everybody else has a turn, as over a network.
+#[derive(Debug, Default)]
+struct Far(MemoryStore);
+
+#[async_trait::async_trait]
+impl Store for Far {
+    fn durability(&self) -> Durability {
+        self.0.durability()
+    }
+
+    async fn get(&self, key: &str) -> Result<Option<String>, Fault> {
+        let answer = self.0.get(key).await;
+        tokio::task::yield_now().await;
+        answer
+    }
+
+    async fn compare_and_swap(
+        &self,
+        key: &str,
+        old: Option<&str>,
+        new: Option<&str>,
+        keep: Option<Duration>,
+    ) -> Result<bool, Fault> {
+        tokio::task::yield_now().await;
+        self.0.compare_and_swap(key, old, new, keep).await
+    }
+
+    async fn scan(&self, prefix: &str) -> Result<Vec<(String, String)>, Fault> {
+        self.0.scan(prefix).await
+    }
+
+    fn notices(&self) -> Option<&dyn Notices> {
+        None
+    }
+}
+
+/// Protects: the one counter that everybody changes is changed by everybody, however many there are.
+#[tokio::test]
+async fn nobody_is_crowded_out() {
+    const MANY: usize = 60;
+    let store: Arc<dyn Store> = Arc::<Far>::default();
+    for _ in 0..2 {
+        let tasks = (0..MANY).map(|number| {
+            let tally = Tally::new(store.clone(), "tempo");
+            tokio::spawn(async move {
+                let (account, id) = (account(10_000), format!("tx{number}"));
+                let _ = tally.reserve(account, &id, 7, 50, 10).await.unwrap();
+                tally.settle(account, &id, 3).await.unwrap();
+            })
+        });
+        for task in tasks.collect::<Vec<_>>() {
+            task.await.unwrap();
+        }
+    }
+    let tally = Tally::new(store, "tempo");
+    let total = tally.total(account(10_000)).await.unwrap();
+    assert!(total >= 3 * 60, "{total}");
+}
+
+fn tally() -> Tally {
+    Tally::new(Arc::<MemoryStore>::default(), "tempo")
+}
+
+async fn reserve(tally: &Tally, id: &str, amount: u128, now: u64) -> Reserved {
+    let held = tally.reserve(account(100), id, amount, 50, now).await;
+    held.unwrap()
+}
+
+/// Protects: a reservation counts once, until it is replaced by what was spent.
 #[tokio::test]
 async fn a_reservation_ends_as_what_was_spent() {
-    let tally = Tally::new(Arc::<MemoryStore>::default(), "tempo/charge");
-    let reserve = async |id: &str, amount, now| {
-        let held = tally.reserve(account(100), id, amount, 50, now).await;
-        held.unwrap()
-    };
-    for _ in 0..2 {
-        assert_eq!(reserve("a", 60, 10).await, Reserved::Held);
-    }
-    assert_eq!(reserve("b", 60, 10).await, Reserved::Exhausted);
+    let tally = tally();
+    assert_eq!(reserve(&tally, "a", 60, 10).await, Reserved::Held);
+    assert_eq!(reserve(&tally, "a", 60, 10).await, Reserved::Already);
+    assert_eq!(reserve(&tally, "b", 60, 10).await, Reserved::Exhausted);
     tally.settle(account(100), "a", 30).await.unwrap();
-    assert_eq!(reserve("b", 60, 10).await, Reserved::Held);
+    assert_eq!(reserve(&tally, "b", 60, 10).await, Reserved::Held);
     assert_eq!(tally.total(account(100)).await.unwrap(), 90);
-    // Lapsed at 50 without having been spent; "a" has.
-    assert_eq!(reserve("c", 70, 51).await, Reserved::Held);
-    assert_eq!(tally.total(account(100)).await.unwrap(), 100);
-    tally.settle(account(100), "c", 0).await.unwrap();
+    tally.settle(account(100), "b", 0).await.unwrap();
     assert_eq!(tally.total(account(100)).await.unwrap(), 30);
+}
+
+/// Protects: what nobody has settled counts as spent, and one who settles it late adds nothing.
+#[tokio::test]
+async fn what_lapses_is_spent() {
+    let tally = tally();
+    assert_eq!(reserve(&tally, "a", 60, 10).await, Reserved::Held);
+    assert_eq!(reserve(&tally, "b", 60, 51).await, Reserved::Exhausted);
+    assert_eq!(reserve(&tally, "c", 40, 51).await, Reserved::Held);
+    tally.settle(account(100), "a", 60).await.unwrap();
+    assert_eq!(tally.total(account(100)).await.unwrap(), 100);
+}
+
+/// Protects: what is counted and not recorded before a crash is not counted again afterwards, nor
+/// reserved again.
+#[tokio::test]
+async fn what_is_settled_twice_counts_once() {
+    let tally = tally();
+    assert_eq!(reserve(&tally, "a", 60, 10).await, Reserved::Held);
+    for _ in 0..2 {
+        tally.settle(account(100), "a", 30).await.unwrap();
+        assert_eq!(tally.total(account(100)).await.unwrap(), 30);
+        assert_eq!(reserve(&tally, "a", 60, 10).await, Reserved::Already);
+    }
+}
+
+/// Protects: asking whether there is room takes none.
+#[tokio::test]
+async fn a_question_reserves_nothing() {
+    let tally = tally();
+    let room = async |id: &str| tally.would_reserve(account(100), id, 60).await.unwrap();
+    for _ in 0..3 {
+        assert_eq!(room("a").await, Reserved::Held);
+    }
+    assert_eq!(reserve(&tally, "a", 60, 10).await, Reserved::Held);
+    assert_eq!(room("a").await, Reserved::Already);
+    assert_eq!(room("b").await, Reserved::Exhausted);
 }
 
 struct Slow(Mutex<Option<Tally>>);
@@ -100,6 +199,23 @@ impl Rail<Charge> for Slow {
     fn settler(&self) -> &NoSettler {
         &NoSettler
     }
+}
+
+/// Protects: rails of one method that spend out of one purse have one budget, not one each.
+#[tokio::test]
+async fn rails_of_one_method_count_together() {
+    let store: Arc<dyn Store> = Arc::<MemoryStore>::default();
+    let builder = Engine::builder("test.example", test_secrets(), store);
+    let engine = builder.build().unwrap();
+    let rails = ["one", "two"].map(|name| {
+        let rail = Typed::<_, Charge>::named(Slow(Mutex::default()), name);
+        let rail = Arc::new(rail);
+        engine.adopt(rail.clone()).unwrap();
+        rail
+    });
+    let [one, two] = rails.map(|rail| rail.rail().0.lock().unwrap().clone().unwrap());
+    assert_eq!(reserve(&one, "a", 60, 10).await, Reserved::Held);
+    assert_eq!(reserve(&two, "b", 60, 10).await, Reserved::Exhausted);
 }
 
 /// Protects: nobody is asked for what cannot be paid in time, to the millisecond; and a rail that

@@ -131,7 +131,8 @@ impl Tempo {
     /// limits of one's own. Offers are sponsored unless they say `fee_payer = false`.
     #[must_use]
     pub fn with_sponsor(mut self, sponsor: Sponsor) -> Self {
-        self.settler.allowance = Some(Arc::clone(&sponsor.allowance));
+        let allowance = sponsor.allowance(self.chain.id());
+        self.settler.allowance = Some(Arc::new(allowance));
         self.sponsor = Some(sponsor);
         self
     }
@@ -148,8 +149,8 @@ impl Rail<Charge> for Tempo {
     }
 
     fn entrust(&self, tally: Tally) {
-        if let Some(sponsor) = &self.sponsor {
-            sponsor.allowance.entrust(tally);
+        if let Some(allowance) = &self.settler.allowance {
+            allowance.entrust(tally);
         }
     }
 

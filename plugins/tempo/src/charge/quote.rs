@@ -16,7 +16,7 @@ use crate::{
     charge::{
         build::SHORTEST,
         legs::{MAX_SPLITS, Split},
-        sponsor::{FLOOR, Sponsor},
+        sponsor::FLOOR,
     },
 };
 
@@ -38,8 +38,9 @@ struct SplitTerms {
 pub(crate) fn quote(rail: &Tempo, terms: &ChargeTerms) -> Result<Quote<Charge, Details>, NoQuote> {
     let (request, mut details) =
         read(rail, terms).map_err(|e| Fault::new("quoting a tempo charge").caused_by(e))?;
-    let spent = |sponsor: &Sponsor| sponsor.allowance.is_spent(now());
-    if details.fee_payer == Some(true) && rail.sponsor.as_ref().is_some_and(spent) {
+    let allowance = rail.settler.allowance.as_ref();
+    let spent = allowance.is_some_and(|allowance| allowance.is_spent(now()));
+    if details.fee_payer == Some(true) && spent {
         // Payers who pay their own fee are served all the same, unless the offer says otherwise.
         if terms.options.get("fee_payer") == Some(&Value::Bool(true)) {
             let why = "the network fees that are paid for payers in a day are used up";

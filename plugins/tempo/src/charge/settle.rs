@@ -6,7 +6,7 @@
 use std::{fmt, sync::Arc, time::Duration};
 
 use alloy::primitives::{B256, Bytes};
-use farebox_core::{IdempotencyKey, Outcome, Rejection, Settle};
+use farebox_core::{IdempotencyKey, Outcome, Refusal, Rejection, Settle};
 use farebox_wire::Timestamp;
 use serde::{Deserialize, Serialize};
 
@@ -55,10 +55,14 @@ pub struct Order {
 impl Order {
     /// Whether the transaction may be sent at this moment.
     fn may_be_sent(&self) -> bool {
-        let now = Timestamp::now().unix_millis().div_euclid(1000);
-        let now = u64::try_from(now).unwrap_or(0);
-        !self.sponsored || self.valid_before >= now.saturating_add(FLOOR)
+        !self.sponsored || self.valid_before >= now().saturating_add(FLOOR)
     }
+}
+
+/// Unix seconds.
+fn now() -> u64 {
+    let now = Timestamp::now().unix_millis().div_euclid(1000);
+    u64::try_from(now).unwrap_or(0)
 }
 
 impl fmt::Debug for Order {
@@ -93,6 +97,17 @@ impl TempoSettler {
         outcome
     }
 
+    /// Sets the fee aside where there is a budget, which is before anything is sent and no earlier:
+    /// what is only verified costs nothing.
+    async fn set_aside(&self, order: &Order) -> Result<(), Refusal> {
+        match (&order.share, &self.allowance) {
+            (Some(share), Some(allowance)) => {
+                allowance.reserve(share, order.valid_before, now()).await
+            }
+            _ => Ok(()),
+        }
+    }
+
     /// Counts attodollars where there is a budget.
     async fn count(&self, order: &Order, spent: Option<u128>) {
         if let (Some(share), Some(allowance)) = (&order.share, &self.allowance) {
@@ -122,6 +137,14 @@ impl Settle for TempoSettler {
             // A process may have died after sending it, so only the end of its window is final.
             tracing::warn!(hash = %order.hash, "a sponsored transaction is too old to be sent");
             return Outcome::Unknown;
+        }
+        match self.set_aside(order).await {
+            Ok(()) => {}
+            Err(Refusal::Rejected(why)) => return Outcome::Declined(why),
+            Err(Refusal::Fault(fault)) => {
+                tracing::warn!(hash = %order.hash, %fault, "a sponsored fee cannot be counted");
+                return Outcome::Unknown;
+            }
         }
         let refused = match self.broadcast(order).await {
             Ok(receipt) => return self.conclude(order, &receipt).await,
@@ -165,6 +188,10 @@ impl Settle for TempoSettler {
             return declined(text);
         }
         if time >= order.valid_before || !order.may_be_sent() {
+            return Outcome::Unknown;
+        }
+        // Nothing is set aside twice; and what cannot be set aside was perhaps sent all the same.
+        if self.set_aside(order).await.is_err() {
             return Outcome::Unknown;
         }
         // Perhaps it was never sent. The same bytes can be included once, so sending is safe; a

@@ -11,10 +11,11 @@ use tempo_primitives::{TempoTransaction, transaction::calc_gas_balance_spending}
 use crate::{
     Details, Order, Payload, Tempo,
     chain::Receipt,
+    charge::build::ON_THE_WAY,
     charge::legs::Asked,
     charge::receipt::{pays, read_hash, source},
     charge::settle::MARGIN,
-    charge::sponsor::{Half, Share, Sponsor},
+    charge::sponsor::{FLOOR, Half, Share, Sponsor},
     charge::swap::Swap,
     charge::tx::{SignedTx, sponsored_request},
     envelope,
@@ -129,7 +130,7 @@ async fn sponsored(
         share,
         unique,
         end,
-    } = cosigned(rail, sponsor, half, cx.now).await?;
+    } = cosigned(rail, sponsor, half).await?;
     let order = Order {
         transfers: signed.last_transfers(asked.len())?,
         valid_before: end,
@@ -142,7 +143,7 @@ async fn sponsored(
     Ok(Plan::settle(key(unique), order).also(key(signed.hash)))
 }
 
-/// A transaction that has both signatures, with what it takes from the fee payer's budget.
+/// A transaction that has both signatures, with what it will take from the fee payer's budget.
 pub(crate) struct Cosigned {
     pub(crate) signed: SignedTx,
     pub(crate) share: Option<Share>,
@@ -156,7 +157,6 @@ pub(crate) async fn cosigned(
     rail: &Tempo,
     sponsor: &Sponsor,
     half: Half,
-    now: &Timestamp,
 ) -> Result<Cosigned, Refusal> {
     let payer = half.by.account;
     let simulation = sponsored_request(half.by, &half.tx);
@@ -174,24 +174,33 @@ pub(crate) async fn cosigned(
         _ => rail.chain.simulate(&simulation).await.map_err(refusal)?,
     }
     let (unique, most, end) = (half.unique(), half.dearest_fee(), half.end());
-    let allowance = &sponsor.allowance;
-    let share = allowance.reserve(payer, unique, most, end, seconds(now));
-    let share = share.await?;
-    let signed = match complete(rail, sponsor, half).await {
-        Ok(signed) => signed,
-        Err(refusal) => {
-            if let Some(share) = &share {
-                allowance.release(share).await;
-            }
-            return Err(refusal);
-        }
-    };
+    let allowance = rail.settler.allowance.as_ref();
+    let allowance = allowance.ok_or_else(|| Fault::new("a fee payer without an allowance"))?;
+    let share = allowance.share(payer, unique, most, clock()).await?;
+    // The clock has gone on since the request came, and does so while somebody signs.
+    in_time(end, clock())?;
+    let signed = complete(rail, sponsor, half).await?;
+    in_time(end, clock())?;
     Ok(Cosigned {
         signed,
-        share,
+        share: Some(share),
         unique,
         end,
     })
+}
+
+/// Whether what is still to be sent will be taken.
+fn in_time(end: u64, now: u64) -> Result<(), Rejection> {
+    if end < now.saturating_add(FLOOR + ON_THE_WAY) {
+        return Err(Rejection::verification(
+            "the transaction's valid_before is too close for it to be sponsored; sign it again",
+        ));
+    }
+    Ok(())
+}
+
+fn clock() -> u64 {
+    seconds(&Timestamp::now())
 }
 
 /// The transaction with its fee payer's signature. Whoever was not known to be able to pay before

@@ -10,6 +10,7 @@ use serde::Deserialize;
 use super::{SecretText, collect, private_key, unreported};
 use crate::{
     Sponsor, SponsorBudget, SponsorLimits,
+    charge::build::ON_THE_WAY,
     charge::sponsor::{FLOOR, is_usual, usual_token},
 };
 
@@ -39,6 +40,9 @@ pub struct FeePayerConfig {
     /// The most that the fees of one payer may come to in a day, in dollars. Not limited if left
     /// out.
     pub daily_budget_per_payer: Option<String>,
+    /// The most that the fees of one payer's transactions may come to that are under way at once, in
+    /// dollars; ten times `max_fee` if left out.
+    pub open_per_payer: Option<String>,
 }
 
 impl FeePayerConfig {
@@ -56,8 +60,10 @@ impl FeePayerConfig {
         let total = dollars("daily_budget", self.daily_budget.as_deref(), &mut issues);
         let per_payer = self.daily_budget_per_payer.as_deref();
         let per_payer = dollars("daily_budget_per_payer", per_payer, &mut issues);
+        let open = self.open_per_payer.as_deref();
+        let open = dollars("open_per_payer", open, &mut issues);
         Invalid::unless_empty(issues)?;
-        let budget = SponsorBudget::new(per_payer, total);
+        let budget = SponsorBudget::new(per_payer, total).open_per_payer(open);
         let sponsor = sponsor.ok_or_else(unreported)?;
         Ok(sponsor.limits(limits).budget(budget))
     }
@@ -104,9 +110,10 @@ impl FeePayerConfig {
         let fee = dollars("max_fee", self.max_fee.as_deref(), issues);
         limits.fee = fee.unwrap_or(limits.fee);
         match self.window_seconds {
-            Some(seconds) if seconds < FLOOR => {
+            Some(seconds) if seconds < FLOOR + ON_THE_WAY => {
+                let least = FLOOR + ON_THE_WAY;
                 let problem =
-                    format!("is {seconds}; a transaction is sponsored for {FLOOR} at least");
+                    format!("is {seconds}; a transaction is sponsored for {least} at least");
                 issues.push(Issue::new("window_seconds", problem));
             }
             Some(seconds) => limits.window = Duration::from_secs(seconds),

@@ -21,8 +21,8 @@ pub(super) fn quote(
         read(rail, terms).map_err(|e| Fault::new("quoting a tempo session").caused_by(e))?;
     let now = Timestamp::now().unix_millis().div_euclid(1000);
     let now = u64::try_from(now).unwrap_or(0);
-    let sponsor = rail.base.sponsor.as_ref();
-    let spent = sponsor.is_some_and(|sponsor| sponsor.allowance.is_spent(now));
+    let allowance = rail.base.settler.allowance.as_ref();
+    let spent = allowance.is_some_and(|allowance| allowance.is_spent(now));
     if details.fee_payer == Some(true) && spent {
         if terms.options.get("fee_payer") == Some(&serde_json::Value::Bool(true)) {
             let why = "the network fees that are paid for payers in a day are used up";

@@ -410,7 +410,7 @@ impl Funding {
                         share,
                         unique,
                         end,
-                    } = cosigned(base, sponsor, *half, case.cx.now).await?;
+                    } = cosigned(base, sponsor, *half).await?;
                     (signed.raw, signed.hash, unique, end, share, true)
                 }
             };

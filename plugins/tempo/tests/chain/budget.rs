@@ -1,8 +1,14 @@
 //! What the server pays for others a day.
 
-use std::sync::Arc;
+use std::{
+    sync::{
+        Arc,
+        atomic::{AtomicUsize, Ordering},
+    },
+    time::{Duration, Instant},
+};
 
-use farebox_core::{Outcome, Refusal, StoredOrder, Tally, prelude::*};
+use farebox_core::{Durability, Notices, Outcome, Refusal, Store, StoredOrder, Tally, prelude::*};
 use farebox_engine::MemoryStore;
 use farebox_sandbox_tempo::Fault;
 use serde_json::{Value, json};
@@ -10,7 +16,7 @@ use serde_json::{Value, json};
 use crate::{
     ground::Ground,
     net::{Net, RICH, config, reference},
-    sponsored::FEE_PAYER,
+    sponsored::{FEE_PAYER, FEE_PAYER_ADDRESS},
     suite,
 };
 
@@ -18,20 +24,41 @@ use crate::{
 const OTHER: &str = "47e179ec197488593b187f80a00eb0da91f1b9d0b13f8733639f19c30a34926a";
 
 /// A process that shares `store` with others.
-fn replica(url: &str, store: &Arc<MemoryStore>, budget: &Value) -> Net {
+fn replica(url: &str, store: &Arc<dyn Store>, budget: &Value) -> Net {
     let mut config = config(url);
     config["fee_payer"] = json!({ "private_key": FEE_PAYER });
     for (key, value) in budget.as_object().unwrap() {
         config["fee_payer"][key] = value.clone();
     }
     let rail = (farebox_tempo::CHARGE.build)(&config).unwrap();
-    rail.entrust(Tally::new(store.clone(), "tempo/charge"));
+    rail.entrust(Tally::new(store.clone(), "tempo"));
     let url = url.to_owned();
     Net { url, rail }
 }
 
-async fn start() -> (Ground, Arc<MemoryStore>) {
-    (Ground::start().await, Arc::default())
+async fn start() -> (Ground, Arc<dyn Store>) {
+    (Ground::start().await, Arc::<MemoryStore>::default())
+}
+
+/// What is counted for all payers today.
+async fn total(store: &Arc<dyn Store>) -> u128 {
+    let name = format!(
+        "{FEE_PAYER_ADDRESS:#x}:total:{}",
+        crate::net::now() / 86_400
+    );
+    let account = farebox_core::Account {
+        name: &name,
+        limit: 0,
+        keep: Duration::ZERO,
+    };
+    let tally = Tally::new(store.clone(), "tempo");
+    tally.total(account).await.unwrap()
+}
+
+/// An attempt that nobody knows the outcome of, so that what it may cost stays set aside.
+async fn leave_open(chain: &Ground, net: &Net, order: &StoredOrder) {
+    chain.fail_next("eth_sendRawTransactionSync", 1, Fault::Disconnect);
+    assert_eq!(net.settle(order).await, Outcome::Unknown);
 }
 
 async fn order(net: &Net, payer: &str) -> Result<StoredOrder, Rejection> {
@@ -67,6 +94,7 @@ async fn a_payer_has_so_much_paid_for_him_a_day() {
     let one = replica(&chain.url(), &store, &budget);
     let two = replica(&chain.url(), &store, &budget);
     let first = order(&one, RICH).await.unwrap();
+    leave_open(&chain, &one, &first).await;
     let refused = order(&two, RICH).await.unwrap_err();
     assert!(refused.detail.contains("for one payer"), "{refused:?}");
     let problem = serde_json::to_value(&refused.problem).unwrap();
@@ -76,14 +104,15 @@ async fn a_payer_has_so_much_paid_for_him_a_day() {
     );
     order(&two, OTHER).await.unwrap();
     // The actual fee is a tenth of what was set aside.
-    reference(one.settle(&first).await);
+    reference(suite::in_the_end(&one, &first).await);
     let second = order(&two, RICH).await.unwrap();
     reference(suite::in_the_end(&two, &second).await);
 }
 
-/// Protects: one credential reserves once, however often it comes.
+/// Protects: what is only verified costs nothing, however often it comes, and whatever becomes of it;
+/// what passes the budget is declined before it is sent, and what is under way is counted once.
 #[tokio::test]
-async fn a_credential_that_comes_again_reserves_nothing_more() {
+async fn only_what_is_sent_takes_from_the_budget() {
     let (chain, store) = start().await;
     let budget = once(&chain, "daily_budget").await;
     let net = replica(&chain.url(), &store, &budget);
@@ -91,6 +120,125 @@ async fn a_credential_that_comes_again_reserves_nothing_more() {
     for _ in 0..3 {
         drop(net.verify(&credential).await.unwrap());
     }
+    let (one, two) = (order(&net, RICH).await, order(&net, OTHER).await);
+    let (one, two) = (one.unwrap(), two.unwrap());
+    assert_eq!(total(&store).await, 0);
+
+    leave_open(&chain, &net, &one).await;
+    let sent = chain.calls("eth_sendRawTransactionSync");
+    match net.settle(&two).await {
+        Outcome::Declined(why) => assert!(why.detail.contains("used up"), "{why:?}"),
+        other => panic!("{other:?}"),
+    }
+    assert_eq!(chain.calls("eth_sendRawTransactionSync"), sent);
+    let most = total(&store).await;
+    reference(suite::in_the_end(&net, &one).await);
+    let spent = total(&store).await;
+    assert!(spent > 0 && spent < most, "{spent} of {most}");
+    reference(net.lookup(&one).await);
+    assert_eq!(total(&store).await, spent, "counted once");
+}
+
+/// Protects: one balance cannot stand behind any number of transactions, even where no budget is
+/// configured.
+#[tokio::test]
+async fn a_payer_has_so_much_under_way() {
+    let (chain, store) = start().await;
+    let fee = once(&chain, "max_fee").await;
+    let net = replica(&chain.url(), &store, &fee);
+    let mut open = Vec::new();
+    // A transaction takes four fifths of the highest fee.
+    for _ in 0..12 {
+        let next = order(&net, RICH).await.unwrap();
+        leave_open(&chain, &net, &next).await;
+        open.push(next);
+    }
+    let refused = order(&net, RICH).await.unwrap_err();
+    assert!(refused.detail.contains("under way"), "{refused:?}");
+    order(&net, OTHER).await.unwrap();
+    reference(suite::in_the_end(&net, &open[0]).await);
+    order(&net, RICH).await.unwrap();
+}
+
+/// Protects: another fee payer's budget is another one.
+#[tokio::test]
+async fn a_budget_is_its_fee_payers() {
+    let (chain, store) = start().await;
+    let mut budget = once(&chain, "daily_budget").await;
+    let one = replica(&chain.url(), &store, &budget);
+    let first = order(&one, RICH).await.unwrap();
+    leave_open(&chain, &one, &first).await;
+    budget["private_key"] = json!(OTHER);
+    let two = replica(&chain.url(), &store, &budget);
+    let second = order(&two, RICH).await.unwrap();
+    reference(two.settle(&second).await);
+}
+
+/// A store that takes no more than so many writes for a while.
+struct Shaky {
+    store: MemoryStore,
+    refuses: AtomicUsize,
+}
+
+#[async_trait::async_trait]
+impl Store for Shaky {
+    fn durability(&self) -> Durability {
+        self.store.durability()
+    }
+
+    async fn get(&self, key: &str) -> Result<Option<String>, farebox_core::Fault> {
+        self.store.get(key).await
+    }
+
+    async fn compare_and_swap(
+        &self,
+        key: &str,
+        expected: Option<&str>,
+        next: Option<&str>,
+        keep: Option<Duration>,
+    ) -> Result<bool, farebox_core::Fault> {
+        let less = |left: usize| left.checked_sub(1);
+        let refused = self
+            .refuses
+            .fetch_update(Ordering::Relaxed, Ordering::Relaxed, less);
+        match refused {
+            Ok(_) => Err(farebox_core::Fault::unavailable("the store is away")),
+            Err(_) => self.store.compare_and_swap(key, expected, next, keep).await,
+        }
+    }
+
+    async fn scan(&self, prefix: &str) -> Result<Vec<(String, String)>, farebox_core::Fault> {
+        self.store.scan(prefix).await
+    }
+
+    fn notices(&self) -> Option<&dyn Notices> {
+        None
+    }
+}
+
+/// Protects: a fee that cannot be counted at once is counted later, and nobody waits for it.
+#[tokio::test]
+async fn a_count_that_fails_is_made_later() {
+    let (chain, _) = start().await;
+    let shaky = Arc::new(Shaky {
+        store: MemoryStore::default(),
+        refuses: AtomicUsize::new(0),
+    });
+    let store: Arc<dyn Store> = shaky.clone();
+    let budget = once(&chain, "daily_budget").await;
+    let net = replica(&chain.url(), &store, &budget);
+    let sent = order(&net, RICH).await.unwrap();
+    leave_open(&chain, &net, &sent).await;
+    let most = total(&store).await;
+    shaky.refuses.store(3, Ordering::Relaxed);
+    reference(suite::in_the_end(&net, &sent).await);
+    assert_eq!(total(&store).await, most);
+    let deadline = Instant::now() + Duration::from_secs(20);
+    while total(&store).await == most {
+        assert!(Instant::now() < deadline, "it is never counted");
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+    assert!(total(&store).await > 0);
 }
 
 /// Protects: once the day's fees are spent, payers are asked for their own, and pay.
@@ -101,7 +249,8 @@ async fn what_all_payers_cost_ends_the_offer() {
     let net = replica(&chain.url(), &store, &budget);
     let challenge = net.challenge("0.01").await;
     assert_eq!(challenge.request.value()["methodDetails"]["feePayer"], true);
-    order(&net, RICH).await.unwrap();
+    let first = order(&net, RICH).await.unwrap();
+    leave_open(&chain, &net, &first).await;
     let refused = order(&net, OTHER).await.unwrap_err();
     assert!(
         refused.detail.contains("in a day are used up"),
@@ -132,18 +281,10 @@ async fn what_failed_is_counted_as_what_it_cost() {
     let sync = "eth_sendRawTransactionSync";
     chain.fail_next(sync, 1, Fault::error(-32003, "invalid signature"));
     assert!(matches!(net.settle(&sent).await, Outcome::Declined(_)));
-    let tally = Tally::new(store, "tempo/charge");
-    let day = crate::net::now() / 86_400;
-    let name = format!("total:{day}");
-    let account = farebox_core::Account {
-        name: &name,
-        limit: 0,
-        keep: std::time::Duration::ZERO,
-    };
-    assert_eq!(tally.total(account).await.unwrap(), 0);
+    assert_eq!(total(&store).await, 0);
     let next = order(&net, RICH).await.unwrap();
     reference(net.settle(&next).await);
-    let spent = tally.total(account).await.unwrap();
+    let spent = total(&store).await;
     assert!(spent > 0 && spent < most(&chain).await / 2, "{spent}");
 }
 

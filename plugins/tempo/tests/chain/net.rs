@@ -9,8 +9,9 @@ use alloy::{
 };
 use farebox_core::{
     AnyPlan, Budget, Limit, Method, OncePlan, Outcome, Payer, Paying, Plugin, Presented, Refusal,
-    Step, StoredOrder, prelude::*,
+    Step, StoredOrder, Tally, prelude::*,
 };
+use farebox_engine::MemoryStore;
 use farebox_proof::LocalKey;
 use farebox_wire::{Encoded, Payload};
 use serde_json::{Value, json};
@@ -54,6 +55,12 @@ pub(crate) fn config(url: &str) -> Value {
 pub(crate) fn wallet(url: &str, secret: &str) -> Arc<dyn Payer> {
     let config = json!({ "rpc_url": url, "chain_id": 1337, "private_key": secret });
     PLUGIN.wallet.unwrap()(&config).unwrap()
+}
+
+/// The same rail, with a store of its own to count in, as an engine gives it one.
+pub(crate) fn counted(rail: Arc<dyn Method>) -> Arc<dyn Method> {
+    rail.entrust(Tally::new(Arc::<MemoryStore>::default(), "tempo"));
+    rail
 }
 
 impl Net {

@@ -10,7 +10,7 @@ use serde_json::{Value, json};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
 use crate::{
-    net::{Net, RECIPIENT, RICH, TOKEN, config, key, reference},
+    net::{Net, RECIPIENT, RICH, TOKEN, config, counted, key, reference},
     suite::give,
 };
 
@@ -24,7 +24,7 @@ fn behind(net: &Net, url: &str, more: &Value) -> Result<Net, Invalid> {
         config["fee_payer"][key] = value.clone();
     }
     let rail = (farebox_tempo::CHARGE.build)(&config)?;
-    let url = net.url.clone();
+    let (url, rail) = (net.url.clone(), counted(rail));
     Ok(Net { url, rail })
 }
 

@@ -15,8 +15,8 @@ use tempo_primitives::{TempoTransaction, transaction::TempoSignature};
 use crate::{
     ground::Ground,
     net::{
-        Credential, Net, POOR, RECIPIENT, RICH, TOKEN, config, detail, key, now, paying, reference,
-        transaction,
+        Credential, Net, POOR, RECIPIENT, RICH, TOKEN, config, counted, detail, key, now, paying,
+        reference, transaction,
     },
     suite::give,
 };
@@ -24,7 +24,8 @@ use crate::{
 /// Development account 3.
 pub(crate) const FEE_PAYER: &str =
     "7c852118294e51e653712a81e05800f419141751be58f605c371e15141b007a6";
-const FEE_PAYER_ADDRESS: Address = address!("0x90F79bf6EB2c4f870365E785982E1f101E93b906");
+pub(crate) const FEE_PAYER_ADDRESS: Address =
+    address!("0x90F79bf6EB2c4f870365E785982E1f101E93b906");
 
 /// The same chain under a rail that pays fees with `secret`.
 fn sponsoring(net: &Net, secret: &str) -> Net {
@@ -32,7 +33,7 @@ fn sponsoring(net: &Net, secret: &str) -> Net {
     config["fee_payer"] = json!({ "private_key": secret, "fee_token": TOKEN });
     let rail: Arc<dyn Method> = (farebox_tempo::CHARGE.build)(&config).unwrap();
     Net {
-        rail,
+        rail: counted(rail),
         url: net.url.clone(),
     }
 }
@@ -114,12 +115,16 @@ async fn what_is_not_sponsored(net: &Net) {
     };
     let mut brief = good();
     brief.valid_before = NonZeroU64::new(now() + 14);
+    // Enough when it came, and not enough by the time that it would be sent.
+    let mut late = good();
+    late.valid_before = NonZeroU64::new(now() + 16);
     let mut greedy = good();
     greedy.gas_limit = 2_000_001;
     let mut more = good();
     more.calls.push(more.calls[0].clone());
     for (tx, says) in [
         (brief, "15 seconds"),
+        (late, "too close"),
         (greedy, "gas limit"),
         (more, "2 transfers, 1 are asked"),
     ] {

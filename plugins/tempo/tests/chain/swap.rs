@@ -14,7 +14,10 @@ use tempo_primitives::transaction::Call;
 
 use crate::{
     ground::Ground,
-    net::{Net, POOR, RECIPIENT, RICH, TOKEN, detail, key, paying, reference, sign, transaction},
+    net::{
+        Net, POOR, RECIPIENT, RICH, TOKEN, counted, detail, key, paying, reference, sign,
+        transaction,
+    },
     sponsored::FEE_PAYER,
     suite::give,
 };
@@ -118,7 +121,7 @@ async fn a_server_takes_a_purchase_before_the_payment() {
         if sponsored {
             let mut config = crate::net::config(&net.url);
             config["fee_payer"] = json!({ "private_key": FEE_PAYER });
-            net.rail = (farebox_tempo::CHARGE.build)(&config).unwrap();
+            net.rail = counted((farebox_tempo::CHARGE.build)(&config).unwrap());
         }
         let splits = json!([{ "amount": "0.1", "recipient": key(POOR).address() }]);
         for more in [json!({}), json!({ "splits": splits })] {

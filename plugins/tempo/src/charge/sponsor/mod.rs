@@ -80,7 +80,7 @@ impl SponsorLimits {
 pub struct Sponsor {
     who: Who,
     limits: Option<SponsorLimits>,
-    pub(crate) allowance: Arc<Allowance>,
+    budget: SponsorBudget,
 }
 
 #[derive(Clone)]
@@ -141,7 +141,7 @@ impl Sponsor {
         Self {
             who,
             limits: None,
-            allowance: Arc::default(),
+            budget: SponsorBudget::default(),
         }
     }
 
@@ -152,12 +152,19 @@ impl Sponsor {
         self
     }
 
-    /// What all transactions of a day may cost. Counted in the store of the engine that the rail
-    /// belongs to; [`cosign`](Self::cosign) alone counts nothing.
+    /// What transactions may cost together. Counted in the store of the engine that the rail belongs
+    /// to, which it needs; [`cosign`](Self::cosign) alone counts nothing. Without one, what a payer has
+    /// under way is limited all the same, see [`SponsorBudget::open_per_payer`].
     #[must_use]
     pub fn budget(mut self, budget: SponsorBudget) -> Self {
-        self.allowance = Arc::new(Allowance::new(budget));
+        self.budget = budget;
         self
+    }
+
+    /// What transactions may cost together on a chain.
+    pub(crate) fn allowance(&self, chain_id: u64) -> Allowance {
+        let highest = self.limits_on(chain_id).fee;
+        Allowance::new(self.budget, self.account(), highest)
     }
 
     /// Signs a transaction as its fee payer, once it is known to do nothing but pay `challenge`.
