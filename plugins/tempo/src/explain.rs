@@ -15,6 +15,11 @@ const FEE: &str = "the account cannot pay the network fee: Tempo has no native g
 const ACCESS_KEY: &str = "the access key may not make this payment: it is revoked, has expired, or \
                           its limits or scopes do not cover it; sign with the account's own key";
 
+/// What nodes say of a transaction that came too late or too early.
+const WINDOW: [&str; 3] = ["valid_before", "valid_after", "transaction expired"];
+
+const OUTSIDE: &str = "the transaction is outside its validity window; sign it again";
+
 /// Why a simulated or submitted transaction fails, if the node said so for a reason that lies in
 /// the transaction or its sender. `None`: the node itself has a problem.
 ///
@@ -46,8 +51,8 @@ pub(crate) fn payers_fault(refused: &Refused) -> Option<String> {
         "is blacklisted by fee token",
     ]) {
         FEE
-    } else if says(&["valid_before", "valid_after", "transaction expired"]) {
-        "the transaction is outside its validity window; sign it again"
+    } else if says(&WINDOW) {
+        OUTSIDE
     } else if says(&[
         "expiring nonce",
         "nonce too low",
@@ -100,6 +105,17 @@ pub(crate) fn never_taken(refused: &Refused) -> bool {
         "is too close to current time",
     ];
     certain.iter().any(|phrase| message.contains(phrase))
+}
+
+/// Why a fee payer's service does not sign, if that lies in what the payer signed: its calls are
+/// reverted, or its window is wrong. Fees, nonces and signatures may be the service's own.
+pub(crate) fn senders_fault(refused: &Refused) -> Option<String> {
+    if let Some(text) = revert(refused) {
+        return Some(text);
+    }
+    let message = refused.message.to_ascii_lowercase();
+    let outside = WINDOW.iter().any(|phrase| message.contains(phrase));
+    payers_fault(refused).filter(|_| outside)
 }
 
 /// Whether a submission was refused for a reason that the same bytes can outgrow, by a node that has

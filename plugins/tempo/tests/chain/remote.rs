@@ -152,6 +152,10 @@ async fn a_service_that_does_not_sign() {
         Fault::Status(401),
         Fault::error(-32601, "Method not found"),
         Fault::error(-32000, "policy denied"),
+        // The service's own purse.
+        Fault::error(-32003, "insufficient funds for gas * price + value"),
+        Fault::error(-32003, "insufficient fee token balance: have 1, need 2"),
+        Fault::error(-32003, "nonce too low"),
     ] {
         service.fail_next(fill, 1, outage);
         match net.verify(&credential).await {
@@ -159,10 +163,15 @@ async fn a_service_that_does_not_sign() {
             other => panic!("{other:?}"),
         }
     }
-    service.fail_next(fill, 1, Fault::error(3, "execution reverted"));
-    match net.verify(&credential).await {
-        Err(Refusal::Rejected(why)) => assert!(why.detail.contains("would fail"), "{why:?}"),
-        other => panic!("{other:?}"),
+    for lies in [
+        Fault::error(3, "execution reverted"),
+        Fault::error(-32003, "Tempo tx valid_before (1) must be > current time"),
+    ] {
+        service.fail_next(fill, 1, lies);
+        match net.verify(&credential).await {
+            Err(Refusal::Rejected(why)) => assert!(why.detail.contains("would fail"), "{why:?}"),
+            other => panic!("{other:?}"),
+        }
     }
     drop(net.verify(&credential).await.unwrap());
 }

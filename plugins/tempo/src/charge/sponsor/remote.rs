@@ -16,7 +16,7 @@ use tempo_primitives::TempoTransaction;
 
 use crate::{
     charge::sponsor::is_usual,
-    explain::payers_fault,
+    explain::senders_fault,
     rpc::{Rpc, RpcError},
 };
 
@@ -91,7 +91,7 @@ fn wrong(why: impl Into<String>) -> Fault {
 
 fn refusal(error: RpcError) -> Refusal {
     let why = match &error {
-        RpcError::Refused(refused) => payers_fault(refused),
+        RpcError::Refused(refused) => senders_fault(refused),
         _ => None,
     };
     match why {
