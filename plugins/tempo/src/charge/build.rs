@@ -26,7 +26,7 @@ use crate::{
     TempoWallet,
     chain::Receipt,
     charge::calls::{TokenCall, Transfers},
-    charge::sponsor::FLOOR,
+    charge::sponsor::{FLOOR, SponsorLimits},
     charge::swap::Swap,
     charge::tx::{request, with_key},
     charge::wallet::Account,
@@ -50,7 +50,7 @@ pub(crate) const ON_THE_WAY: u64 = 2;
 pub(crate) const LEAST_GAS: u64 = 1_000_000;
 
 /// The least for each transfer of several: a node that ignores `calls` estimates one of them.
-const GAS_A_TRANSFER: u64 = 300_000;
+pub(crate) const GAS_A_TRANSFER: u64 = 300_000;
 
 /// For buying the token first: an allowance, a purchase, and balances that were not there.
 const SWAP_GAS: u64 = 1_400_000;
@@ -219,8 +219,8 @@ impl TempoWallet {
         }
         let least = GAS_A_TRANSFER.saturating_mul(transfers.transfers.len() as u64);
         match transfers.swap {
-            None => self.price_gas(&mut tx, least).await?,
-            Some(swap) => self.price_swap(&mut tx, swap, least).await?,
+            None => self.price_gas(&mut tx, least, sponsored).await?,
+            Some(swap) => self.price_swap(&mut tx, swap, least, sponsored).await?,
         }
         if !sponsored {
             self.check_fee(&tx, transfers).await?;
@@ -259,6 +259,7 @@ impl TempoWallet {
         tx: &mut TempoTransaction,
         swap: Swap,
         least: u64,
+        sponsored: bool,
     ) -> Result<(), PayError> {
         let quote = self.chain.view(STABLECOIN_DEX_ADDRESS, swap.quote());
         let (quote, price) = tokio::join!(quote, self.chain.gas_price());
@@ -274,15 +275,16 @@ impl TempoWallet {
             ));
         }
         let price = affordable(price.map_err(not_paid)?)?;
-        set_gas(tx, SWAP_GAS.saturating_add(least), price);
+        self.set_gas(tx, 0, SWAP_GAS.saturating_add(least), price, sponsored);
         Ok(())
     }
 
-    /// Fills in the gas limit, `least` at least, and its price.
+    /// Fills in the gas limit, `least` at least unless a sponsor would not pay for it, and its price.
     pub(crate) async fn price_gas(
         &self,
         tx: &mut TempoTransaction,
         least: u64,
+        sponsored: bool,
     ) -> Result<(), PayError> {
         let mut simulation = request(self.address(), tx, false);
         if let Account::Signs(key) = &self.account {
@@ -292,9 +294,31 @@ impl TempoWallet {
         let (gas, price) = (gas.map_err(not_paid)?, price.map_err(not_paid)?);
         let price = affordable(price)?;
         // Room for state that changes until inclusion, and for a base fee that rises meanwhile.
-        let gas = gas.saturating_add(gas / 5).max(least).max(LEAST_GAS);
-        set_gas(tx, gas, price);
+        let gas = gas.saturating_add(gas / 5);
+        self.set_gas(tx, gas, least.max(LEAST_GAS), price, sponsored);
         Ok(())
+    }
+
+    /// Gas for the calls, and for the key that may ride along. Where somebody else pays, what is only
+    /// assumed ends where sponsors usually do; what a node has found does not.
+    fn set_gas(
+        &self,
+        tx: &mut TempoTransaction,
+        estimated: u64,
+        assumed: u64,
+        price: u128,
+        sponsored: bool,
+    ) {
+        let slots = tx.key_authorization.as_ref().map_or(0, slots);
+        let granting = GAS_A_SLOT.saturating_mul(slots as u64);
+        let gas = estimated.max(assumed).saturating_add(granting);
+        let usual = SponsorLimits::of_chain(self.chain.id()).gas;
+        tx.gas_limit = match sponsored {
+            true => gas.min(usual).max(estimated),
+            false => gas,
+        };
+        tx.max_fee_per_gas = price.saturating_mul(2);
+        tx.max_priority_fee_per_gas = price / 10;
     }
 }
 
@@ -307,15 +331,6 @@ fn affordable(price: u128) -> Result<u128, PayError> {
     Err(PayError::NotPaid(
         Fault::new("the network fee is too high").caused_by(why),
     ))
-}
-
-/// Gas for the calls, and for the key that may ride along.
-fn set_gas(tx: &mut TempoTransaction, gas: u64, price: u128) {
-    let slots = tx.key_authorization.as_ref().map_or(0, slots);
-    let granting = GAS_A_SLOT.saturating_mul(slots as u64);
-    tx.gas_limit = gas.saturating_add(granting);
-    tx.max_fee_per_gas = price.saturating_mul(2);
-    tx.max_priority_fee_per_gas = price / 10;
 }
 
 /// At most as many slots as a key's authorisation takes in a keychain.

@@ -29,7 +29,7 @@ pub struct FeePayerConfig {
     pub account: Option<String>,
     /// The stablecoin that it pays fees in; the chain's usual one if left out.
     pub fee_token: Option<String>,
-    /// The most gas; 2 000 000 if left out.
+    /// The most gas, 2 000 000 if left out; each call beyond the first may take 300 000 more.
     pub max_gas: Option<u64>,
     /// The most that a fee may come to, in dollars: `"0.05"`, which is the default.
     pub max_fee: Option<String>,

@@ -3,20 +3,21 @@
 use std::{num::NonZeroU64, sync::Arc};
 
 use alloy::{
-    primitives::{Address, Signature, U256, address},
+    eips::eip2718::Decodable2718 as _,
+    primitives::{Address, B256, Signature, U256, address, hex},
     signers::Signer as _,
 };
 use farebox_core::{Method, Outcome, Refusal, StoredOrder};
 use farebox_sandbox_tempo::Fault;
 use farebox_wire::Challenge;
 use serde_json::{Value, json};
-use tempo_primitives::{TempoTransaction, transaction::TempoSignature};
+use tempo_primitives::{AASigned, TempoTransaction, transaction::TempoSignature};
 
 use crate::{
     ground::Ground,
     net::{
-        Credential, Net, POOR, RECIPIENT, RICH, TOKEN, config, counted, detail, key, now, paying,
-        reference, transaction,
+        Credential, Net, POOR, RECIPIENT, RICH, TOKEN, call, config, counted, detail, key, now,
+        paying, reference, transaction,
     },
     suite::give,
 };
@@ -202,6 +203,45 @@ async fn an_offer_says_how_long_its_challenge_must_last() {
     ] {
         let quote = net.rail.quote(&terms).await.unwrap();
         assert_eq!(quote.at_least.as_secs(), seconds, "{terms}");
+    }
+}
+
+/// Protects: a payment of many parts is not refused for gas that its wallet only assumes, where others
+/// have a limit, nor for what it needs, where we have.
+#[tokio::test]
+async fn many_parts_pass_the_limit_on_gas() {
+    let (_chain, net) = start().await;
+    let author = address!("0x15d34AAf54267DB7D7c367839AAf71A00a2C6A65");
+    let split = json!({ "amount": "0.0001", "recipient": author });
+    let terms = json!({ "amount": "0.01", "splits": vec![split; 10] });
+    let challenge = net.challenge_for(&terms).await;
+    let credential = net.pay(challenge, RICH).await.unwrap();
+    let order = net.verify(&credential).await.unwrap();
+    let fields: Value = serde_json::from_str(order.as_str()).unwrap();
+    let raw = hex::decode(fields["raw"].as_str().unwrap()).unwrap();
+    let signed = AASigned::decode_2718(&mut raw.as_slice()).unwrap();
+    assert!(signed.tx().gas_limit <= 2_000_000);
+    reference(net.settle(&order).await);
+
+    let terms = json!({ "amount": "0.01", "splits": [{ "amount": "0.004", "recipient": author }]});
+    let challenge = net.challenge_for(&terms).await;
+    let calls = |challenge: &Challenge| {
+        let mut tx = paying(challenge, 6_000);
+        (tx.fee_token, tx.max_fee_per_gas) = (None, 20_000_000_000);
+        tx.calls.insert(0, call(author, 4_000, B256::ZERO));
+        tx
+    };
+    for (gas_limit, passes) in [(2_300_000, true), (2_300_001, false)] {
+        let tx = TempoTransaction {
+            gas_limit,
+            ..calls(&challenge)
+        };
+        let credential = Credential {
+            challenge: challenge.clone(),
+            payload: transaction(&half(tx, RICH).await),
+            source: None,
+        };
+        assert_eq!(net.verify(&credential).await.is_ok(), passes, "{gas_limit}");
     }
 }
 

@@ -28,7 +28,11 @@ pub(crate) use budget::{Allowance, Share};
 use checks::{check_calls, check_form, check_window};
 use remote::Remote;
 
-use crate::{charge::legs::Asked, keys::SignedBy, rpc::Rpc};
+use crate::{
+    charge::{build::GAS_A_TRANSFER, legs::Asked},
+    keys::SignedBy,
+    rpc::Rpc,
+};
 
 /// The chain of a request that names none (draft-tempo-charge).
 const DEFAULT_CHAIN: u64 = 42431;
@@ -47,7 +51,7 @@ pub(crate) const FLOOR: u64 = 15;
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct SponsorLimits {
-    /// Gas.
+    /// Gas of a transaction with one call; each further one may take 300 000 more.
     pub gas: u64,
     /// Attodollars a unit of gas.
     pub fee_per_gas: u128,
@@ -358,8 +362,13 @@ impl SponsorLimits {
         if tx.gas_limit == 0 || tx.max_fee_per_gas == 0 {
             return Err(no("the transaction says no gas limit or no fee"));
         }
-        if tx.gas_limit > self.gas {
-            return Err(over("gas limit", tx.gas_limit.into(), self.gas.into()));
+        // Calls beyond those asked for are refused elsewhere.
+        let further = tx.calls.len().saturating_sub(1) as u64;
+        let most = GAS_A_TRANSFER
+            .saturating_mul(further)
+            .saturating_add(self.gas);
+        if tx.gas_limit > most {
+            return Err(over("gas limit", tx.gas_limit.into(), most.into()));
         }
         if tx.max_fee_per_gas > self.fee_per_gas {
             return Err(over(

@@ -159,7 +159,7 @@ impl TempoSessionWallet {
             valid_before: NonZeroU64::new(end),
             ..TempoTransaction::default()
         };
-        self.base.price_gas(&mut tx, LEAST_GAS).await?;
+        self.base.price_gas(&mut tx, LEAST_GAS, false).await?;
         Ok(tx)
     }
 
