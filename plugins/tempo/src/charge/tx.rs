@@ -24,6 +24,9 @@ use crate::{
     keys::SignedBy,
 };
 
+/// How long a transaction must still be valid, in seconds: a node takes none that ends within 3.
+const SOONEST: u64 = 4;
+
 /// A transaction whose signature has been checked.
 #[derive(Debug)]
 pub(crate) struct SignedTx {
@@ -278,9 +281,9 @@ impl SignedTx {
             .ok_or_else(|| no("the transaction needs a valid_before within the challenge's time"))?
             .get();
         let now = u64::try_from(now.unix_millis().div_euclid(1000)).unwrap_or(0);
-        if end <= now {
+        if end < now.saturating_add(SOONEST) {
             return Err(no(
-                "the transaction's valid_before has passed; sign it again",
+                "the transaction's valid_before has passed or is too close; sign it again",
             ));
         }
         if let Some(expires) = &challenge.expires {

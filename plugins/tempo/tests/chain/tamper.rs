@@ -145,8 +145,8 @@ async fn a_transaction_that_pays_for_something_else() {
             spoil(|tx, _| tx.valid_before = None),
         ),
         (
-            "has passed",
-            spoil(|tx, _| tx.valid_before = NonZeroU64::new(now())),
+            "has passed or is too close",
+            spoil(|tx, _| tx.valid_before = NonZeroU64::new(now() + 3)),
         ),
         (
             "longer than the challenge",
