@@ -6,6 +6,7 @@ use alloy::{
     sol_types::SolCall,
 };
 use farebox_core::Rejection;
+use farebox_proof::terms;
 use farebox_wire::Amount;
 use tempo_contracts::precompiles::{IStablecoinDEX, ITIP20, STABLECOIN_DEX_ADDRESS};
 use tempo_primitives::TempoTransaction;
@@ -93,6 +94,11 @@ impl Swap {
         if !approve.input.starts_with(&ITIP20::approveCall::SELECTOR) {
             return Ok(None);
         }
+        if !approve.value.is_zero() || !swap.value.is_zero() {
+            return Err(no(
+                "a call carries a native value, which Tempo does not have",
+            ));
+        }
         let (token_in, exchange) = (approve.to.to(), swap.to.to());
         let approve: ITIP20::approveCall = decode(&approve.input)?;
         let swap: IStablecoinDEX::swapExactAmountOutCall = decode(&swap.input)?;
@@ -101,6 +107,9 @@ impl Swap {
         }
         if token_in != Some(&swap.tokenIn) || approve.amount != U256::from(swap.maxAmountIn) {
             return Err(no("the allowance is not for what the swap may cost"));
+        }
+        if !terms::is_token(swap.tokenIn) {
+            return Err(no("what is given in the swap is no TIP-20 token"));
         }
         Ok(Some(Self {
             token_in: swap.tokenIn,

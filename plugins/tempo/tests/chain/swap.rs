@@ -123,8 +123,8 @@ async fn a_server_takes_a_purchase_before_the_payment() {
             config["fee_payer"] = json!({ "private_key": FEE_PAYER });
             net.rail = counted((farebox_tempo::CHARGE.build)(&config).unwrap());
         }
-        let splits = json!([{ "amount": "0.1", "recipient": key(POOR).address() }]);
-        for more in [json!({}), json!({ "splits": splits })] {
+        let split = json!({ "amount": "0.1", "recipient": key(POOR).address() });
+        for more in [json!({}), json!({ "splits": [split, split] })] {
             let challenge = net.challenge_for(&terms(&more)).await;
             let credential = net.pay_with(challenge, buyer(&net, payer)).await.unwrap();
             let order = net.verify(&credential).await.unwrap();
@@ -159,6 +159,39 @@ async fn a_server_takes_a_purchase_before_the_payment() {
             let input = input.into();
             tx.calls.insert(0, Call { to, value, input });
         }
+        let credential = crate::net::Credential {
+            challenge: challenge.clone(),
+            payload: transaction(&sign(tx, payer).await),
+            source: None,
+        };
+        let text = detail(net.verify(&credential).await.unwrap_err());
+        assert!(text.contains(says), "{says}: {text}");
+    }
+    // A native value with either call, an allowance of what is no token.
+    type Spoil = fn(&mut [Call]);
+    let spoils: [(Spoil, &str); 3] = [
+        (|calls| calls[0].value = U256::ONE, "native value"),
+        (|calls| calls[1].value = U256::ONE, "native value"),
+        (
+            |calls| {
+                calls[0].to = TxKind::Call(RECIPIENT);
+                let mut input = calls[1].input.to_vec();
+                input[16..36].copy_from_slice(RECIPIENT.as_slice());
+                calls[1].input = input.into();
+            },
+            "no TIP-20 token",
+        ),
+    ];
+    for (spoil, says) in spoils {
+        let (approve, swap) = good(500_000, 600_000);
+        let mut tx = paying(&challenge, 500_000);
+        tx.calls[0].to = TxKind::Call(ASKED);
+        for (to, input) in [(STABLECOIN_DEX_ADDRESS, swap), (TOKEN, approve)] {
+            let (to, value) = (TxKind::Call(to), U256::ZERO);
+            let input = input.into();
+            tx.calls.insert(0, Call { to, value, input });
+        }
+        spoil(&mut tx.calls);
         let credential = crate::net::Credential {
             challenge: challenge.clone(),
             payload: transaction(&sign(tx, payer).await),
