@@ -4,8 +4,9 @@
 
 use std::sync::Arc;
 
-use farebox_core::{Payer, Paying, config, prelude::*};
-use farebox_tempo::{CHARGE, Config, FeePayerConfig, Tempo};
+use farebox_core::{Budget, Limit, Payer, Paying, Secret, SecretSource, config, prelude::*};
+use farebox_proof::LocalKey;
+use farebox_tempo::{CHARGE, Config, FeePayerConfig, Tempo, TempoWallet, WalletConfig};
 use farebox_wire::Encoded;
 use serde_json::{Value, json};
 
@@ -56,6 +57,43 @@ fn the_price_is_what_the_request_says() {
     // Absent modes mean both; members nobody knows are ignored.
     let open = |r: &mut Value| r["methodDetails"] = json!({ "chainId": 1337, "new": true });
     assert!(price(payer(&json!({})).as_ref(), open).is_ok());
+}
+
+/// Protects: a budget's list of recipients, and its limit for each, from payees that it cannot see.
+#[test]
+fn splits_are_paid_to_nobody_in_particular() {
+    let other = "0x15d34AAf54267DB7D7c367839AAf71A00a2C6A65";
+    let cost = |wallet: Value, to: &str| {
+        let split = json!([{ "amount": "1000", "recipient": to }]);
+        price(payer(&wallet).as_ref(), |r| {
+            r["methodDetails"]["splits"] = split.clone();
+        })
+        .unwrap()
+    };
+    let split = cost(json!({}), other);
+    assert_eq!(split.recipient, None);
+    let budget = Budget::new([Limit::per_request(TOKEN, Amount::new(10_000))]);
+    assert!(budget.approve(split.clone()).is_ok());
+    assert!(budget.only_recipients([RECIPIENT]).approve(split).is_err());
+    let own = cost(json!({}), RECIPIENT);
+    assert_eq!(own.recipient.as_deref(), Some(RECIPIENT));
+    let listed = cost(json!({ "recipients": [RECIPIENT, other] }), other);
+    assert_eq!(listed.recipient.as_deref(), Some(RECIPIENT));
+}
+
+/// Protects: an access key that is moved into a KMS goes on paying out of its account.
+#[test]
+fn another_signer_is_a_key_of_the_same_account() {
+    let wallet = TempoWallet::new(WalletConfig {
+        private_key: Some(SecretSource::Text(Secret::new(KEY))),
+        rpc_url: Some("http://127.0.0.1:9".into()),
+        chain_id: Some(1337),
+        account: Some(RECIPIENT.into()),
+        ..WalletConfig::default()
+    });
+    let signer = LocalKey::parse("key", &Secret::new("22".repeat(32))).unwrap();
+    let wallet = wallet.unwrap().with_signer(signer);
+    assert_eq!(wallet.address().to_string(), RECIPIENT);
 }
 
 /// Protects: a budget per payee or currency, which a seller could multiply by spelling addresses in
@@ -239,6 +277,7 @@ fn the_example_builds() {
     let config: serde_json::Map<String, Value> = CHARGE
         .example
         .lines()
+        .filter(|line| !line.starts_with('#'))
         .map(|line| line.split_once(" = ").unwrap())
         .map(|(key, value)| (key.to_owned(), serde_json::from_str(value).unwrap()))
         .collect();

@@ -102,9 +102,16 @@ fn refused<T>(why: impl Into<String>) -> Result<T, PayError> {
 }
 
 impl TempoWallet {
-    /// The same wallet with another signer of raw hashes: a KMS, a remote wallet.
+    /// The same wallet with another signer of raw hashes: a KMS, a remote wallet. Where the key was an
+    /// access key of an account, this one is.
+    #[must_use]
     pub fn with_signer(mut self, signer: impl Signer + Send + Sync + 'static) -> Self {
-        self.account = Account::Signs(Key::ecdsa(signer));
+        let mut key = Key::ecdsa(signer);
+        if let Account::Signs(before) = self.account {
+            key.account = before.account;
+            key.authorization = before.authorization;
+        }
+        self.account = Account::Signs(key);
         self
     }
 
@@ -234,11 +241,15 @@ impl Wallet<Charge> for TempoWallet {
             },
             None => (payment.token, amount),
         };
+        // A budget knows one payee. Where others get a part, and nobody has said here who may, it is
+        // paid to nobody in particular, which a list of recipients refuses.
+        let split = transfers.iter().any(|part| part.to != payment.to);
+        let known = !split || !self.recipients.is_empty();
         // Written anew: an address has several spellings, and limits go by the text.
         Ok(Cost {
             amount,
             currency: format!("{token:#x}"),
-            recipient: Some(payment.to.to_string()),
+            recipient: known.then(|| payment.to.to_string()),
         })
     }
 

@@ -45,7 +45,8 @@ pub struct WalletConfig {
     #[serde(default)]
     pub currencies: Vec<String>,
     /// Pays these accounts only, the recipients of splits included. Without any, whomever the
-    /// budget allows.
+    /// budget allows; a budget that lists its recipients then allows no splits, as it would see
+    /// one payee of several.
     #[serde(default)]
     pub recipients: Vec<String>,
     /// The stablecoin that network fees are paid in; what is given for the payment if left out.
