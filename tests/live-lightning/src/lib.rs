@@ -17,6 +17,7 @@ pub mod ldk;
 pub mod lnd;
 pub mod rail;
 pub mod sandbox;
+pub mod session;
 pub mod suite;
 
 /// Two nodes with a channel between them, whose payer has at least 400 000 sats in it.

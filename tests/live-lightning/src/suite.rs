@@ -168,6 +168,13 @@ async fn what_was_sent_is_found_after_a_restart(pair: &dyn Pair) {
     assert_eq!(state(pair, hash, MOMENT).await, Some(InvoiceState::Settled));
 }
 
+/// Pays the seller, so that there is something on its side of the channel, the reserve apart.
+pub async fn give_the_seller(pair: &dyn Pair, sats: u64) {
+    let (bolt11, hash) = mint(pair, sats * 1_000, MINUTE).await;
+    let order = SendOrder::new(bolt11, hash, pair.fee_msat(), MINUTE);
+    proof(pair.payer().pay(order).await, hash);
+}
+
 /// Starts a payment, and forgets it as soon as the seller has the money.
 pub async fn abandon(pair: &dyn Pair, order: SendOrder) {
     let (payer, hash) = (pair.payer(), order.payment_hash);
