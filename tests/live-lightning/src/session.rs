@@ -69,6 +69,13 @@ async fn read(client: &SessionClient, url: &str, count: usize) -> (usize, EventS
     let mut came = 0;
     while let Some(event) = stream.recv().await {
         let event = event.expect("an event");
+        if event.data == "[DONE]" {
+            assert!(
+                stream.recv().await.is_none(),
+                "nothing follows the mark of the end"
+            );
+            break;
+        }
         came += 1;
         assert_eq!(event.data, format!("token {came}"));
     }

@@ -24,8 +24,8 @@ const ATTEMPTS: u32 = 3;
 pub struct Closed {
     /// Its id on the wire.
     pub channel: String,
-    /// What the payee kept. Until it is confirmed, what the server says or else all that was
-    /// signed.
+    /// What the payee kept. Without evidence of the rail's own it is what the server says, or else
+    /// all that it could take; the budget then counts all that it could take.
     pub spent: Amount,
     /// What came back.
     pub refunded: Amount,
@@ -179,7 +179,15 @@ impl Sessions {
             None => said.spent,
         };
         let spent = match confirmed {
-            Some(taken) => self.retire(payer.as_ref(), closing, &stored, taken).await?,
+            Some(taken) => {
+                let counted = self.retire(payer.as_ref(), closing, &stored, taken).await?;
+                // The budget counts the worst where there is no evidence; a server that says that it
+                // kept less is believed for what it is worth, a line in a report.
+                match taken {
+                    Some(_) => counted,
+                    None => told.map_or(counted, |told| told.min(counted)),
+                }
+            }
             // A server that says it kept more than was signed cannot have.
             None => told.map_or(signed, |told| told.min(deposit)),
         };
