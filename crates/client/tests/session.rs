@@ -235,7 +235,7 @@ async fn the_least_difference_is_kept() {
     let mut server = Server::new(1, 100);
     Arc::get_mut(&mut server).unwrap().min_delta = 10;
     let wallet = Coins::new(&server.chain);
-    let sessions = sessions(&wallet, &memory(), 100);
+    let sessions = sessions(&wallet, &memory(), 100).ahead(10);
     for _ in 0..25 {
         served(&sessions, &server).await.unwrap();
     }

@@ -265,3 +265,26 @@ async fn a_close_is_not_taken_on_trust() {
     assert_eq!((closed.spent, closed.refunded), (coins(1), coins(9)));
     assert_eq!(wallet.most_signed(), 1);
 }
+
+/// Protects: a server cannot have more signed than was received by calling it the least that a
+/// voucher may add, neither at the opening nor with a later challenge.
+#[tokio::test]
+async fn a_leap_is_not_signed() {
+    let mut server = Server::new(1, 1_000);
+    Arc::get_mut(&mut server).unwrap().min_delta = 500;
+    let wallet = Coins::new(&server.chain);
+    let refused = served(&sessions(&wallet, &memory(), 1_000), &server).await;
+    assert!(
+        matches!(&refused, Err(SessionError::NothingPayable(why)) if why.contains("500")),
+        "{refused:?}"
+    );
+    assert_eq!((server.chain.opens(), wallet.most_signed()), (0, 0));
+
+    let mut server = Server::new(1, 1_000);
+    let wallet = Coins::new(&server.chain);
+    let sessions = sessions(&wallet, &memory(), 1_000);
+    served(&sessions, &server).await.unwrap();
+    Arc::get_mut(&mut server).unwrap().min_delta = 500;
+    assert!(served(&sessions, &server).await.is_err());
+    assert_eq!(wallet.most_signed(), 1);
+}

@@ -7,6 +7,8 @@ use farebox_core::{
     wire::{Amount, Credential, Receipt},
 };
 
+use serde_json::Value;
+
 use super::{
     courier::{Answer, Cause, Courier, Statement},
     error::SessionError,
@@ -34,6 +36,13 @@ pub struct Closed {
     pub confirmed: bool,
     /// The server's receipt.
     pub receipt: Option<Box<Receipt>>,
+}
+
+/// Whether a closed deposit has nothing to return, or the server says that it did not: the refund
+/// was skipped or failed, or the session is not known any more.
+fn nothing_returns(receipt: Option<&Receipt>) -> bool {
+    let status = receipt.map(|receipt| receipt.extra.get("refundStatus").and_then(Value::as_str));
+    !matches!(status, Some(Some("succeeded") | None))
 }
 
 impl Sessions {
@@ -89,6 +98,11 @@ impl Sessions {
         let standing = payer.standing(&record.held).await;
         let taken = match standing {
             Ok(Standing::Closed { taken }) => Some(taken),
+            // Where a deposit is the server's from the start and nothing comes back, there will
+            // never be more evidence than its word that it is over.
+            _ if payer.spending() == Spending::Prepaid && nothing_returns(receipt.as_deref()) => {
+                Some(Some(record.deposit))
+            }
             // The server has closed; when the rail says so too, it is forgotten.
             _ => None,
         };

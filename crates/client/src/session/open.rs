@@ -11,7 +11,7 @@ use super::{
     call::{Call, Kind, Presentation},
     error::SessionError,
     lane::Turn,
-    record::{self, Phase, Record, Stored},
+    record::{self, Phase, Record, Stored, minus},
 };
 
 /// How long a deposit that another process records is left to it, before it is looked into.
@@ -214,8 +214,8 @@ impl Call {
     async fn draft(&self) -> Result<Draft, SessionError> {
         let unit = &self.price.unit;
         let over = |limit| SessionError::CallLimit { limit };
-        self.limit.allows_call(unit.amount).map_err(over)?;
         let least = unit.amount.max(self.price.min_delta);
+        self.limit.allows_call(least).map_err(over)?;
         let max_deposit = self.limit.max_deposit();
         let deposit = match self.price.deposit {
             DepositRule::Any { suggested } => self.limit.opening(suggested, least),
@@ -344,8 +344,13 @@ impl Call {
         let standing = self.payer.standing(&stored.record.held).await;
         let taken = match standing.map_err(SessionError::Standing)? {
             Standing::Closed { taken } => taken,
-            // What was prepaid is with the server, and if it will not serve for it, it is gone.
-            _ if self.payer.spending() == Spending::Prepaid => Some(stored.record.deposit),
+            // What was prepaid is with the server. Where nothing of it is left it is gone; where
+            // something is, another deposit would reward a server that forgets the last one.
+            _ if self.payer.spending() == Spending::Prepaid
+                && minus(stored.record.deposit, stored.record.due) < self.price.unit.amount =>
+            {
+                Some(stored.record.deposit)
+            }
             _ => return Ok(false),
         };
         self.retire(&stored, taken).await?;

@@ -160,6 +160,13 @@ impl Sessions {
                     Err(error) => why = SessionError::NothingPayable(error.to_string()),
                     Ok(price) => match self.limit_for(&price.unit.currency) {
                         Err(error) => why = error,
+                        Ok(_) if self.is_leap(&price) => {
+                            let (step, unit) = (price.min_delta, price.unit.amount);
+                            why = SessionError::NothingPayable(format!(
+                                "a voucher would have to be for {step} at least, and a unit costs \
+                                 {unit}; `ahead` allows so much"
+                            ));
+                        }
                         Ok(limit) => {
                             return Ok(Payable {
                                 challenge: challenge.clone(),
@@ -173,6 +180,12 @@ impl Sessions {
             }
         }
         Err(why)
+    }
+
+    /// Whether the least step of a voucher is more than may be signed ahead of what was received.
+    fn is_leap(&self, price: &SessionPrice) -> bool {
+        let units = u128::from(self.ahead.max(self.per_event));
+        price.min_delta.get() > price.unit.amount.get().saturating_mul(units)
     }
 
     fn limit_for(&self, currency: &str) -> Result<DepositLimit, SessionError> {

@@ -22,6 +22,9 @@ pub struct RefundOrder {
     return_invoice: String,
     sats: Amount,
     max_fee_msat: u64,
+    /// The invoice was paid before: a node pays one once, so this cannot be.
+    #[serde(default)]
+    again: bool,
 }
 
 impl fmt::Debug for RefundOrder {
@@ -43,10 +46,20 @@ impl RefundOrder {
             return_invoice: return_invoice.to_owned(),
             sats,
             max_fee_msat,
+            again: false,
         })
     }
 
+    /// After an earlier refund to the same invoice.
+    pub(crate) fn again(mut self, again: bool) -> Self {
+        self.again = again;
+        self
+    }
+
     fn send(&self) -> Option<SendOrder> {
+        if self.again {
+            return None;
+        }
         let hash = Bolt11::parse(&self.return_invoice).ok()?.payment_hash;
         let msat = u64::try_from(self.sats.get().checked_mul(1_000)?).ok()?;
         let order = SendOrder::new(&self.return_invoice, hash, self.max_fee_msat, TIMEOUT);
@@ -83,13 +96,13 @@ impl Settle for Refunder {
     async fn settle(&self, _: &IdempotencyKey, order: &RefundOrder) -> Outcome {
         match order.send() {
             Some(send) => self.pay(send).await,
-            None => unreadable(),
+            None => unpayable(),
         }
     }
 
     async fn lookup(&self, _: &IdempotencyKey, order: &RefundOrder) -> Outcome {
         let Some(send) = order.send() else {
-            return unreadable();
+            return unpayable();
         };
         match self.node.track(send.payment_hash, WAIT).await {
             Some(payment) => outcome(payment, send.payment_hash),
@@ -99,9 +112,10 @@ impl Settle for Refunder {
     }
 }
 
-/// It was read when the session opened and again before it was ordered.
-fn unreadable() -> Outcome {
-    tracing::error!("a refund's return invoice cannot be read; the payer is owed what is left");
+/// The invoice was paid before, with an earlier refund. That it cannot be read is not to be expected:
+/// it was, when the session opened and when this was ordered.
+fn unpayable() -> Outcome {
+    tracing::error!("a return invoice cannot be paid (again); the payer is owed what is left");
     Outcome::Declined(Rejection::verification("the return invoice cannot be paid"))
 }
 
@@ -116,5 +130,27 @@ fn outcome(payment: Payment, hash: PaymentHash) -> Outcome {
             Outcome::Declined(Rejection::verification("the refund could not be routed"))
         }
         Payment::Unknown(_) => Outcome::Unknown,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// The first example of BOLT11: it names no amount.
+    const OPEN: &str = "lnbc1pvjluezsp5zyg3zyg3zyg3zyg3zyg3zyg3zyg3zyg3zyg3zyg3zyg3zyg3zygspp5qqqsyqcyq5rqwzqfqqqsyqcyq5rqwzqfqqqsyqcyq5rqwzqfqypqdpl2pkx2ctnv5sxxmmwwd5kgetjypeh2ursdae8g6twvus8g6rfwvs8qun0dfjkxaq9qrsgq357wnc5r2ueh7ck6q93dj32dlqnls087fxdwk8qakdyafkq3yap9us6v52vjjsrvywa6rt52cm9r9zqt8r2t7mlcwspyetp5h2tztugp9lfyql";
+
+    /// Protects: a second refund to one invoice, which a node takes for paid already, is not taken
+    /// for made.
+    #[test]
+    fn an_invoice_is_refunded_to_once() {
+        let order = RefundOrder {
+            return_invoice: OPEN.to_owned(),
+            sats: Amount::new(5),
+            max_fee_msat: 0,
+            again: false,
+        };
+        assert_eq!(order.send().unwrap().amount_msat, Some(5_000));
+        assert!(order.again(true).send().is_none());
     }
 }

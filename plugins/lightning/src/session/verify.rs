@@ -52,7 +52,10 @@ pub(crate) async fn verify(
         }
         Action::TopUp { session, preimage } => {
             let channel = channel_of(session);
-            open(cx, &channel).await?;
+            // Refused before its proof is claimed, so that the same payment may open another.
+            if open(cx, &channel).await?.closed {
+                return Err(closed());
+            }
             let deposit = deposit(node, strict, cx, ask, &preimage).await?;
             let change = Change::prepaid(deposit.amount);
             Ok(Plan::top_up(deposit.proof, channel, change, None))
@@ -81,10 +84,14 @@ async fn entitled(cx: &Presented<'_>, right: &Right) -> Result<ChannelId, Refusa
         return Err(wrong_preimage());
     }
     if state.closed {
-        let detail = "the session is closed; pay a deposit to open another";
-        return Err(Rejection::rail("session-closed", detail).into());
+        return Err(closed());
     }
     Ok(channel)
+}
+
+fn closed() -> Refusal {
+    let detail = "the session is closed; pay a deposit to open another";
+    Rejection::rail("session-closed", detail).into()
 }
 
 fn wrong_preimage() -> Refusal {
@@ -159,6 +166,7 @@ pub(crate) fn refund_of(state: &ChannelState, max_fee_msat: u64) -> Result<Refun
     let kept = Kept::deserialize(&state.rail)
         .map_err(|_| Fault::new("reading where a session's refund goes"))?;
     RefundOrder::new(&kept.return_invoice, state.unaccounted(), max_fee_msat)
+        .map(|order| order.again(!state.refunded.is_zero()))
         .map_err(|e| fault_of("reading a return invoice", &e))
 }
 

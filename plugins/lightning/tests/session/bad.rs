@@ -194,3 +194,28 @@ async fn terms_are_checked_before_they_are_offered() {
     }
     assert!(rail.check(&terms("3", None)).is_ok());
 }
+
+/// Protects: a top-up that comes after the close is not taken, and the payment still opens another
+/// session: nobody keeps what no refund could reach.
+#[tokio::test]
+async fn a_top_up_after_the_close_is_not_taken() {
+    let shop = Shop::open().await;
+    let channel = shop.session().await;
+    let (challenge, late, topped) = shop.top_up(&channel).await;
+    let (closing, payload) = shop.close(&topped).await;
+    shop.manage(&closing, payload).await.unwrap();
+    let refused = problem(shop.present(&challenge, late.clone()).await);
+    assert!(refused.ends_with("lightning/session-closed"), "{refused}");
+    let agent = lnd(shop.sandbox.agent());
+    let day = std::time::Duration::from_secs(86_400);
+    let back = agent
+        .create_invoice(NewInvoice::open("", day))
+        .await
+        .unwrap();
+    let open = Payload::from_value(&json!({
+        "action": "open", "preimage": value(&late)["topUpPreimage"],
+        "returnInvoice": back.bolt11,
+    }))
+    .unwrap();
+    shop.serve(&challenge, open, 1).await.unwrap();
+}
