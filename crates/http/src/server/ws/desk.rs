@@ -44,8 +44,12 @@ impl Refusal {
         Self { status, message }
     }
 
-    /// As HTTP would answer.
+    /// As HTTP would answer, without the challenges, which a frame has no room for and a rail may
+    /// pay for.
     async fn of(desk: &Desk, refused: Refused) -> Self {
+        if let Refused::Payment(rejection) = refused {
+            return Self::new(rejection.problem.status(), &rejection.detail);
+        }
         let response = answer::refuse(&desk.gate, &desk.asked.inbound(), refused).await;
         let status = response.status().as_u16();
         let message = detail(response.body());
