@@ -7,6 +7,7 @@
 
 mod codec;
 mod served;
+mod vouchers;
 
 use std::time::Duration;
 
@@ -36,7 +37,10 @@ fn main() {
         "", "farebox", "mpp", "ratio", "target"
     );
     let mut missed = 0;
-    let all = codec::all().into_iter().chain(served::all());
+    let all = codec::all()
+        .into_iter()
+        .chain(served::all())
+        .chain(vouchers::all());
     for comparison in all.filter(|comparison| comparison.name.contains(&part)) {
         let Comparison {
             name,
