@@ -78,7 +78,11 @@ fn repeat(check: impl Fn() + 'static) -> Work {
 
 fn theirs() -> Work {
     let (voucher, signer) = (signed(&typed()), key().address());
-    repeat(move || assert!(verify_voucher(ESCROW, CHAIN, CHANNEL, AMOUNT, &voucher, signer)))
+    repeat(move || {
+        assert!(verify_voucher(
+            ESCROW, CHAIN, CHANNEL, AMOUNT, &voucher, signer
+        ))
+    })
 }
 
 fn theirs_with_k256() -> Work {
