@@ -5,7 +5,7 @@ use std::process::{Command, Stdio};
 use crate::ground::CHOICE;
 
 /// What stays on the sandbox chain, and why; everything else here runs on both.
-const SANDBOX_ONLY: [&str; 11] = [
+const SANDBOX_ONLY: [&str; 9] = [
     // Answers that no honest node gives, written out by the tests.
     "doubt::",
     // Two chains with the same transactions; the nodes of one network that anvil has not.
@@ -16,10 +16,6 @@ const SANDBOX_ONLY: [&str; 11] = [
     "tamper::",
     // anvil simulates the last call of several, which pays with what the ones before it buy.
     "swap::a_server_takes_a_purchase_before_the_payment",
-    // Many transactions held open, for longer than their windows where a block takes a second.
-    "budget::a_payer_has_so_much_under_way",
-    // A limit on gas, where anvil's gas price has the limit on the fee speak first.
-    "sponsored::many_parts_pass_the_limit_on_gas",
     // A base fee that anvil has fixed in Tempo mode.
     "sandbox::a_wallet_does_not_pay_any_fee",
     // A kind of node that anvil is not: it answers what it knows with an error.

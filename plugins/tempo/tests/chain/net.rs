@@ -168,6 +168,13 @@ impl Net {
         answer["result"].take()
     }
 
+    /// Attodollars for a unit of gas.
+    pub(crate) async fn gas_price(&self) -> u128 {
+        let price = self.rpc("eth_gasPrice", json!([])).await;
+        let price = price.as_str().unwrap().trim_start_matches("0x");
+        u128::from_str_radix(price, 16).unwrap()
+    }
+
     pub(crate) async fn balance(&self, owner: Address) -> U256 {
         let data: Bytes = ITIP20::balanceOfCall { account: owner }.abi_encode().into();
         let word = self

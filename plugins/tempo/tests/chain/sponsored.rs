@@ -9,7 +9,7 @@ use alloy::{
 };
 use farebox_core::{Method, Outcome, Refusal, StoredOrder};
 use farebox_sandbox_tempo::Fault;
-use farebox_wire::Challenge;
+use farebox_wire::{Amount, Challenge};
 use serde_json::{Value, json};
 use tempo_primitives::{AASigned, TempoTransaction, transaction::TempoSignature};
 
@@ -30,8 +30,13 @@ pub(crate) const FEE_PAYER_ADDRESS: Address =
 
 /// The same chain under a rail that pays fees with `secret`.
 fn sponsoring(net: &Net, secret: &str) -> Net {
+    sponsoring_up_to(net, secret, "0.05")
+}
+
+/// The same, with a limit on the fee of one transaction, in dollars.
+fn sponsoring_up_to(net: &Net, secret: &str, max_fee: &str) -> Net {
     let mut config = config(&net.url);
-    config["fee_payer"] = json!({ "private_key": secret, "fee_token": TOKEN });
+    config["fee_payer"] = json!({ "private_key": secret, "fee_token": TOKEN, "max_fee": max_fee });
     let rail: Arc<dyn Method> = (farebox_tempo::CHARGE.build)(&config).unwrap();
     Net {
         rail: counted(rail),
@@ -210,7 +215,12 @@ async fn an_offer_says_how_long_its_challenge_must_last() {
 /// have a limit, nor for what it needs, where we have.
 #[tokio::test]
 async fn many_parts_pass_the_limit_on_gas() {
-    let (_chain, net) = start().await;
+    let chain = Ground::start().await;
+    let net = Net::at(&chain.url());
+    // Of the limits, the one on gas is to speak: the one on the fee is above what that allows.
+    let price = net.gas_price().await * 2;
+    let max_fee = Amount::new(price * 2_500_000).to_decimal(18);
+    let net = sponsoring_up_to(&net, FEE_PAYER, &max_fee);
     let author = address!("0x15d34AAf54267DB7D7c367839AAf71A00a2C6A65");
     let split = json!({ "amount": "0.0001", "recipient": author });
     let terms = json!({ "amount": "0.01", "splits": vec![split; 10] });
@@ -227,7 +237,7 @@ async fn many_parts_pass_the_limit_on_gas() {
     let challenge = net.challenge_for(&terms).await;
     let calls = |challenge: &Challenge| {
         let mut tx = paying(challenge, 6_000);
-        (tx.fee_token, tx.max_fee_per_gas) = (None, 20_000_000_000);
+        (tx.fee_token, tx.max_fee_per_gas) = (None, price);
         tx.calls.insert(0, call(author, 4_000, B256::ZERO));
         tx
     };

@@ -44,7 +44,8 @@ impl Peer {
         }
     }
 
-    /// Starts the anvil binary at `path` in Tempo mode and waits until it answers.
+    /// Starts the anvil binary at `path` in Tempo mode and waits until it has a block: before, it
+    /// simulates at time 1 and finds every window too far away.
     pub(crate) async fn anvil(path: &str) -> Self {
         let probe = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
         let port = probe.local_addr().unwrap().port().to_string();
@@ -78,12 +79,10 @@ impl Peer {
             _anvil: Some(child),
             chain: None,
         };
-        let deadline = Instant::now() + Duration::from_secs(30);
-        while peer
-            .send(&json!({"jsonrpc":"2.0","id":1,"method":"eth_chainId"}))
-            .await
-            .is_err()
-        {
+        let number = json!({"jsonrpc":"2.0","id":1,"method":"eth_blockNumber"});
+        // Where every core is busy with other tests, its start alone can take half a minute.
+        let deadline = Instant::now() + Duration::from_secs(120);
+        while !matches!(peer.send(&number).await, Ok(answer) if answer["result"] != "0x0") {
             assert!(
                 Instant::now() < deadline,
                 "anvil did not answer on {}",
