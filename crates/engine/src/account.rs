@@ -30,6 +30,9 @@ pub(crate) struct Account {
     /// The latest debits and when, so that one whose write lost its reply knows itself.
     #[serde(default, skip_serializing_if = "Debits::is_empty")]
     recent: Debits,
+    /// What the request costs that opened it was charged, whether its delivery is recorded or not.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub(crate) charged: bool,
     /// The payment that is closing it: nothing else may change or spend meanwhile.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(crate) closing: Option<Closing>,

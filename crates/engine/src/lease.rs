@@ -60,26 +60,38 @@ pub struct Lease {
 }
 
 impl Lease {
-    pub(crate) async fn take(meter: &Meter, amount: Amount) -> Result<Self, MeterError> {
+    /// `opens`: for the request that opened the channel, which costs nothing more once it is
+    /// charged.
+    pub(crate) async fn take(
+        meter: &Meter,
+        amount: Amount,
+        opens: bool,
+    ) -> Result<Self, MeterError> {
         let shared = &meter.shared;
         let id = Shared::nonce()?;
-        let now = shared.clock.millis();
-        let block = Block {
-            amount,
-            until: shared.after(LEASE),
-            turn: 0,
-        };
+        let (now, until) = (shared.clock.millis(), shared.after(LEASE));
         // From before the write, so that a slow store shortens the lease and never stretches it.
         let deadline = Deadline::of(shared);
-        meter
+        let amount = meter
             .update(|account| {
-                if let Some(account) = account.filter(|account| account.leases.contains_key(&id)) {
-                    return Ok((account.clone(), ()));
+                if let Some(account) = account
+                    && let Some(block) = account.leases.get(&id)
+                {
+                    return Ok((account.clone(), block.amount));
                 }
+                let amount = match account.is_some_and(|account| opens && account.charged) {
+                    true => Amount::new(0),
+                    false => amount,
+                };
                 let mut next = spendable(account, amount, now)?;
                 next.forget_lost_leases(now);
+                let block = Block {
+                    amount,
+                    until,
+                    turn: 0,
+                };
                 next.leases.insert(id.clone(), block);
-                Ok((next, ()))
+                Ok((next, amount))
             })
             .await?;
         Ok(Self {
@@ -122,7 +134,7 @@ impl Lease {
 
     /// Records what was burnt and gives back the rest.
     pub async fn finish(mut self) -> Result<ChannelState, MeterError> {
-        let state = give_back(&self.meter, &self.id, self.burnt(), self.units).await?;
+        let state = give_back(&self.meter, &self.id, self.burnt(), self.units, false).await?;
         // Only now: a caller that goes away before leaves the rest to `Drop`.
         self.open = false;
         Ok(state)
@@ -151,19 +163,25 @@ async fn renew(meter: &Meter, id: &str) -> Result<(), MeterError> {
         .await
 }
 
-/// Once per lease: the block is taken out in the same write that counts what was burnt.
-pub(crate) async fn give_back(
+/// Once per lease: the block is taken out in the same write that counts what was burnt. `opens`: it
+/// is what the request costs that opened the channel.
+async fn give_back(
     meter: &Meter,
     id: &str,
     burnt: Amount,
     units: u64,
+    opens: bool,
 ) -> Result<ChannelState, MeterError> {
     let now = meter.shared.clock.millis();
     meter
         .update(|account| {
             let mut next = account.cloned().ok_or(BalanceError::NotFound)?;
             if next.leases.remove(id).is_some() {
-                next.burnt(burnt, units, now);
+                // By an earlier delivery that was not recorded.
+                if !(opens && next.charged) {
+                    next.burnt(burnt, units, now);
+                }
+                next.charged |= opens;
             }
             let state = next.view(now);
             Ok((next, state))
@@ -184,7 +202,7 @@ impl Drop for Lease {
         let (under_way, units) = (self.under_way.take(), self.units);
         runtime.spawn(async move {
             let _under_way = under_way;
-            if let Err(error) = give_back(&meter, &id, burnt, units).await {
+            if let Err(error) = give_back(&meter, &id, burnt, units, false).await {
                 tracing::warn!(%error, "a stream's lease was not given back");
             }
         });
@@ -198,6 +216,8 @@ impl Drop for Lease {
 #[must_use = "dropping it gives everything back"]
 pub struct Charge {
     lease: Lease,
+    /// What was asked for. Nothing of it is held where it was charged already.
+    cost: Amount,
     units: u64,
     renewal: Renewal,
 }
@@ -221,8 +241,8 @@ impl fmt::Debug for Renewal {
 
 impl Charge {
     pub(crate) async fn hold(meter: &Meter, units: u64) -> Result<Self, MeterError> {
-        let amount = meter.cost(units)?;
-        let lease = meter.lease(amount).await?;
+        let cost = meter.cost(units)?;
+        let lease = Lease::take(meter, cost, meter.opens()).await?;
         let (meter, id) = (meter.clone(), lease.id.clone());
         let renewal = tokio::spawn(async move {
             loop {
@@ -234,6 +254,7 @@ impl Charge {
         });
         Ok(Self {
             lease,
+            cost,
             units,
             renewal: Renewal(renewal.abort_handle()),
         })
@@ -247,7 +268,7 @@ impl Charge {
     /// What was served if it is committed.
     pub fn served(&self) -> Served {
         Served {
-            spent: self.amount(),
+            spent: self.cost,
             units: self.units,
         }
     }
@@ -257,16 +278,19 @@ impl Charge {
     /// # Errors
     /// It is not known whether it was recorded; where it was not, the payer keeps it.
     pub async fn commit(self) -> Result<ChannelState, MeterError> {
-        let Self {
-            mut lease,
-            units,
-            renewal,
-        } = self;
-        drop(renewal);
-        // Even if it lapsed: it was served, and the account bounds what is counted.
-        lease.left = Amount::new(0);
-        lease.units = units;
-        lease.finish().await
+        self.spend(false).await
+    }
+
+    /// The same. `opens`: for the request that opened the channel; should its delivery not be
+    /// recorded, it is not charged again.
+    pub(crate) async fn spend(self, opens: bool) -> Result<ChannelState, MeterError> {
+        let mut lease = self.lease;
+        drop(self.renewal);
+        // Even if it lapsed: it was served, and the account bounds what is counted. On an error all
+        // of it goes back with the lease, since nothing is sent.
+        let state = give_back(&lease.meter, &lease.id, lease.amount, self.units, opens).await?;
+        lease.open = false;
+        Ok(state)
     }
 
     /// The request was not served: nothing was spent.

@@ -50,18 +50,20 @@ impl Managed {
 }
 
 impl Shared {
-    /// The meter of a presentation on `channel`.
+    /// The meter of a presentation on `channel`. `opens`: of the one that opened it.
     pub(crate) fn meter_for(
         self: &Arc<Self>,
         method: Option<Arc<dyn Method>>,
         channel: ChannelId,
         record: &Record,
         receipt: Arc<Receipt>,
+        opens: bool,
     ) -> Meter {
         let terms = Terms {
             method,
             price: record.price(),
             receipt: Some(receipt),
+            opens,
         };
         Meter::new(self.clone(), channel, terms)
     }
@@ -86,7 +88,13 @@ impl Shared {
         let method = method
             .ok_or_else(|| Fault::unavailable("a payment's rail is not configured any more"))?;
         let channel = change.id.clone();
-        let meter = self.meter_for(Some(method.clone()), channel, record, receipt.clone());
+        let meter = self.meter_for(
+            Some(method.clone()),
+            channel,
+            record,
+            receipt.clone(),
+            false,
+        );
         let mut state = meter.state().await?;
         if state.closed && !state.unaccounted().is_zero() {
             // Of a close, and of a top-up that came too late.

@@ -64,6 +64,8 @@ pub(crate) struct Terms {
     /// What a unit costs. `None`: a unit is a base unit.
     pub(crate) price: Option<Amount>,
     pub(crate) receipt: Option<Arc<Receipt>>,
+    /// It opened the channel.
+    pub(crate) opens: bool,
 }
 
 impl Meter {
@@ -78,6 +80,11 @@ impl Meter {
 
     pub(crate) fn key(&self) -> &str {
         &self.key
+    }
+
+    /// Whether it is the meter of the request that opened the channel.
+    pub(crate) fn opens(&self) -> bool {
+        self.terms.opens
     }
 
     /// The channel.
@@ -156,7 +163,7 @@ impl Meter {
     ///
     /// One block and no more; [`tap`](Self::tap) sizes and renews its blocks by itself.
     pub async fn lease(&self, amount: Amount) -> Result<Lease, MeterError> {
-        Lease::take(self, amount).await
+        Lease::take(self, amount, false).await
     }
 
     /// Begins a stream. Nothing is taken before the first charge.

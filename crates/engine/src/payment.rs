@@ -322,7 +322,7 @@ impl Payment<Verified> {
         let (method, channel) = (self.method.clone(), plan.channel.clone());
         let meter = self
             .shared
-            .meter_for(Some(method), channel, &record, Arc::new(receipt));
+            .meter_for(Some(method), channel, &record, Arc::new(receipt), false);
         Ok(meter)
     }
 

@@ -102,7 +102,13 @@ impl Serving {
         let receipt = receipt.clone();
         let meter = held.record.channel.as_ref().map(|change| {
             let method = shared.method(&held.record.method);
-            shared.meter_for(method, change.id.clone(), &held.record, receipt.clone())
+            shared.meter_for(
+                method,
+                change.id.clone(),
+                &held.record,
+                receipt.clone(),
+                true,
+            )
         });
         let held = Arc::new(Mutex::new(Some(held)));
         Some(Self {
@@ -202,14 +208,16 @@ impl Serving {
             (Some(meter), None) => meter.answered(&meter.glance().await?, &Served::default()),
             (Some(meter), Some((charge, state))) => meter.answered(state, &charge.served()),
         };
-        // Recorded first: what is lost between the two is the payer's.
-        self.record(reply, &answered.receipt).await?;
+        // First, and by the payment's name: a delivery that is not recorded is served again and not
+        // charged again, and none is recorded that was not charged.
         if let Some((charge, _)) = charge {
-            charge.commit().await.map_err(|error| match error {
+            let opens = self.meter.as_ref().is_some_and(Meter::opens);
+            charge.spend(opens).await.map_err(|error| match error {
                 MeterError::Fault(fault) => fault,
                 error => Fault::new("spending what a request costs").caused_by(error),
             })?;
         }
+        self.record(reply, &answered.receipt).await?;
         Ok(answered)
     }
 

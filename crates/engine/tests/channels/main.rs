@@ -7,4 +7,5 @@ mod bank;
 mod manage;
 mod meter;
 mod model;
+mod outage;
 mod upkeep;
