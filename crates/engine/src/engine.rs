@@ -96,6 +96,8 @@ pub(crate) struct Timing {
     pub(crate) reserve: Duration,
     /// How long a serving lease holds without a heartbeat.
     pub(crate) serve: Duration,
+    /// How long a part of a channel's balance is held without being renewed.
+    pub(crate) hold: Duration,
     /// How long one call to the store may take.
     pub(crate) store: Duration,
     /// How long records outlive their challenge.
@@ -117,6 +119,7 @@ impl Default for Timing {
             slack: Duration::from_secs(30),
             reserve: Duration::from_secs(60),
             serve: Duration::from_secs(30),
+            hold: Duration::from_secs(60),
             store: Duration::from_secs(2),
             grace: Duration::from_secs(600),
             collectable: Duration::from_secs(30 * 24 * 3600),
@@ -167,6 +170,14 @@ impl EngineBuilder {
     /// up to 4 s longer, so that their clocks may be ahead; [`slack`](Self::slack) may make it less.
     pub fn serving_lease(mut self, lease: Duration) -> Self {
         self.timing.serve = lease;
+        self
+    }
+
+    /// How long what a request or a stream holds of a channel's balance stays held after its process
+    /// went away; 60 s unless said. Running ones renew it; they stop spending a sixth of it early,
+    /// which is room for clocks that differ.
+    pub fn balance_lease(mut self, lease: Duration) -> Self {
+        self.timing.hold = lease;
         self
     }
 

@@ -1,6 +1,6 @@
 //! A block of a channel's balance that a caller burns at its own pace, and the charge for one request.
 
-use std::{fmt, time::Duration};
+use std::fmt;
 
 use farebox_core::{ChannelState, Fault, Served, wire::Amount};
 use tokio::{
@@ -17,13 +17,11 @@ use crate::{
     meter::{Meter, MeterError, spendable},
 };
 
-/// How long a stream may hold a block without renewing it. Past that the block is the payer's.
-pub(crate) const LEASE: Duration = Duration::from_secs(60);
+/// This part of a lease before its end the stream stops burning: other machines' clocks may run
+/// ahead of ours.
+const MARGIN: u32 = 6;
 
-/// How long before that the stream stops burning: other machines' clocks may run ahead of ours.
-const MARGIN: Duration = Duration::from_secs(10);
-
-/// When a stream stops burning: by the monotonic clock, which nobody turns back, and by the clock
+/// When a stream stops burning: past its lease the block is the payer's. By the monotonic clock, which nobody turns back, and by the clock
 /// that others read, which goes on while the machine is suspended.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Deadline {
@@ -33,9 +31,11 @@ pub(crate) struct Deadline {
 
 impl Deadline {
     pub(crate) fn of(shared: &Shared) -> Self {
+        let lease = shared.timing.hold;
+        let live = lease - lease / MARGIN;
         Self {
-            instant: Instant::now() + LEASE - MARGIN,
-            millis: shared.after(LEASE - MARGIN),
+            instant: Instant::now() + live,
+            millis: shared.after(live),
         }
     }
 
@@ -69,7 +69,7 @@ impl Lease {
     ) -> Result<Self, MeterError> {
         let shared = &meter.shared;
         let id = Shared::nonce()?;
-        let (now, until) = (shared.clock.millis(), shared.after(LEASE));
+        let (now, until) = (shared.clock.millis(), shared.after(shared.timing.hold));
         // From before the write, so that a slow store shortens the lease and never stretches it.
         let deadline = Deadline::of(shared);
         let amount = meter
@@ -124,7 +124,7 @@ impl Lease {
         self.left
     }
 
-    /// Holds the block for another minute; for streams slower than their lease.
+    /// Holds the block for another lease; for streams slower than their lease.
     pub async fn renew(&mut self) -> Result<(), MeterError> {
         let deadline = Deadline::of(&self.meter.shared);
         renew(&self.meter, &self.id).await?;
@@ -147,7 +147,7 @@ impl Lease {
 
 /// Holds the block `id` for another lease.
 async fn renew(meter: &Meter, id: &str) -> Result<(), MeterError> {
-    let until = meter.shared.after(LEASE);
+    let until = meter.shared.after(meter.shared.timing.hold);
     let now = meter.shared.clock.millis();
     meter
         .update(|account| {
@@ -222,8 +222,9 @@ pub struct Charge {
     renewal: Renewal,
 }
 
-/// How often a charge is renewed; a renewal that fails is tried again in time.
-const RENEW: Duration = Duration::from_secs(20);
+/// How often in its lease a balance is held anew, so that a renewal that fails is tried again in
+/// time.
+pub(crate) const RENEWALS: u32 = 3;
 
 struct Renewal(AbortHandle);
 
@@ -244,9 +245,10 @@ impl Charge {
         let cost = meter.cost(units)?;
         let lease = Lease::take(meter, cost, meter.opens()).await?;
         let (meter, id) = (meter.clone(), lease.id.clone());
+        let pause = meter.shared.timing.hold / RENEWALS;
         let renewal = tokio::spawn(async move {
             loop {
-                sleep(RENEW).await;
+                sleep(pause).await;
                 if let Err(error) = renew(&meter, &id).await {
                     tracing::warn!(%error, "what a request costs may be spent by others meanwhile");
                 }

@@ -11,7 +11,7 @@ use crate::{
     balance::BalanceError,
     drain::UnderWay,
     engine::Shared,
-    lease::{Deadline, LEASE},
+    lease::{Deadline, RENEWALS},
     meter::{Answered, Meter, MeterError, exhausted},
 };
 
@@ -159,7 +159,8 @@ impl Tap {
     /// # Errors
     /// As for [`hold`](Self::hold); a balance that is exhausted is none.
     pub async fn keep(&mut self) -> Result<(), MeterError> {
-        if !self.open || self.taken.elapsed() < SLOW {
+        let young = self.meter.shared.timing.hold / RENEWALS;
+        if !self.open || self.taken.elapsed() < young {
             return Ok(());
         }
         match self.refill(Amount::new(0)).await {
@@ -248,7 +249,7 @@ impl Tap {
         let want = meter.cost(self.block).unwrap_or(least).max(least);
         let (burnt, units) = (self.burnt(), self.units);
         let (id, turn) = (self.id.clone(), self.turn + 1);
-        let (now, until) = (shared.clock.millis(), shared.after(LEASE));
+        let (now, until) = (shared.clock.millis(), shared.after(shared.timing.hold));
         // From before the write, so that a slow store shortens the lease and never stretches it.
         let deadline = Deadline::of(shared);
         let refill = meter.update(|account| {

@@ -15,6 +15,7 @@ const KEYS: &[&str] = &[
     "settle_at_most",
     "reservation",
     "serving_lease",
+    "balance_lease",
     "slack",
     "reconcile",
     "shutdown",
@@ -40,6 +41,7 @@ pub(super) struct Timing {
     settle_at_most: Option<Duration>,
     reservation: Option<Duration>,
     serving_lease: Option<Duration>,
+    balance_lease: Option<Duration>,
     slack: Option<Duration>,
     reconcile: Option<Duration>,
     shutdown: Option<Duration>,
@@ -60,6 +62,7 @@ impl Timing {
             settle_at_most: time("settle_at_most"),
             reservation: time("reservation"),
             serving_lease: time("serving_lease"),
+            balance_lease: time("balance_lease"),
             slack: time("slack"),
             reconcile: time("reconcile"),
             shutdown: time("shutdown"),
@@ -81,13 +84,14 @@ impl Timing {
     /// Tells the engine.
     pub(super) fn tune(self, engine: EngineBuilder) -> EngineBuilder {
         type Setter = fn(EngineBuilder, Duration) -> EngineBuilder;
-        let settings: [(Option<Duration>, Setter); 7] = [
+        let settings: [(Option<Duration>, Setter); 8] = [
             (self.challenge, EngineBuilder::challenge_ttl),
             (self.quote, EngineBuilder::quote_deadline),
             (self.settle, EngineBuilder::settle_deadline),
             (self.settle_at_most, EngineBuilder::settle_at_most),
             (self.reservation, EngineBuilder::reservation),
             (self.serving_lease, EngineBuilder::serving_lease),
+            (self.balance_lease, EngineBuilder::balance_lease),
             (self.slack, EngineBuilder::slack),
         ];
         settings
