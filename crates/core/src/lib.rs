@@ -28,6 +28,7 @@ pub mod driver;
 pub mod intent;
 
 pub mod method;
+pub mod page;
 pub mod payer;
 pub mod plan;
 pub mod refusal;
@@ -53,6 +54,7 @@ pub use intent::{
 };
 
 pub use method::{AnyQuote, Method, NoQuote, Presented, Quote, Rail, Typed};
+pub use page::PagePart;
 pub use payer::{Cost, Paid, PayError, Payer, Paying, TypedPayer, Wallet};
 pub use plan::{AnyPlan, ChannelAction, ChannelPlan, OncePlan, Plan, ProofKey, Step};
 pub use refusal::{Fault, Refusal, Rejection};
@@ -109,10 +111,10 @@ pub mod prelude {
     pub use crate::{
         Answer, Approved, Ask, Authorize, Change, Channel, ChannelAction, ChannelId, ChannelState,
         Charge, ChargeRequest, ChargeTerms, Cost, Due, Event, Fault, IdempotencyKey, IntentSpec,
-        Invalid, Issue, Moment, Never, NoQuote, NoSettler, Observed, Once, Outcome, Paid, PayError,
-        Paying, Plan, Presented, ProofKey, Quote, Rail, Refund, Refusal, Rejection, Schedule,
-        Secret, Served, Session, SessionRequest, SessionTerms, Settle, Statement, Upkeep, Voucher,
-        Wallet, plugin,
+        Invalid, Issue, Moment, Never, NoQuote, NoSettler, Observed, Once, Outcome, PagePart, Paid,
+        PayError, Paying, Plan, Presented, ProofKey, Quote, Rail, Refund, Refusal, Rejection,
+        Schedule, Secret, Served, Session, SessionRequest, SessionTerms, Settle, Statement, Upkeep,
+        Voucher, Wallet, plugin,
     };
     pub use farebox_wire::{Amount, Challenge, Problem, Receipt, Timestamp};
     pub use serde::{Deserialize, Serialize};

@@ -13,6 +13,7 @@ use crate::{
     channel::{ChannelId, ChannelState, Channels, NoChannels, Observed},
     config::{self, Invalid},
     intent::{Intent, IntentOf, IntentSpec},
+    page::PagePart,
     plan::{self, AnyPlan, ChannelAction, Plan},
     refusal::{Fault, Refusal, Rejection},
     settle::{Settle, Settler},
@@ -253,6 +254,26 @@ pub trait Rail<I: IntentSpec>: Send + Sync + 'static {
         let _ = (channel, state, due);
         async { Ok(Upkeep::nothing()) }
     }
+
+    /// Its part of the page that a browser gets, for a challenge of its own; `None` where it has
+    /// none. Pure.
+    fn page(&self, challenge: &Challenge, ask: &Ask<I, Self::Details>) -> Option<PagePart> {
+        let _ = (challenge, ask);
+        None
+    }
+
+    /// Makes the payload of a credential out of what its part of the page has collected, where a
+    /// page cannot: a token that takes the seller's key. It must move no money, and what it makes
+    /// may be good for this ask alone. It may be asked a few times for one challenge.
+    fn prepare(
+        &self,
+        cx: &Presented<'_>,
+        ask: &Ask<I, Self::Details>,
+        collected: Payload,
+    ) -> impl Future<Output = Result<Payload, Refusal>> + Send {
+        let _ = (cx, ask, collected);
+        async { Err(Rejection::malformed("this rail prepares nothing").into()) }
+    }
 }
 
 /// A quote as the engine sees it.
@@ -316,6 +337,10 @@ pub trait Method: Send + Sync + 'static {
         state: &ChannelState,
         due: Due,
     ) -> Result<AnyUpkeep, Fault>;
+    /// See [`Rail::page`].
+    fn page(&self, challenge: &Challenge) -> Result<Option<PagePart>, Fault>;
+    /// See [`Rail::prepare`].
+    async fn prepare(&self, cx: &Presented<'_>, collected: &Payload) -> Result<Payload, Refusal>;
 }
 
 /// A [`Rail`] as a [`Method`].
@@ -344,6 +369,19 @@ impl<I: IntentSpec, R: Rail<I>> Typed<R, I> {
     /// The rail.
     pub fn rail(&self) -> &R {
         &self.rail
+    }
+
+    /// The engine issued and bound it, so one that cannot be read is not the payer's fault.
+    fn ask(challenge: &Challenge) -> Result<Ask<I, R::Details>, Fault> {
+        Ask::decode_at(R::DETAILS, &challenge.request)
+            .map_err(|e| Fault::new("reading a request of our own").caused_by(e))
+    }
+
+    fn named_refusal(refusal: Refusal) -> Refusal {
+        match refusal {
+            Refusal::Rejected(rejection) => rejection.on_rail(R::METHOD).into(),
+            fault => fault,
+        }
     }
 }
 
@@ -394,9 +432,7 @@ impl<I: IntentSpec, R: Rail<I>> Method for Typed<R, I> {
     }
 
     async fn verify(&self, cx: &Presented<'_>, payload: &Payload) -> Result<AnyPlan, Refusal> {
-        // The engine issued and bound it, so one that cannot be read is not the payer's fault.
-        let ask = Ask::<I, R::Details>::decode_at(R::DETAILS, &cx.challenge.request)
-            .map_err(|e| Fault::new("reading a request of our own").caused_by(e))?;
+        let ask = Self::ask(cx.challenge)?;
         let payload: R::Payload = payload.decode().map_err(|e| {
             // Its error names fields, never values: a payload is a bearer secret.
             Rejection::malformed(format!("the payload does not fit {}: {e}", self.name))
@@ -405,10 +441,7 @@ impl<I: IntentSpec, R: Rail<I>> Method for Typed<R, I> {
             .rail
             .verify(cx, &ask, payload)
             .await
-            .map_err(|refusal| match refusal {
-                Refusal::Rejected(rejection) => rejection.on_rail(R::METHOD).into(),
-                fault => fault,
-            })?;
+            .map_err(Self::named_refusal)?;
         plan::erase(plan).map_err(|e| Fault::new("serialising an order").caused_by(e).into())
     }
 
@@ -440,5 +473,15 @@ impl<I: IntentSpec, R: Rail<I>> Method for Typed<R, I> {
     ) -> Result<AnyUpkeep, Fault> {
         let upkeep = self.rail.upkeep(channel, state, due).await?;
         upkeep::erase(upkeep).map_err(|e| Fault::new("serialising an order").caused_by(e))
+    }
+
+    fn page(&self, challenge: &Challenge) -> Result<Option<PagePart>, Fault> {
+        Ok(self.rail.page(challenge, &Self::ask(challenge)?))
+    }
+
+    async fn prepare(&self, cx: &Presented<'_>, collected: &Payload) -> Result<Payload, Refusal> {
+        let ask = Self::ask(cx.challenge)?;
+        let prepared = self.rail.prepare(cx, &ask, collected.clone()).await;
+        prepared.map_err(Self::named_refusal)
     }
 }

@@ -35,6 +35,7 @@ mod managed;
 mod memory;
 mod meter;
 mod nonce;
+mod page;
 mod payment;
 mod pulse;
 mod reconcile;

@@ -107,6 +107,14 @@ impl<S> Payment<S> {
         &self.facts.fingerprint
     }
 
+    pub(crate) fn shared(&self) -> &Arc<Shared> {
+        &self.shared
+    }
+
+    pub(crate) fn credential(&self) -> &Credential {
+        &self.credential
+    }
+
     pub(crate) fn method(&self) -> &Arc<dyn Method> {
         &self.method
     }

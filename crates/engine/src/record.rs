@@ -48,6 +48,11 @@ pub(crate) fn quote_key(id: &str) -> String {
     ["quote:", id].concat()
 }
 
+/// How often a payload was prepared for a challenge.
+pub(crate) fn prepared_key(id: &str) -> String {
+    ["prepared:", id].concat()
+}
+
 pub(crate) fn channel_key(channel: &ChannelId) -> String {
     format!("{CHANNEL}{}", channel.as_str())
 }

@@ -10,6 +10,7 @@
 //! | `tower` | the layer, for any service over `http` types |
 //! | `axum` | the same, with an extractor |
 //! | `ws` | paid WebSockets, over axum's |
+//! | `page` | what a browser can pay on |
 //! | `cors` | what lets pages of other origins pay |
 //! | `reqwest` (`client`) | `client.get(url).pay(&purse)`, and sessions by [`SessionClient`] |
 //! | `client-ws` | WebSockets that are paid from a session |
@@ -39,6 +40,8 @@ pub use cors::cors;
 pub use hosts::{Hosts, InvalidHost};
 pub use network::Network;
 pub use origins::{InvalidOrigin, Origins};
+#[cfg(feature = "page")]
+pub use server::page::{Look, Page};
 #[cfg(feature = "ws")]
 pub use server::ws;
 #[cfg(feature = "tower")]

@@ -23,6 +23,14 @@ pub(crate) enum Offered {
 }
 
 impl Payment<Authentic> {
+    /// Whether its challenge has not lapsed and would be issued again as it is.
+    pub(crate) fn still_offered(&self) -> Result<(), Rejection> {
+        match self.facts.offered {
+            Offered::Still => self.in_time(),
+            Offered::Otherwise | Offered::NoMore => Err(anew()),
+        }
+    }
+
     /// Whether its proof can be the payment, or the offer is as it was.
     pub(super) fn may_be_paid(&self) -> Result<(), Rejection> {
         match self.facts.offered {

@@ -10,6 +10,8 @@ use http::{
 };
 use http_body::Body;
 
+#[cfg(feature = "page")]
+use super::page::{self, Page};
 use super::{
     BODY_LIMIT, REPLY_LIMIT, answer,
     asked::{Asked, manages, target},
@@ -44,6 +46,9 @@ pub struct Settings {
     pub challenges: Option<ChallengeLimit>,
     /// How metered streams behave while nothing is to be sent.
     pub pace: Pace,
+    /// The page that browsers get; `None` where they get what programs get.
+    #[cfg(feature = "page")]
+    pub page: Option<Page>,
 }
 
 impl Default for Settings {
@@ -55,6 +60,8 @@ impl Default for Settings {
             hosts: Hosts::default(),
             challenges: None,
             pace: Pace::default(),
+            #[cfg(feature = "page")]
+            page: None,
         }
     }
 }
@@ -93,6 +100,12 @@ where
         ));
     }
     let realm = realm(settings, &parts).map_err(|why| insecure(gate, why))?;
+    #[cfg(feature = "page")]
+    if settings.page.is_some()
+        && let Some(answer) = page::asks(&parts)
+    {
+        return Err(answer);
+    }
     let key = key::read(&parts.headers).map_err(|why| answer::simple(&Problem::BadRequest, why))?;
     let buffered = body::read(&parts.headers, body, settings.body_limit).await;
     let buffered = buffered.map_err(|error| match error {
@@ -127,6 +140,10 @@ where
             if let Some(answer) = count(settings, &parts) {
                 return Err(answer);
             }
+            #[cfg(feature = "page")]
+            if let Some(page) = &settings.page {
+                return Err(Box::pin(page::challenge(page, gate, &parts, &inbound)).await);
+            }
             let kind = &Problem::PaymentRequired;
             return Err(answer::challenge(gate, &inbound, kind, answer::PAY).await);
         }
@@ -142,6 +159,11 @@ where
             return Err(answer::simple(&Problem::BadRequest, detail));
         }
     };
+    #[cfg(feature = "page")]
+    if let Some(page) = settings.page.as_ref().filter(|_| page::prepares(&parts)) {
+        let prepared = page::prepare(page, gate, &parts, &inbound, credential);
+        return Err(Box::pin(prepared).await);
+    }
     let source = credential.source.clone();
     let serving = match Box::pin(gate.present(credential, &inbound)).await {
         Ok(Admission::Serve(serving)) => serving,
@@ -197,6 +219,10 @@ fn count(settings: &Settings, parts: &Parts) -> Option<Response<Bytes>> {
 fn paid(settings: &Settings, parts: &Parts) {
     if let Some(limit) = &settings.challenges {
         limit.paid(&limit.client(parts));
+    }
+    #[cfg(feature = "page")]
+    if let Some(page) = &settings.page {
+        page::paid(page, parts);
     }
 }
 

@@ -47,9 +47,19 @@ pub(crate) async fn challenge(
     kind: &Problem,
     detail: &str,
 ) -> Response<Bytes> {
+    issue(gate, inbound, kind, detail).await.0
+}
+
+/// The same, with the challenges that it carries; none where it is a 5xx.
+pub(crate) async fn issue(
+    gate: &Gate,
+    inbound: &Inbound<'_>,
+    kind: &Problem,
+    detail: &str,
+) -> (Response<Bytes>, Vec<Challenge>) {
     let challenges = match gate.challenges(inbound).await {
         Ok(challenges) => challenges,
-        Err(error) => return fault(gate.route(), &error),
+        Err(error) => return (fault(gate.route(), &error), Vec::new()),
     };
     let (mut first, mut values) = (None, Vec::with_capacity(challenges.len()));
     for challenge in &challenges {
@@ -64,13 +74,14 @@ pub(crate) async fn challenge(
         }
     }
     if values.is_empty() {
-        return fault(gate.route(), &Fault::new("writing challenges"));
+        let error = Fault::new("writing challenges");
+        return (fault(gate.route(), &error), Vec::new());
     }
     let mut response = problem(status_of(kind), kind, detail, first);
     for value in values {
         response.headers_mut().append(WWW_AUTHENTICATE, value);
     }
-    response
+    (response, challenges)
 }
 
 fn header_value(challenge: &Challenge) -> Result<HeaderValue, Box<dyn std::error::Error>> {

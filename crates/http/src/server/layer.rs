@@ -90,6 +90,14 @@ impl PaymentLayer {
         self.change(|settings| settings.challenges = Some(limit))
     }
 
+    /// Gives browsers a page to pay on, where a rail has a part of one; see
+    /// [`Page`](super::page::Page).
+    #[cfg(feature = "page")]
+    #[must_use]
+    pub fn page(self, page: super::page::Page) -> Self {
+        self.change(|settings| settings.page = Some(page))
+    }
+
     /// How metered streams behave while nothing is to be sent.
     #[must_use]
     pub fn pace(self, pace: Pace) -> Self {

@@ -54,6 +54,8 @@ mod layer;
 mod limit;
 mod manage;
 mod metered;
+#[cfg(feature = "page")]
+pub mod page;
 pub mod stream;
 mod transport;
 #[cfg(feature = "ws")]
@@ -66,6 +68,8 @@ pub use extract::Payment;
 pub use layer::{PaymentFuture, PaymentLayer, PaymentService};
 pub use limit::ChallengeLimit;
 pub use metered::{EVENT_LIMIT, Metered, Sse, Unpaid, is_event_stream};
+#[cfg(feature = "page")]
+pub use page::{Look, Page};
 pub use stream::{Event, Pace};
 pub use transport::Transport;
 
