@@ -9,6 +9,40 @@ use serde::Deserialize;
 use crate::bolt11::Network;
 use crate::node::Node;
 
+/// The keys under `cln`: Core Lightning's gRPC interface. The node makes the three files in its
+/// folder.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+#[non_exhaustive]
+pub struct ClnConfig {
+    /// `https://host:port`, the port being the node's `grpc-port`.
+    pub endpoint: String,
+    /// `ca.pem`: what the node's certificate is signed with.
+    pub ca_cert: SecretSource,
+    /// `client.pem`.
+    pub client_cert: SecretSource,
+    /// `client-key.pem`. It allows every call of the node.
+    pub client_key: SecretSource,
+}
+
+impl ClnConfig {
+    /// A node and what it takes to be let in.
+    #[must_use]
+    pub fn new(
+        endpoint: impl Into<String>,
+        ca_cert: SecretSource,
+        client_cert: SecretSource,
+        client_key: SecretSource,
+    ) -> Self {
+        Self {
+            endpoint: endpoint.into(),
+            ca_cert,
+            client_cert,
+            client_key,
+        }
+    }
+}
+
 /// The keys under `ldk`: a node inside the process. Of `esplora`, `electrum` and `bitcoind` one is
 /// given.
 #[derive(Clone, Debug, Deserialize)]
@@ -86,11 +120,14 @@ pub(crate) struct NodeKeys<'a> {
     pub(crate) tls_cert: Option<&'a SecretSource>,
     pub(crate) macaroon: Option<&'a SecretSource>,
     pub(crate) private_channels: bool,
+    pub(crate) cln: Option<&'a ClnConfig>,
     pub(crate) ldk: Option<&'a LdkConfig>,
 }
 
 /// The backends of this build.
 const BACKENDS: &[&str] = &[
+    #[cfg(feature = "cln")]
+    "cln",
     #[cfg(feature = "ldk")]
     "ldk",
     #[cfg(feature = "lnd")]
@@ -108,6 +145,8 @@ impl NodeKeys<'_> {
         }
         let network = network.unwrap_or_default();
         match self.backend {
+            #[cfg(feature = "cln")]
+            "cln" => self.cln(network, issues),
             #[cfg(feature = "lnd")]
             "lnd" => self.lnd(network, issues),
             #[cfg(feature = "ldk")]
@@ -115,7 +154,7 @@ impl NodeKeys<'_> {
             other => {
                 // Only a backend reads the other keys.
                 let _ = (self.endpoint, self.tls_cert, self.macaroon);
-                let _ = (self.private_channels, self.ldk, network);
+                let _ = (self.private_channels, self.cln, self.ldk, network);
                 let hint = farebox_core::config::did_you_mean(other, BACKENDS);
                 issues.push(Issue::new(
                     "backend",
@@ -143,6 +182,65 @@ impl NodeKeys<'_> {
             },
             Err(found) => {
                 issues.extend(found);
+                None
+            }
+        }
+    }
+
+    #[cfg(feature = "cln")]
+    fn cln(&self, network: Network, issues: &mut Vec<Issue>) -> Option<Arc<dyn Node>> {
+        use farebox_cln::connect::{Connector, Credentials, check_certificate, check_endpoint};
+        use farebox_cln::connect::{SetupError, check_key};
+
+        let Some(config) = self.cln else {
+            let problem = "is missing; give cln = { endpoint = …, ca_cert = …, client_cert = …, \
+                           client_key = … }";
+            issues.push(Issue::new("cln", problem));
+            return None;
+        };
+        if let Err(error) = check_endpoint(&config.endpoint) {
+            issues.push(Issue::new("cln.endpoint", error.to_string()));
+        }
+        type Check = fn(&[u8]) -> Result<(), SetupError>;
+        let mut read = |key: &'static str, source: &SecretSource, check: Check, file: &str| {
+            let remedy = match source {
+                SecretSource::File(_) => format!("; the node writes it as {file} in its folder"),
+                _ => format!("; give PEM text or {{ file = \"{file}\" }}"),
+            };
+            let pem = match source.read_bytes(key) {
+                Ok(pem) => zeroize::Zeroizing::new(pem),
+                Err(issue) => {
+                    issues.push(Issue::new(key, format!("{}{remedy}", issue.problem)));
+                    return None;
+                }
+            };
+            if let Err(error) = check(&pem) {
+                issues.push(Issue::new(key, format!("{error}{remedy}")));
+                return None;
+            }
+            Some(pem)
+        };
+        let ca = read("cln.ca_cert", &config.ca_cert, check_certificate, "ca.pem");
+        let certificate = read(
+            "cln.client_cert",
+            &config.client_cert,
+            check_certificate,
+            "client.pem",
+        );
+        let key = read(
+            "cln.client_key",
+            &config.client_key,
+            check_key,
+            "client-key.pem",
+        );
+        let credentials = Credentials::new(&ca?, &certificate?, &key?).ok()?;
+        match Connector::new(&config.endpoint, credentials, crate::grpc::CONNECT_DEADLINE) {
+            Ok(connector) => Some(Arc::new(crate::cln::Cln::new(connector, network))),
+            // It has been noted above.
+            Err(SetupError::Endpoint) => None,
+            Err(error) => {
+                let problem = format!("{error}; it must be the key of cln.client_cert");
+                issues.push(Issue::new("cln.client_key", problem));
                 None
             }
         }
@@ -197,7 +295,7 @@ impl NodeKeys<'_> {
             endpoint,
             certificate?,
             macaroon?,
-            crate::lnd::CONNECT_DEADLINE,
+            crate::grpc::CONNECT_DEADLINE,
         );
         // What can fail here is the endpoint, and that has been noted.
         Some(Arc::new(

@@ -6,7 +6,7 @@ use std::time::Duration;
 use farebox_core::{Invalid, Issue, SecretSource};
 use serde::Deserialize;
 
-use crate::backend::{LdkConfig, NodeKeys};
+use crate::backend::{ClnConfig, LdkConfig, NodeKeys};
 use crate::bolt11::Network;
 use crate::charge::RateSource;
 use crate::node::Node;
@@ -23,7 +23,7 @@ pub(crate) const DEFAULT_PAYMENT_TIMEOUT: Duration = Duration::from_secs(30);
 #[serde(deny_unknown_fields)]
 #[non_exhaustive]
 pub struct Config {
-    /// Which kind of node: `lnd`, or `ldk` for one inside the process.
+    /// Which kind of node: `lnd`, `cln`, or `ldk` for one inside the process.
     pub backend: String,
     /// LND: `https://host:port` of its gRPC interface.
     pub endpoint: Option<String>,
@@ -36,6 +36,8 @@ pub struct Config {
     /// The other backends decide for themselves. Default false.
     #[serde(default)]
     pub private_channels: bool,
+    /// Core Lightning: where it is and what lets us in.
+    pub cln: Option<ClnConfig>,
     /// LDK: the node inside the process.
     pub ldk: Option<LdkConfig>,
     /// `mainnet` (default), `regtest` or `signet`.
@@ -99,7 +101,7 @@ pub struct RatesConfig {
 #[serde(deny_unknown_fields)]
 #[non_exhaustive]
 pub struct WalletConfig {
-    /// Which kind of node: `lnd`, or `ldk` for one inside the process.
+    /// Which kind of node: `lnd`, `cln`, or `ldk` for one inside the process.
     pub backend: String,
     /// LND: `https://host:port` of its gRPC interface.
     pub endpoint: Option<String>,
@@ -107,6 +109,8 @@ pub struct WalletConfig {
     pub tls_cert: Option<SecretSource>,
     /// LND: what allows the calls: `offchain:read` and `offchain:write`.
     pub macaroon: Option<SecretSource>,
+    /// Core Lightning: where it is and what lets us in.
+    pub cln: Option<ClnConfig>,
     /// LDK: the node inside the process.
     pub ldk: Option<LdkConfig>,
     /// `mainnet` (default), `regtest` or `signet`.
@@ -145,6 +149,26 @@ impl Config {
             tls_cert: Some(tls_cert),
             macaroon: Some(macaroon),
             private_channels: false,
+            cln: None,
+            ldk: None,
+            network: network.to_string(),
+            strict: true,
+            invoice_expiry: None,
+            session: SessionConfig::default(),
+            rates: None,
+        }
+    }
+
+    /// A seller's Core Lightning node, with every other key at its default.
+    #[must_use]
+    pub fn cln(cln: ClnConfig, network: Network) -> Self {
+        Self {
+            backend: "cln".into(),
+            endpoint: None,
+            tls_cert: None,
+            macaroon: None,
+            private_channels: false,
+            cln: Some(cln),
             ldk: None,
             network: network.to_string(),
             strict: true,
@@ -162,6 +186,7 @@ impl Config {
             tls_cert: self.tls_cert.as_ref(),
             macaroon: self.macaroon.as_ref(),
             private_channels: self.private_channels,
+            cln: self.cln.as_ref(),
             ldk: self.ldk.as_ref(),
         };
         keys.node(issues)
@@ -208,6 +233,25 @@ impl WalletConfig {
             endpoint: Some(endpoint.into()),
             tls_cert: Some(tls_cert),
             macaroon: Some(macaroon),
+            cln: None,
+            ldk: None,
+            network: network.to_string(),
+            max_fee_msat: None,
+            max_fee_ppm: None,
+            max_total_sat: None,
+            payment_timeout: None,
+        }
+    }
+
+    /// A payer's Core Lightning node, with every other key at its default.
+    #[must_use]
+    pub fn cln(cln: ClnConfig, network: Network) -> Self {
+        Self {
+            backend: "cln".into(),
+            endpoint: None,
+            tls_cert: None,
+            macaroon: None,
+            cln: Some(cln),
             ldk: None,
             network: network.to_string(),
             max_fee_msat: None,
@@ -225,6 +269,7 @@ impl WalletConfig {
             tls_cert: self.tls_cert.as_ref(),
             macaroon: self.macaroon.as_ref(),
             private_channels: false,
+            cln: self.cln.as_ref(),
             ldk: self.ldk.as_ref(),
         };
         keys.node(issues)

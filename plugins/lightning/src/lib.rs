@@ -6,8 +6,8 @@
 //! knew it before; in strict mode, the default, the node is also asked whether the invoice is
 //! settled, so that a preimage read from the node of an unpaid invoice opens nothing.
 //!
-//! The node is behind [`Node`]. Backends are features: `lnd` (default) speaks LND's gRPC interface,
-//! `ldk` runs a node inside the process.
+//! The node is behind [`Node`]. Backends are features: `lnd` and `cln` (both default) speak the gRPC
+//! interfaces of LND and Core Lightning, `ldk` runs a node inside the process.
 //!
 //! ```
 //! use farebox_core::SecretSource;
@@ -29,7 +29,11 @@ use farebox_core::{Charge, Session, plugin};
 mod backend;
 pub mod bolt11;
 pub mod charge;
+#[cfg(feature = "cln")]
+pub mod cln;
 mod config;
+#[cfg(any(feature = "cln", feature = "lnd"))]
+mod grpc;
 #[cfg(feature = "ldk")]
 pub mod ldk;
 #[cfg(feature = "lnd")]
@@ -37,7 +41,7 @@ pub mod lnd;
 pub mod node;
 pub mod session;
 
-pub use backend::{BitcoindConfig, LdkConfig};
+pub use backend::{BitcoindConfig, ClnConfig, LdkConfig};
 pub use bolt11::{Details, Network, Payload, PaymentHash, Preimage};
 pub use charge::{Lightning, LightningWallet, Rate, RateSource};
 pub use config::{Config, RatesConfig, SessionConfig, WalletConfig};

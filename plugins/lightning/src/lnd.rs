@@ -3,7 +3,6 @@
 //! A seller needs `invoices:read` and `invoices:write`, which is what LND's `invoice.macaroon`
 //! allows; a payer needs `offchain:read` and `offchain:write`.
 
-use std::error::Error;
 use std::fmt;
 use std::pin::pin;
 use std::sync::OnceLock;
@@ -18,18 +17,15 @@ use farebox_lnd::lnrpc::{self, ChannelBalanceRequest};
 use farebox_lnd::routerrpc::router_client::RouterClient;
 use farebox_lnd::routerrpc::{SendPaymentRequest, TrackPaymentRequest};
 use tokio::time::{Instant, sleep_until, timeout, timeout_at};
-use tonic::{Code, Response, Status, Streaming};
+use tonic::{Code, Status, Streaming};
 use zeroize::Zeroizing;
 
 use crate::bolt11::{Network, PaymentHash, Preimage};
+use crate::grpc::{answered_by_node, call, explain, never_sent, turned_away};
 use crate::node::{
     InvoiceState, Minted, NewInvoice, Node, NodeError, NodeInfo, Payment, SendOrder,
 };
 
-/// How long a connection may take to open, TLS included.
-pub(crate) const CONNECT_DEADLINE: Duration = Duration::from_secs(5);
-/// How long a call that answers at once may take.
-const CALL_DEADLINE: Duration = Duration::from_secs(10);
 /// How often an invoice is looked up while it is waited for.
 const LOOK_AGAIN: Duration = Duration::from_millis(250);
 /// What a payment's stream gets beyond the payment's own timeout, to report how it ended.
@@ -126,60 +122,6 @@ impl Lnd {
             None => Payment::Failed(error.to_string()),
             Some(found) => found,
         }
-    }
-}
-
-/// Whether the connection failed to open, so that the request cannot have left.
-fn never_sent(status: &Status) -> bool {
-    let mut cause = status.source();
-    while let Some(error) = cause {
-        if error.is::<tonic::ConnectError>() {
-            return true;
-        }
-        cause = error.source();
-    }
-    false
-}
-
-/// Whether the node refused the request before looking at the payment: its form or the macaroon.
-fn turned_away(status: &Status) -> bool {
-    let code = matches!(
-        status.code(),
-        Code::InvalidArgument
-            | Code::PermissionDenied
-            | Code::Unauthenticated
-            | Code::Unimplemented
-    );
-    code && answered_by_node(status)
-}
-
-/// Whether the status is the node's own word. One that tonic made up for a broken connection has a
-/// source; one that a proxy's HTTP error was turned into has one of these codes.
-fn answered_by_node(status: &Status) -> bool {
-    let transport = matches!(
-        status.code(),
-        Code::Unavailable | Code::Cancelled | Code::DeadlineExceeded | Code::Internal
-    );
-    status.source().is_none() && !transport
-}
-
-fn explain(status: &Status) -> NodeError {
-    let text = match status.message() {
-        "" => status.code().description().to_owned(),
-        message => message.to_owned(),
-    };
-    if answered_by_node(status) {
-        NodeError::Refused(text)
-    } else {
-        NodeError::Unreachable(text)
-    }
-}
-
-/// A call that answers at once, under its deadline.
-async fn call<T>(answer: impl Future<Output = Result<Response<T>, Status>>) -> Result<T, Status> {
-    match timeout(CALL_DEADLINE, answer).await {
-        Ok(answer) => answer.map(Response::into_inner),
-        Err(_) => Err(Status::deadline_exceeded("it did not answer in time")),
     }
 }
 

@@ -78,11 +78,15 @@ fn allowed(folder: &str, name: &str) -> Vec<&'static str> {
         "farebox-sandbox-tempo",
     ];
     match folder {
-        "crates/wire" | "crates/lnd" | "crates/sandbox/tempo" | "crates/sandbox/stripe" => vec![],
-        "crates/sandbox/lightning" => vec!["farebox-lnd"],
+        "crates/wire"
+        | "crates/cln"
+        | "crates/lnd"
+        | "crates/sandbox/tempo"
+        | "crates/sandbox/stripe" => vec![],
+        "crates/sandbox/lightning" => vec!["farebox-cln", "farebox-lnd"],
         "crates/core" => vec!["farebox-wire"],
         "crates/engine" | "crates/client" => vec!["farebox-core", "farebox-wire"],
-        "plugins/lightning" => vec!["farebox-core", "farebox-wire", "farebox-lnd"],
+        "plugins/lightning" => vec!["farebox-cln", "farebox-core", "farebox-lnd", "farebox-wire"],
         // The Tempo rail answers zero-amount challenges with the proof rail's functions.
         "plugins/tempo" => vec!["farebox-core", "farebox-wire", "farebox-proof"],
         _ if folder.starts_with("plugins/") => vec!["farebox-core", "farebox-wire"],
@@ -126,6 +130,7 @@ fn allowed(folder: &str, name: &str) -> Vec<&'static str> {
             &[
                 "farebox-test-services",
                 "farebox-link-outside",
+                "farebox-cln",
                 "farebox-lnd",
                 "farebox-testkit",
                 "farebox-wire",

@@ -1,6 +1,6 @@
 //! Payments between real nodes. What a backend promises and what the rail keeps is written once, in
-//! [`suite`], and runs over every [`Pair`] of nodes: the sandbox's, two LDK nodes in this process,
-//! two LND on a chain of their own.
+//! [`suite`], and runs over every [`Pair`] of nodes: the sandbox's behind two interfaces, two LDK nodes
+//! in this process, two LND on a chain of their own.
 #![allow(
     clippy::unwrap_used,
     clippy::expect_used,
@@ -12,6 +12,7 @@ use std::sync::Arc;
 use async_trait::async_trait;
 use farebox::rails::lightning::{Node, PaymentHash, Preimage};
 
+pub mod cln;
 pub mod esplora;
 pub mod ldk;
 pub mod lnd;

@@ -30,7 +30,7 @@ fn connector(node: &NodeHandle, macaroon: &str) -> Connector {
     Connector::new(&node.endpoint(), pin, macaroon, Duration::from_secs(5)).unwrap()
 }
 
-fn admin(node: &NodeHandle) -> Connector {
+pub(crate) fn admin(node: &NodeHandle) -> Connector {
     connector(node, node.admin_macaroon_hex())
 }
 

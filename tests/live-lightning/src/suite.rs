@@ -148,10 +148,8 @@ async fn a_fee_one_msat_over_the_limit_is_not_paid(pair: &dyn Pair) {
     };
     let (bolt11, hash) = mint(pair, 21_000, MINUTE).await;
     let order = |fee| SendOrder::new(bolt11.clone(), hash, fee, MOMENT);
-    match pair.payer().pay(order(below)).await {
-        Payment::Failed(why) => assert!(why.contains("no_route"), "{why}"),
-        other => panic!("a fee over the limit: {other:?}"),
-    }
+    let refused = pair.payer().pay(order(below)).await;
+    assert!(matches!(refused, Payment::Failed(_)), "{refused:?}");
     assert_eq!(state(pair, hash, NO_WAIT).await, Some(InvoiceState::Open));
     proof(pair.payer().pay(order(below + 1)).await, hash);
 }

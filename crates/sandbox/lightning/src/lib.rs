@@ -1,8 +1,9 @@
-//! An offline stand-in for two LND nodes with a channel between them.
+//! An offline stand-in for two Lightning nodes with a channel between them.
 //!
 //! Each node speaks LND's gRPC over TLS on loopback, with a self-signed certificate and macaroons in
-//! files, and mints real signed BOLT11 invoices for regtest. Money moves between the two wallets
-//! only. What is not real: there is no chain, no channel and no route.
+//! files, and on another port Core Lightning's, with certificates on both sides; it mints real
+//! signed BOLT11 invoices for regtest. Money moves between the two wallets only. What is not real:
+//! there is no chain, no channel and no route.
 //!
 //! ```
 //! # #[tokio::main(flavor = "current_thread")]
@@ -16,6 +17,7 @@
 //! # }
 //! ```
 
+mod cln;
 mod ledger;
 mod service;
 mod tls;
@@ -32,6 +34,8 @@ use tokio::net::TcpListener;
 use tokio::task::JoinHandle;
 use tonic::transport::server::TcpIncoming;
 use tonic::transport::{Identity, Server, ServerTlsConfig};
+
+pub use cln::ClnHandle;
 
 use ledger::{Ledger, Who};
 use service::{Node, Service};
@@ -143,6 +147,7 @@ pub struct NodeHandle {
     dir: PathBuf,
     invoice_macaroon: Macaroon,
     admin_macaroon: Macaroon,
+    cln: ClnHandle,
     running: Mutex<Running>,
 }
 
@@ -188,7 +193,9 @@ impl NodeHandle {
         let listener = TcpListener::bind(("127.0.0.1", 0)).await?;
         let address = listener.local_addr()?;
         let running = serve(&node, &dir, listener)?;
+        let cln = ClnHandle::start(Arc::clone(&node), &dir).await?;
         Ok(Self {
+            cln,
             node,
             address,
             dir,
@@ -206,6 +213,12 @@ impl NodeHandle {
     #[must_use]
     pub fn endpoint(&self) -> String {
         format!("https://{}", self.address)
+    }
+
+    /// The same node behind Core Lightning's interface. It shares the wallet and the faults.
+    #[must_use]
+    pub fn cln(&self) -> &ClnHandle {
+        &self.cln
     }
 
     /// The compressed public key that signs the node's invoices, hex.

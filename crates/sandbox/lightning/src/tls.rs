@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 
 use rcgen::{
     BasicConstraints, CertificateParams, DistinguishedName, DnType, ExtendedKeyUsagePurpose, IsCa,
-    KeyPair, KeyUsagePurpose,
+    Issuer, KeyPair, KeyUsagePurpose,
 };
 
 use crate::{StartError, ledger};
@@ -42,6 +42,46 @@ impl Certificate {
             key_pem: key.serialize_pem(),
         })
     }
+}
+
+/// What signs the certificates of both sides, as Core Lightning's gRPC plugin makes it.
+pub(crate) struct Authority {
+    pub(crate) cert_pem: String,
+    issuer: Issuer<'static, KeyPair>,
+}
+
+impl Authority {
+    pub(crate) fn generate() -> Result<Self, rcgen::Error> {
+        let mut params = cln_params("cln Root CA")?;
+        params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
+        let key = KeyPair::generate()?;
+        Ok(Self {
+            cert_pem: params.self_signed(&key)?.pem(),
+            issuer: Issuer::new(params, key),
+        })
+    }
+
+    /// A certificate with a key of its own.
+    pub(crate) fn sign(&self, name: &str) -> Result<Certificate, rcgen::Error> {
+        let key = KeyPair::generate()?;
+        Ok(Certificate {
+            cert_pem: cln_params(name)?.signed_by(&key, &self.issuer)?.pem(),
+            key_pem: key.serialize_pem(),
+        })
+    }
+}
+
+/// All three bear the same two names, whatever the address.
+fn cln_params(name: &str) -> Result<CertificateParams, rcgen::Error> {
+    let mut params = CertificateParams::new(vec!["cln".into(), "localhost".into()])?;
+    let mut distinguished = DistinguishedName::new();
+    distinguished.push(DnType::CommonName, name);
+    params.distinguished_name = distinguished;
+    Ok(params)
+}
+
+pub(crate) fn write(dir: &Path, file: &str, text: &str) -> Result<(), StartError> {
+    Ok(std::fs::write(dir.join(file), text)?)
 }
 
 /// A bearer token for the node's calls; `Debug` is left out on purpose.
