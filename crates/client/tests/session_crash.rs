@@ -4,73 +4,42 @@
 
 mod support;
 
-use std::{
-    sync::{
-        Arc,
-        atomic::{AtomicU32, Ordering},
-    },
-    time::Duration,
+use std::sync::{
+    Arc,
+    atomic::{AtomicU32, Ordering},
 };
 
-use async_trait::async_trait;
 use farebox_client::session::{FileStore, SessionError, Store, VolatileStore};
-use farebox_core::{Durability, Fault};
+use farebox_core::Fault;
+use farebox_testkit::{Between, Call, Proxy};
 use support::{Coins, Server, coins, origin, served, sessions};
 
-/// A store whose `n`th write fails: undone, or done and the reply lost.
+/// A disk whose `n`th write fails: undone, or done and the reply lost.
 struct Failing {
-    disk: Arc<dyn Store>,
     writes: AtomicU32,
     nth: u32,
     done: bool,
 }
 
-impl Failing {
-    fn write(disk: &Arc<dyn Store>, nth: u32, done: bool) -> Arc<Self> {
-        Arc::new(Self {
-            disk: disk.clone(),
-            writes: AtomicU32::new(0),
-            nth,
-            done,
-        })
-    }
-}
-
-#[async_trait]
-impl Store for Failing {
-    fn durability(&self) -> Durability {
-        Durability::Durable
-    }
-
-    fn notices(&self) -> Option<&dyn farebox_core::Notices> {
-        None
-    }
-
-    async fn get(&self, key: &str) -> Result<Option<String>, Fault> {
-        self.disk.get(key).await
-    }
-
-    async fn compare_and_swap(
+impl Between for Failing {
+    async fn call<T: Send>(
         &self,
-        key: &str,
-        expected: Option<&str>,
-        next: Option<&str>,
-        keep: Option<Duration>,
-    ) -> Result<bool, Fault> {
+        call: Call<'_>,
+        reply: impl Future<Output = Result<T, Fault>> + Send,
+    ) -> Result<T, Fault> {
+        if !matches!(call, Call::Write(_)) {
+            return reply.await;
+        }
         let now = self.writes.fetch_add(1, Ordering::SeqCst) + 1;
         // A process that lost its store does not get it back.
         if now > self.nth || (now == self.nth && !self.done) {
             return Err(Fault::new("the disk is gone"));
         }
-        let swapped = self.disk.compare_and_swap(key, expected, next, keep).await;
+        let swapped = reply.await;
         match now == self.nth {
             true => Err(Fault::new("the disk is gone")),
             false => swapped,
         }
-    }
-
-    async fn scan(&self, prefix: &str) -> Result<Vec<(String, String)>, Fault> {
-        self.disk.scan(prefix).await
     }
 }
 
@@ -84,7 +53,12 @@ async fn a_process_that_dies_at_any_write_leaves_one_channel() {
             let server = Server::new(1, 3);
             let wallet = Coins::new(&server.chain);
             let disk: Arc<dyn Store> = Arc::new(VolatileStore::new());
-            let store: Arc<dyn Store> = Failing::write(&disk, nth, done);
+            let failing = Failing {
+                writes: AtomicU32::new(0),
+                nth,
+                done,
+            };
+            let store: Arc<dyn Store> = Arc::new(Proxy::new(disk.clone(), failing));
             let first = sessions(&wallet, &store, 100);
             let mut calls = 0;
             while calls < 5 && served(&first, &server).await.is_ok() {

@@ -2,22 +2,15 @@
 
 #![allow(clippy::unwrap_used, reason = "a test may panic")]
 
-use std::{
-    sync::{
-        Arc,
-        atomic::{AtomicUsize, Ordering::SeqCst},
-    },
-    time::Duration,
-};
+use std::{sync::Arc, time::Duration};
 
-use async_trait::async_trait;
 use farebox_core::{
-    Durability, Offer, Store, Typed, compose,
+    Offer, Store, Typed, compose,
     prelude::*,
     wire::{Credential, Payload, Receipt},
 };
 use farebox_engine::{Admission, Engine, Gate, Inbound, MemoryStore, Refused};
-use farebox_testkit::test_secrets;
+use farebox_testkit::{Counter, Proxy, test_secrets};
 use serde_json::{Map, Value, json};
 
 /// Opens and closes what it is told to, and takes vouchers in between.
@@ -74,40 +67,6 @@ impl Rail<Session> for Channels {
 
     fn settler(&self) -> &NoSettler {
         &self.0
-    }
-}
-
-/// Counts how often it is read.
-#[derive(Default)]
-struct Counting {
-    disk: MemoryStore,
-    reads: AtomicUsize,
-}
-
-#[async_trait]
-impl Store for Counting {
-    fn durability(&self) -> Durability {
-        Durability::Durable
-    }
-    fn notices(&self) -> Option<&dyn farebox_core::Notices> {
-        None
-    }
-
-    async fn get(&self, key: &str) -> Result<Option<String>, Fault> {
-        self.reads.fetch_add(1, SeqCst);
-        self.disk.get(key).await
-    }
-    async fn compare_and_swap(
-        &self,
-        key: &str,
-        expected: Option<&str>,
-        next: Option<&str>,
-        keep: Option<Duration>,
-    ) -> Result<bool, Fault> {
-        self.disk.compare_and_swap(key, expected, next, keep).await
-    }
-    async fn scan(&self, prefix: &str) -> Result<Vec<(String, String)>, Fault> {
-        self.disk.scan(prefix).await
     }
 }
 
@@ -173,14 +132,17 @@ async fn a_sessions_receipt_names_its_channel() {
 /// 125: a stream that waits an hour looks about twice a second and not as fast as it can.
 #[tokio::test(start_paused = true)]
 async fn a_wait_for_a_voucher_sleeps() {
-    let store = Arc::new(Counting::default());
+    let store = Arc::new(Proxy::new(
+        Arc::<MemoryStore>::default(),
+        Counter::default(),
+    ));
     let (engine, gate) = server(store.clone());
     let open = present(&gate, json!({ "do": "open", "deposit": 100 })).await;
     open.unwrap();
-    let before = store.reads.load(SeqCst);
+    let before = store.reads();
     let hour = Duration::from_secs(3600);
     let waited = engine.meter(channel()).wait_for(Amount::new(1), hour).await;
     assert!(!waited.unwrap());
-    let looks = store.reads.load(SeqCst) - before;
+    let looks = store.reads() - before;
     assert!((1..=7_300).contains(&looks), "{looks} looks");
 }

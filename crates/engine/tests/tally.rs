@@ -7,11 +7,9 @@ use std::{
     time::Duration,
 };
 
-use farebox_core::{
-    Account, Durability, Method, Notices, Offer, Reserved, Store, Tally, Typed, compose, prelude::*,
-};
+use farebox_core::{Account, Method, Offer, Reserved, Store, Tally, Typed, compose, prelude::*};
 use farebox_engine::{Engine, Inbound, MemoryStore};
-use farebox_testkit::test_secrets;
+use farebox_testkit::{Between, Call, Proxy, test_secrets};
 
 fn account(limit: u128) -> Account<'static> {
     Account {
@@ -41,39 +39,19 @@ async fn what_is_reserved_never_passes_the_limit() {
     assert_eq!(tally.total(account(100)).await.unwrap(), 98);
 }
 
-/// A store between whose read and whose write everybody else has a turn, as over a network.
-#[derive(Debug, Default)]
-struct Far(MemoryStore);
+/// A network over which everybody else has a turn between a read and a write.
+struct Far;
 
-#[async_trait::async_trait]
-impl Store for Far {
-    fn durability(&self) -> Durability {
-        self.0.durability()
-    }
-
-    async fn get(&self, key: &str) -> Result<Option<String>, Fault> {
-        let answer = self.0.get(key).await;
+impl Between for Far {
+    async fn call<T: Send>(
+        &self,
+        _: Call<'_>,
+        reply: impl Future<Output = Result<T, Fault>> + Send,
+    ) -> Result<T, Fault> {
+        tokio::task::yield_now().await;
+        let answer = reply.await;
         tokio::task::yield_now().await;
         answer
-    }
-
-    async fn compare_and_swap(
-        &self,
-        key: &str,
-        old: Option<&str>,
-        new: Option<&str>,
-        keep: Option<Duration>,
-    ) -> Result<bool, Fault> {
-        tokio::task::yield_now().await;
-        self.0.compare_and_swap(key, old, new, keep).await
-    }
-
-    async fn scan(&self, prefix: &str) -> Result<Vec<(String, String)>, Fault> {
-        self.0.scan(prefix).await
-    }
-
-    fn notices(&self) -> Option<&dyn Notices> {
-        None
     }
 }
 
@@ -81,7 +59,7 @@ impl Store for Far {
 #[tokio::test]
 async fn nobody_is_crowded_out() {
     const MANY: usize = 60;
-    let store: Arc<dyn Store> = Arc::<Far>::default();
+    let store: Arc<dyn Store> = Arc::new(Proxy::new(Arc::<MemoryStore>::default(), Far));
     for _ in 0..2 {
         let tasks = (0..MANY).map(|number| {
             let tally = Tally::new(store.clone(), "tempo");

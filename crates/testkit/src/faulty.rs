@@ -1,42 +1,24 @@
 //! A store that misbehaves as networks do: a write that arrives late, and a reply that is lost.
 
 use std::{
-    sync::{Arc, Mutex, PoisonError},
-    time::Duration,
+    fmt,
+    sync::{Mutex, PoisonError},
 };
 
-use async_trait::async_trait;
-use farebox_core::{Durability, Fault, Store};
+use farebox_core::Fault;
 use tokio::sync::Notify;
 
-/// A write, as a condition sees it.
-#[derive(Clone, Copy, Debug)]
-pub struct Write<'a> {
-    /// The key.
-    pub key: &'a str,
-    /// What it is expected to hold.
-    pub expected: Option<&'a str>,
-    /// What it shall hold; `None` removes it.
-    pub next: Option<&'a str>,
-}
-
-impl Write<'_> {
-    /// Whether a key of this kind (`pay:`) is made to hold something with `text` in it.
-    pub fn puts(&self, prefix: &str, text: &str) -> bool {
-        self.key.starts_with(prefix) && self.next.is_some_and(|next| next.contains(text))
-    }
-
-    /// Whether a key of this kind is removed.
-    pub fn removes(&self, prefix: &str) -> bool {
-        self.key.starts_with(prefix) && self.next.is_none()
-    }
-}
+use crate::proxy::{Between, Call, Proxy, Write};
 
 type Condition = Box<dyn Fn(&Write<'_>) -> bool + Send>;
 
-/// A durable disk behind a bad network. Each condition applies to the first write it fits.
-pub struct FaultyStore<S> {
-    disk: Arc<S>,
+/// A durable disk behind a bad network.
+pub type FaultyStore<S> = Proxy<S, Network>;
+
+/// A network that is good until it is told otherwise. Each condition applies to the first write it
+/// fits.
+#[derive(Default)]
+pub struct Network {
     pause: Mutex<Option<Condition>>,
     hold: Mutex<Option<Condition>>,
     lose: Mutex<Option<Condition>>,
@@ -44,19 +26,7 @@ pub struct FaultyStore<S> {
     go: Notify,
 }
 
-impl<S> FaultyStore<S> {
-    /// The disk, over a network that is good so far.
-    pub fn new(disk: Arc<S>) -> Self {
-        Self {
-            disk,
-            pause: Mutex::default(),
-            hold: Mutex::default(),
-            lose: Mutex::default(),
-            reached: Notify::new(),
-            go: Notify::new(),
-        }
-    }
-
+impl Network {
     /// Holds the next write that fits until [`release`](Self::release); other writes pass it.
     pub fn pause_before(&self, fits: impl Fn(&Write<'_>) -> bool + Send + 'static) {
         arm(&self.pause, fits);
@@ -93,37 +63,20 @@ fn fires(slot: &Mutex<Option<Condition>>, write: &Write<'_>) -> bool {
     slot.take_if(|fits| fits(write)).is_some()
 }
 
-impl<S> std::fmt::Debug for FaultyStore<S> {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("FaultyStore").finish_non_exhaustive()
+impl fmt::Debug for Network {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Network").finish_non_exhaustive()
     }
 }
 
-#[async_trait]
-impl<S: Store> Store for FaultyStore<S> {
-    fn durability(&self) -> Durability {
-        Durability::Durable
-    }
-
-    fn notices(&self) -> Option<&dyn farebox_core::Notices> {
-        self.disk.notices()
-    }
-
-    async fn get(&self, key: &str) -> Result<Option<String>, Fault> {
-        self.disk.get(key).await
-    }
-
-    async fn compare_and_swap(
+impl Between for Network {
+    async fn call<T: Send>(
         &self,
-        key: &str,
-        expected: Option<&str>,
-        next: Option<&str>,
-        keep: Option<Duration>,
-    ) -> Result<bool, Fault> {
-        let write = Write {
-            key,
-            expected,
-            next,
+        call: Call<'_>,
+        reply: impl Future<Output = Result<T, Fault>> + Send,
+    ) -> Result<T, Fault> {
+        let Call::Write(write) = call else {
+            return reply.await;
         };
         if fires(&self.pause, &write) {
             self.reached.notify_one();
@@ -131,7 +84,7 @@ impl<S: Store> Store for FaultyStore<S> {
         }
         // A real store suspends, which is where callers are cancelled.
         tokio::task::yield_now().await;
-        let swapped = self.disk.compare_and_swap(key, expected, next, keep).await;
+        let swapped = reply.await;
         if fires(&self.hold, &write) {
             self.reached.notify_one();
             self.go.notified().await;
@@ -140,9 +93,5 @@ impl<S: Store> Store for FaultyStore<S> {
             return Err(Fault::unavailable("the reply was lost"));
         }
         swapped
-    }
-
-    async fn scan(&self, prefix: &str) -> Result<Vec<(String, String)>, Fault> {
-        self.disk.scan(prefix).await
     }
 }

@@ -1,15 +1,13 @@
 //! A process that dies before its n-th effect.
 
-use std::{
-    sync::{
-        Arc,
-        atomic::{AtomicI64, Ordering},
-    },
-    time::Duration,
+use std::sync::{
+    Arc,
+    atomic::{AtomicI64, Ordering},
 };
 
-use async_trait::async_trait;
-use farebox_core::{Durability, Fault, Store};
+use farebox_core::Fault;
+
+use crate::proxy::{Between, Call, Proxy};
 
 /// Burns once per effect. When it is burnt out, the "process" is dead and no effect happens.
 #[derive(Clone, Debug)]
@@ -38,50 +36,22 @@ impl Fuse {
 }
 
 /// A disk that outlives the process, and a process that dies: each write is an effect.
-#[derive(Debug)]
-pub struct FusedStore<S> {
-    disk: Arc<S>,
-    fuse: Fuse,
-}
+pub type FusedStore<S> = Proxy<S, Fuse>;
 
-impl<S> FusedStore<S> {
-    /// The disk, written to as long as the fuse lasts.
-    pub fn new(disk: Arc<S>, fuse: Fuse) -> Self {
-        Self { disk, fuse }
-    }
-}
-
-#[async_trait]
-impl<S: Store> Store for FusedStore<S> {
-    fn durability(&self) -> Durability {
-        Durability::Durable
-    }
-
-    fn notices(&self) -> Option<&dyn farebox_core::Notices> {
-        self.disk.notices()
-    }
-
-    async fn get(&self, key: &str) -> Result<Option<String>, Fault> {
-        if self.fuse.is_dead() {
-            return Err(Fault::new("the process is dead"));
-        }
-        self.disk.get(key).await
-    }
-
-    async fn compare_and_swap(
+impl Between for Fuse {
+    async fn call<T: Send>(
         &self,
-        key: &str,
-        expected: Option<&str>,
-        next: Option<&str>,
-        keep: Option<Duration>,
-    ) -> Result<bool, Fault> {
-        if !self.fuse.burn() {
+        call: Call<'_>,
+        reply: impl Future<Output = Result<T, Fault>> + Send,
+    ) -> Result<T, Fault> {
+        let alive = match call {
+            Call::Write(_) => self.burn(),
+            Call::Get(_) => !self.is_dead(),
+            Call::Scan(_) => true,
+        };
+        if !alive {
             return Err(Fault::new("the process is dead"));
         }
-        self.disk.compare_and_swap(key, expected, next, keep).await
-    }
-
-    async fn scan(&self, prefix: &str) -> Result<Vec<(String, String)>, Fault> {
-        self.disk.scan(prefix).await
+        reply.await
     }
 }

@@ -3,8 +3,8 @@
 //! - [`rail_conformance!`]: one macro line runs every rule a rail must keep, against the rail's
 //!   own fixture;
 //! - [`store_conformance!`]: the same for stores;
-//! - [`Fuse`] and [`FusedStore`]: a process that dies before its n-th effect;
-//! - [`FaultyStore`]: writes that come late and replies that are lost;
+//! - [`Proxy`]: a store with something [`Between`] it and its process: a [`Fuse`] that dies before
+//!   its n-th effect, a bad [`Network`], a [`Counter`], a [`Switch`], or a test's own;
 //! - [`Bank`] and [`TestRail`]: money that counts how often it moved.
 //!
 //! Everything here panics on failure, as test code does.
@@ -13,13 +13,15 @@ mod bank;
 mod faulty;
 mod fixture;
 mod fuse;
+mod proxy;
 pub mod rail;
 pub mod store;
 
 pub use bank::{Bank, Teller, TestPayload, TestRail};
-pub use faulty::{FaultyStore, Write};
+pub use faulty::{FaultyStore, Network};
 pub use fixture::PluginFixture;
 pub use fuse::{Fuse, FusedStore};
+pub use proxy::{Between, Call, Counter, Proxy, Switch, Wire, Write};
 
 use farebox_core::wire::SecretRing;
 use secrecy::SecretString;

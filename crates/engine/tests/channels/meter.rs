@@ -2,9 +2,9 @@
 
 use std::{sync::Arc, time::Duration};
 
-use farebox_core::{Schedule, Store, wire::Amount};
+use farebox_core::{Schedule, wire::Amount};
 use farebox_engine::{HOLD, MemoryStore, MeterError};
-use farebox_testkit::{FaultyStore, Fuse};
+use farebox_testkit::{Counter, FaultyStore, Fuse, Network, Proxy};
 use serde_json::json;
 
 use crate::bank::{World, channel};
@@ -102,7 +102,10 @@ async fn two_hundred_requests_on_a_hundred_give_a_hundred() {
 #[tokio::test]
 async fn a_thousand_ticks_cost_two_round_trips() {
     let world = World::new(Schedule::default());
-    let store = Arc::new(Counted::default());
+    let store = Arc::new(Proxy::new(
+        Arc::<MemoryStore>::default(),
+        Counter::of(channel().as_str()),
+    ));
     let process = world.boot_on(store.clone(), Fuse::endless());
     process
         .go(json!({"do": "open", "n": 100_000, "chain": true}))
@@ -205,7 +208,7 @@ async fn an_exhausted_stream_says_so_and_resumes() {
 async fn a_lost_reply_charges_nothing_twice() {
     for lost in 0..4 {
         let world = World::new(Schedule::default());
-        let store = Arc::new(FaultyStore::new(world.disk.clone()));
+        let store = Arc::new(FaultyStore::new(world.disk.clone(), Network::default()));
         let process = world.boot_on(store.clone(), Fuse::endless());
         process
             .go(json!({"do": "open", "n": 10_000, "chain": true}))
@@ -260,54 +263,4 @@ async fn a_forced_close_ends_service() {
     tap.charge(1).await.unwrap();
     tap.finish().await.unwrap();
     world.balances(&process, "resumed").await;
-}
-
-/// A durable disk that counts calls.
-#[derive(Default)]
-struct Counted {
-    disk: MemoryStore,
-    calls: std::sync::atomic::AtomicUsize,
-}
-
-impl Counted {
-    fn calls(&self) -> usize {
-        self.calls.load(std::sync::atomic::Ordering::SeqCst)
-    }
-
-    fn count(&self, key: &str) {
-        if key.contains(channel().as_str()) {
-            self.calls.fetch_add(1, std::sync::atomic::Ordering::SeqCst);
-        }
-    }
-}
-
-#[async_trait::async_trait]
-impl Store for Counted {
-    fn durability(&self) -> farebox_core::Durability {
-        farebox_core::Durability::Durable
-    }
-
-    fn notices(&self) -> Option<&dyn farebox_core::Notices> {
-        None
-    }
-
-    async fn get(&self, key: &str) -> Result<Option<String>, farebox_core::Fault> {
-        self.count(key);
-        self.disk.get(key).await
-    }
-
-    async fn compare_and_swap(
-        &self,
-        key: &str,
-        expected: Option<&str>,
-        next: Option<&str>,
-        keep: Option<Duration>,
-    ) -> Result<bool, farebox_core::Fault> {
-        self.count(key);
-        self.disk.compare_and_swap(key, expected, next, keep).await
-    }
-
-    async fn scan(&self, prefix: &str) -> Result<Vec<(String, String)>, farebox_core::Fault> {
-        self.disk.scan(prefix).await
-    }
 }

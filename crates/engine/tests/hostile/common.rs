@@ -16,7 +16,7 @@ use farebox_core::{
 use farebox_engine::{
     Admission, Clock, Engine, EngineBuilder, Gate, Inbound, MemoryStore, Refused,
 };
-use farebox_testkit::{FaultyStore, TestPayload, test_secrets};
+use farebox_testkit::{FaultyStore, Network, TestPayload, test_secrets};
 use serde_json::{Map, Value, json};
 use tokio::sync::{Notify, Semaphore};
 
@@ -43,7 +43,7 @@ impl World {
 
     /// A process's own way to the disk.
     pub(crate) fn store(&self) -> Arc<FaultyStore<MemoryStore>> {
-        Arc::new(FaultyStore::new(self.disk.clone()))
+        Arc::new(FaultyStore::new(self.disk.clone(), Network::default()))
     }
 
     pub(crate) fn builder(&self, store: Arc<dyn Store>) -> EngineBuilder {

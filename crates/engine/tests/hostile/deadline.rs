@@ -8,17 +8,15 @@ use std::{
     time::Duration,
 };
 
-use async_trait::async_trait;
-use farebox_core::{Durability, Store, Typed, prelude::*};
-use farebox_engine::{Inbound, MemoryStore, Reconciled};
-use farebox_testkit::{Bank, Fuse, TestRail};
+use farebox_core::{Typed, prelude::*};
+use farebox_engine::{Inbound, Reconciled};
+use farebox_testkit::{Bank, Between, Call, Fuse, Proxy, TestRail};
 use tokio::time::{Instant, timeout};
 
 use crate::common::{Got, World, challenge, charge_gate, pay, present};
 
 /// A disk behind a network that swallows calls: all from the n-th on, until it heals.
 struct Stuck {
-    disk: Arc<MemoryStore>,
     /// Calls until it sticks.
     left: AtomicI64,
     /// Whether the call that sticks is carried out and only its answer is lost.
@@ -27,9 +25,8 @@ struct Stuck {
 }
 
 impl Stuck {
-    fn new(disk: Arc<MemoryStore>, after: i64, carried_out: bool) -> Self {
+    fn new(after: i64, carried_out: bool) -> Self {
         Self {
-            disk,
             left: AtomicI64::new(after),
             carried_out,
             reached: AtomicBool::new(false),
@@ -39,45 +36,21 @@ impl Stuck {
     fn heal(&self) {
         self.left.store(i64::MAX, SeqCst);
     }
+}
 
-    async fn call<T>(&self, work: impl Future<Output = T>) -> T {
+impl Between for Stuck {
+    async fn call<T: Send>(
+        &self,
+        _: Call<'_>,
+        reply: impl Future<Output = Result<T, Fault>> + Send,
+    ) -> Result<T, Fault> {
         match self.left.fetch_sub(1, SeqCst) {
-            1.. => return work.await,
-            0 if self.carried_out => drop(work.await),
+            1.. => return reply.await,
+            0 if self.carried_out => drop(reply.await),
             _ => {}
         }
         self.reached.store(true, SeqCst);
         std::future::pending().await
-    }
-}
-
-#[async_trait]
-impl Store for Stuck {
-    fn durability(&self) -> Durability {
-        Durability::Durable
-    }
-
-    fn notices(&self) -> Option<&dyn farebox_core::Notices> {
-        None
-    }
-
-    async fn get(&self, key: &str) -> Result<Option<String>, Fault> {
-        self.call(self.disk.get(key)).await
-    }
-
-    async fn compare_and_swap(
-        &self,
-        key: &str,
-        expected: Option<&str>,
-        next: Option<&str>,
-        keep: Option<Duration>,
-    ) -> Result<bool, Fault> {
-        self.call(self.disk.compare_and_swap(key, expected, next, keep))
-            .await
-    }
-
-    async fn scan(&self, prefix: &str) -> Result<Vec<(String, String)>, Fault> {
-        self.call(self.disk.scan(prefix)).await
     }
 }
 
@@ -88,7 +61,7 @@ async fn a_store_that_hangs_anywhere_is_answered_in_time_and_costs_nobody_money(
     for (prepaid, carried_out) in [(true, true), (true, false), (false, true), (false, false)] {
         for n in 0.. {
             let (world, bank) = (World::new(), Arc::new(Bank::default()));
-            let store = Arc::new(Stuck::new(world.disk.clone(), n, carried_out));
+            let store = Arc::new(Proxy::new(world.disk.clone(), Stuck::new(n, carried_out)));
             let builder = world.builder(store.clone());
             let engine = builder
                 .store_deadline(Duration::from_millis(500))
@@ -143,7 +116,7 @@ async fn a_store_that_hangs_anywhere_is_answered_in_time_and_costs_nobody_money(
 #[tokio::test(start_paused = true)]
 async fn the_402_does_not_wait_for_the_store() {
     let (world, bank) = (World::new(), Arc::new(Bank::default()));
-    let store = Arc::new(Stuck::new(world.disk.clone(), 0, false));
+    let store = Arc::new(Proxy::new(world.disk.clone(), Stuck::new(0, false)));
     let engine = world.engine(store);
     let rail = TestRail::settling(bank, Fuse::endless());
     let gate = charge_gate(&engine, Arc::new(Typed::<_, Charge>::new(rail)), "100");
@@ -156,7 +129,7 @@ async fn the_402_does_not_wait_for_the_store() {
 #[tokio::test(start_paused = true)]
 async fn a_scan_that_hangs_ends() {
     let world = World::new();
-    let store = Arc::new(Stuck::new(world.disk.clone(), 0, false));
+    let store = Arc::new(Proxy::new(world.disk.clone(), Stuck::new(0, false)));
     let engine = world.engine(store);
     let patience = Duration::from_secs(61);
     assert!(
@@ -176,7 +149,7 @@ async fn an_outcome_is_recorded_as_soon_as_the_store_is_back() {
         let (world, bank) = (World::new(), Arc::new(Bank::default()));
         let calls = 2 + if prepaid { 0 } else { 3 };
         // Reads the record, reserves, claims; lists and attempts where it settles.
-        let store = Arc::new(Stuck::new(world.disk.clone(), calls + 1, false));
+        let store = Arc::new(Proxy::new(world.disk.clone(), Stuck::new(calls + 1, false)));
         let engine = world.engine(store.clone());
         let rail = match prepaid {
             true => TestRail::prepaid(bank.clone(), Fuse::endless()),

@@ -1,81 +1,22 @@
 //! While the store is away nobody is asked for money, and nobody waits to be told so.
 
 use std::{
-    sync::{
-        Arc,
-        atomic::{AtomicBool, AtomicUsize, Ordering::SeqCst},
-    },
+    sync::{Arc, atomic::Ordering::SeqCst},
     time::{Duration, Instant},
 };
 
-use async_trait::async_trait;
-use farebox_core::{Durability, Store, Typed, prelude::*};
+use farebox_core::{Typed, prelude::*};
 use farebox_engine::{Gate, Inbound, MemoryStore};
-use farebox_testkit::{Bank, Fuse, TestRail};
+use farebox_testkit::{Bank, Fuse, Proxy, Switch, TestRail};
 
 use crate::common::{Got, World, challenge, charge_gate, pay, present};
 
 /// A database that can be stopped, and one that only reads.
-struct Database {
-    disk: Arc<MemoryStore>,
-    stopped: AtomicBool,
-    read_only: AtomicBool,
-    calls: AtomicUsize,
-}
-
-impl Database {
-    fn up(&self) -> Result<(), Fault> {
-        self.calls.fetch_add(1, SeqCst);
-        match self.stopped.load(SeqCst) {
-            true => Err(Fault::unavailable("connection refused")),
-            false => Ok(()),
-        }
-    }
-}
-
-#[async_trait]
-impl Store for Database {
-    fn durability(&self) -> Durability {
-        Durability::Durable
-    }
-
-    fn notices(&self) -> Option<&dyn farebox_core::Notices> {
-        None
-    }
-
-    async fn get(&self, key: &str) -> Result<Option<String>, Fault> {
-        self.up()?;
-        self.disk.get(key).await
-    }
-
-    async fn compare_and_swap(
-        &self,
-        key: &str,
-        expected: Option<&str>,
-        next: Option<&str>,
-        keep: Option<Duration>,
-    ) -> Result<bool, Fault> {
-        self.up()?;
-        if self.read_only.load(SeqCst) {
-            return Err(Fault::unavailable("read only"));
-        }
-        self.disk.compare_and_swap(key, expected, next, keep).await
-    }
-
-    async fn scan(&self, prefix: &str) -> Result<Vec<(String, String)>, Fault> {
-        self.up()?;
-        self.disk.scan(prefix).await
-    }
-}
+type Database = Proxy<MemoryStore, Switch>;
 
 fn shop() -> (World, Arc<Database>, Arc<Gate>) {
     let world = World::new();
-    let store = Arc::new(Database {
-        disk: world.disk.clone(),
-        stopped: AtomicBool::new(false),
-        read_only: AtomicBool::new(false),
-        calls: AtomicUsize::new(0),
-    });
+    let store = Arc::new(Proxy::new(world.disk.clone(), Switch::default()));
     let engine = world.engine(store.clone());
     let rail = TestRail::settling(Arc::new(Bank::default()), Fuse::endless());
     let gate = charge_gate(&engine, Arc::new(Typed::<_, Charge>::new(rail)), "100");
@@ -100,7 +41,7 @@ async fn comes_to(gate: &Gate, asked_for_money: bool) {
 #[tokio::test]
 async fn challenges_stop_and_come_back_with_the_store() {
     let (_world, store, gate) = shop();
-    for broken in [&store.stopped, &store.read_only] {
+    for broken in [&store.off, &store.read_only] {
         let credential = pay(&challenge(&gate).await, "t");
         broken.store(true, SeqCst);
         assert!(matches!(present(&gate, &credential).await, Got::Fault(_)));

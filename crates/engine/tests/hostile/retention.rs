@@ -9,10 +9,9 @@ use std::{
     time::Duration,
 };
 
-use async_trait::async_trait;
-use farebox_core::{Durability, Store, Typed, prelude::*, wire::Credential};
+use farebox_core::{Store, Typed, prelude::*, wire::Credential};
 use farebox_engine::{Engine, Gate, Inbound, MemoryStore};
-use farebox_testkit::{Bank, Fuse, TestPayload, TestRail};
+use farebox_testkit::{Bank, Counter, Fuse, Proxy, TestPayload, TestRail};
 use serde_json::{Map, Value, json};
 use tokio::time::{Instant, sleep};
 
@@ -197,48 +196,6 @@ async fn a_closed_channel_goes_and_an_open_one_stays() {
     }
 }
 
-/// A store that counts, but for what is written without regard to anybody's request.
-struct Counted {
-    disk: Arc<MemoryStore>,
-    reads: AtomicUsize,
-    writes: AtomicUsize,
-}
-
-#[async_trait]
-impl Store for Counted {
-    fn durability(&self) -> Durability {
-        Durability::Durable
-    }
-
-    fn notices(&self) -> Option<&dyn farebox_core::Notices> {
-        None
-    }
-
-    async fn get(&self, key: &str) -> Result<Option<String>, Fault> {
-        self.reads.fetch_add(1, SeqCst);
-        self.disk.get(key).await
-    }
-
-    async fn compare_and_swap(
-        &self,
-        key: &str,
-        expected: Option<&str>,
-        next: Option<&str>,
-        keep: Option<Duration>,
-    ) -> Result<bool, Fault> {
-        // A process's sign of life, once a second at most whoever asks.
-        if !key.starts_with("pulse:") {
-            self.writes.fetch_add(1, SeqCst);
-        }
-        self.disk.compare_and_swap(key, expected, next, keep).await
-    }
-
-    async fn scan(&self, prefix: &str) -> Result<Vec<(String, String)>, Fault> {
-        self.reads.fetch_add(1, SeqCst);
-        self.disk.scan(prefix).await
-    }
-}
-
 /// A stranger who asks, and one who presents nonsense, costs the store nothing; a rail that keeps
 /// something with its challenge costs one write.
 #[tokio::test]
@@ -254,17 +211,13 @@ async fn without_a_credential_nothing_is_written() {
     ];
     for (method, each) in methods {
         let world = World::new();
-        let store = Arc::new(Counted {
-            disk: world.disk.clone(),
-            reads: AtomicUsize::new(0),
-            writes: AtomicUsize::new(0),
-        });
+        let store = Arc::new(Proxy::new(world.disk.clone(), Counter::default()));
         let (_, gate) = world.charge(store.clone(), method);
         let mut last = None;
         for _ in 0..1_000 {
             last = Some(challenge(&gate).await);
         }
-        let counted = || (store.reads.load(SeqCst), store.writes.load(SeqCst));
+        let counted = || (store.reads(), store.writes());
         assert_eq!(counted(), (0, 1_000 * each));
         let mut forged = last.unwrap();
         forged.realm = "other.example".into();

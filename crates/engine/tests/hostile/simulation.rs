@@ -1,15 +1,11 @@
 //! Replicas that pause, die and lose replies, clocks that jump, and payers who present everything
 //! everywhere: hundreds of histories, each repeatable by its seed.
 
-use std::{
-    sync::{Arc, Mutex},
-    time::Duration,
-};
+use std::sync::{Arc, Mutex};
 
-use async_trait::async_trait;
-use farebox_core::{Durability, Store, Typed, prelude::*, wire::Credential};
-use farebox_engine::{MemoryStore, Reconciled};
-use farebox_testkit::{Bank, Fuse, TestRail};
+use farebox_core::{Typed, prelude::*, wire::Credential};
+use farebox_engine::Reconciled;
+use farebox_testkit::{Bank, Between, Call, Fuse, Proxy, TestRail};
 
 use crate::common::{Got, World, challenge, pay, present};
 
@@ -34,54 +30,32 @@ impl Dice {
 
 /// A replica's way to the disk: slow, mortal, and deaf now and then.
 struct Chaos {
-    disk: Arc<MemoryStore>,
     dice: Arc<Dice>,
     fuse: Fuse,
     deaf: bool,
 }
 
-#[async_trait]
-impl Store for Chaos {
-    fn durability(&self) -> Durability {
-        Durability::Durable
-    }
-
-    fn notices(&self) -> Option<&dyn farebox_core::Notices> {
-        None
-    }
-
-    async fn get(&self, key: &str) -> Result<Option<String>, Fault> {
-        self.dice.dawdle(6).await;
-        if self.fuse.is_dead() {
-            return Err(Fault::new("the process is dead"));
-        }
-        self.disk.get(key).await
-    }
-
-    async fn compare_and_swap(
+impl Between for Chaos {
+    async fn call<T: Send>(
         &self,
-        key: &str,
-        expected: Option<&str>,
-        next: Option<&str>,
-        keep: Option<Duration>,
-    ) -> Result<bool, Fault> {
+        call: Call<'_>,
+        reply: impl Future<Output = Result<T, Fault>> + Send,
+    ) -> Result<T, Fault> {
+        let writes = matches!(call, Call::Write(_));
         // Now and then for long, so that reservations lapse under their holders.
-        let patience = if self.dice.roll(8) == 0 { 300 } else { 6 };
+        let patience = match writes && self.dice.roll(8) == 0 {
+            true => 300,
+            false => 6,
+        };
         self.dice.dawdle(patience).await;
-        if !self.fuse.burn() {
-            return Err(Fault::new("the process is dead"));
+        let reply = self.fuse.call(call, reply).await;
+        if writes {
+            self.dice.dawdle(6).await;
+            if self.deaf && self.dice.roll(12) == 0 {
+                return Err(Fault::unavailable("the reply was lost"));
+            }
         }
-        let swapped = self.disk.compare_and_swap(key, expected, next, keep).await;
-        self.dice.dawdle(6).await;
-        if self.deaf && self.dice.roll(12) == 0 {
-            return Err(Fault::unavailable("the reply was lost"));
-        }
-        swapped
-    }
-
-    async fn scan(&self, prefix: &str) -> Result<Vec<(String, String)>, Fault> {
-        self.dice.dawdle(6).await;
-        self.disk.scan(prefix).await
+        reply
     }
 }
 
@@ -104,13 +78,13 @@ async fn history(seed: u64, prepaid: bool) {
             true => Fuse::new(i64::try_from(dice.roll(16)).unwrap()),
             false => Fuse::endless(),
         };
-        let store = Chaos {
-            disk: world.disk.clone(),
+        let chaos = Chaos {
             dice: dice.clone(),
             fuse: fuse.clone(),
             deaf: !mortal,
         };
-        replicas.push(world.charge(Arc::new(store), rail(&bank, fuse, prepaid)));
+        let store = Arc::new(Proxy::new(world.disk.clone(), chaos));
+        replicas.push(world.charge(store, rail(&bank, fuse, prepaid)));
     }
     let (calm, gate) = world.charge(world.store(), rail(&bank, Fuse::endless(), prepaid));
     // Two challenges, and two proofs of which each is tried with both.

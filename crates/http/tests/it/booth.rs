@@ -11,7 +11,6 @@ use std::{
     time::Duration,
 };
 
-use async_trait::async_trait;
 use axum::{
     Router,
     body::Body,
@@ -21,12 +20,13 @@ use axum::{
     routing::{get, post},
 };
 use farebox_core::{
-    ChannelState, Durability, Method, Notices, Offer, Store, Typed, compose,
+    ChannelState, Method, Offer, Typed, compose,
     prelude::*,
     wire::{Credential, Payload, Receipt},
 };
 use farebox_engine::{Engine, MemoryStore};
 use farebox_http::{Event as Piece, Metered, Pace, PaymentLayer, server::Unpaid};
+use farebox_testkit::{Counter, Proxy};
 use futures_util::{TryStreamExt as _, stream};
 use reqwest::{Client, RequestBuilder};
 use serde_json::{Value, json};
@@ -36,40 +36,6 @@ use crate::{
     support::{Answer, engine, serve},
     tills::{Chits, Purses},
 };
-
-/// A memory store that counts how often it is asked.
-#[derive(Default)]
-pub struct Counting {
-    inner: MemoryStore,
-    pub trips: AtomicUsize,
-}
-
-#[async_trait]
-impl Store for Counting {
-    fn durability(&self) -> Durability {
-        Durability::Volatile
-    }
-    async fn get(&self, key: &str) -> Result<Option<String>, Fault> {
-        self.trips.fetch_add(1, SeqCst);
-        self.inner.get(key).await
-    }
-    async fn compare_and_swap(
-        &self,
-        key: &str,
-        expected: Option<&str>,
-        next: Option<&str>,
-        keep: Option<Duration>,
-    ) -> Result<bool, Fault> {
-        self.trips.fetch_add(1, SeqCst);
-        self.inner.compare_and_swap(key, expected, next, keep).await
-    }
-    async fn scan(&self, prefix: &str) -> Result<Vec<(String, String)>, Fault> {
-        self.inner.scan(prefix).await
-    }
-    fn notices(&self) -> Option<&dyn Notices> {
-        None
-    }
-}
 
 /// What a handler streams, as the test says.
 pub type Feed = mpsc::UnboundedSender<Result<Piece, String>>;
@@ -147,7 +113,7 @@ async fn relayed(session: Metered, State(behind): State<Arc<Behind>>) -> Respons
 
 pub struct Booth {
     pub engine: Engine,
-    pub store: Arc<Counting>,
+    pub store: Arc<Proxy<MemoryStore, Counter>>,
     pub behind: Arc<Behind>,
     pub address: SocketAddr,
     pub client: Client,
@@ -193,7 +159,7 @@ impl Booth {
     }
 
     async fn open(method: Arc<dyn Method>, rail: &'static str, pace: Pace) -> Self {
-        let store = Arc::new(Counting::default());
+        let store = Arc::new(Proxy::new(Arc::default(), Counter::default()));
         let engine = engine(
             "booth.example",
             store.clone(),

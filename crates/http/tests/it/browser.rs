@@ -61,10 +61,10 @@ async fn every_answer_can_be_read_by_the_page() {
     let two = format!("{header}, {header}");
     let wrong = send(&router, ask(Some(&two), PAGE)).await;
     assert_eq!(wrong.status, 400);
-    shop.down.store(true, SeqCst);
+    shop.store.off.store(true, SeqCst);
     let down = send(&router, ask(Some(&header), PAGE)).await;
     assert_eq!((down.status, down.header("retry-after")), (503, "2"));
-    shop.down.store(false, SeqCst);
+    shop.store.off.store(false, SeqCst);
     let paid = send(&router, ask(Some(&header), PAGE)).await;
     assert_eq!(paid.status, 200);
     let spent = send(&router, ask(Some(&header), PAGE)).await;

@@ -1,42 +1,16 @@
 //! Secrets are replaced while payments are under way.
 
-use std::{sync::Arc, time::Duration};
+use std::sync::Arc;
 
-use async_trait::async_trait;
-use farebox_core::{Durability, Store, prelude::*, wire::SecretRing};
+use farebox_core::{prelude::*, wire::SecretRing};
 use farebox_engine::{BalanceError, Engine, Inbound, MemoryStore, MeterError};
 use farebox_http::{PaymentLayer, server::refuse};
+use farebox_testkit::{Proxy, Wire};
 
 use crate::support::{Answer, REALM, Shop, pay, serve};
 
 /// What replicas share, and what outlives them.
-struct Disk(MemoryStore);
-
-#[async_trait]
-impl Store for Disk {
-    fn durability(&self) -> Durability {
-        Durability::Durable
-    }
-    fn notices(&self) -> Option<&dyn farebox_core::Notices> {
-        None
-    }
-
-    async fn get(&self, key: &str) -> Result<Option<String>, Fault> {
-        self.0.get(key).await
-    }
-    async fn compare_and_swap(
-        &self,
-        key: &str,
-        expected: Option<&str>,
-        next: Option<&str>,
-        keep: Option<Duration>,
-    ) -> Result<bool, Fault> {
-        self.0.compare_and_swap(key, expected, next, keep).await
-    }
-    async fn scan(&self, prefix: &str) -> Result<Vec<(String, String)>, Fault> {
-        self.0.scan(prefix).await
-    }
-}
+type Disk = Proxy<MemoryStore, Wire>;
 
 /// A process with these secrets; its joke's URL.
 async fn process(shop: &Shop, disk: &Arc<Disk>, secrets: &[&str]) -> String {
@@ -59,7 +33,10 @@ async fn ask(url: &str, credential: Option<String>) -> Answer {
 /// Protects: a rotation with overlap refuses nobody, and one without takes no money.
 #[tokio::test]
 async fn challenges_outlive_their_secret_while_it_is_in_the_ring() {
-    let (shop, disk) = (Shop::open().await, Arc::new(Disk(MemoryStore::new())));
+    let (shop, disk) = (
+        Shop::open().await,
+        Arc::new(Disk::new(Arc::default(), Wire)),
+    );
     let before = process(&shop, &disk, &["old!"]).await;
     let during = process(&shop, &disk, &["new!", "old!"]).await;
     let after = process(&shop, &disk, &["new!"]).await;

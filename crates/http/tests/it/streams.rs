@@ -268,13 +268,13 @@ async fn a_thousand_pieces_take_two_round_trips() {
     let booth = Booth::purses().await;
     booth.manage("/counted/1", open("a", 10_000_000, 0)).await;
     let bearer = json!({"action": "bearer", "channel": "a"});
-    let before = booth.store.trips.load(SeqCst);
+    let before = booth.store.calls();
     let mut stream = booth.stream("/counted/100000", bearer).await;
     let mut pieces = 0u64;
     while let Some((name, data)) = stream.next().await {
         pieces += u64::from(name.is_empty() && data == "x");
     }
-    let trips = booth.store.trips.load(SeqCst) - before;
+    let trips = booth.store.calls() - before;
     assert_eq!((pieces, booth.spent("a").await), (100_000, 200_000));
     assert!(trips <= 200, "{trips} round trips");
 }

@@ -4,12 +4,11 @@ use std::{
     net::SocketAddr,
     sync::{
         Arc, Mutex,
-        atomic::{AtomicBool, AtomicI64, AtomicU16, AtomicUsize, Ordering::SeqCst},
+        atomic::{AtomicI64, AtomicU16, AtomicUsize, Ordering::SeqCst},
     },
     time::Duration,
 };
 
-use async_trait::async_trait;
 use axum::{
     Router,
     body::Body,
@@ -20,61 +19,18 @@ use axum::{
 };
 use farebox_client::{Budget, Limit, Purse};
 use farebox_core::{
-    Durability, Offer, Store, Typed, compose,
+    Offer, Store, Typed, compose,
     prelude::*,
     wire::{Credential, Payload, ProblemDetails, Receipt, SecretRing, Timestamp},
 };
 use farebox_engine::{Clock, Engine, Gate, MemoryStore};
 use farebox_http::{Payment, PaymentLayer};
+use farebox_testkit::{Proxy, Switch};
 use serde_json::json;
 
 use crate::rails::{Bank, Minter, PrepaidRail, TokenRail};
 
 pub const REALM: &str = "shop.example";
-
-/// A memory store that can be made to fail.
-pub struct Flaky {
-    inner: MemoryStore,
-    pub down: Arc<AtomicBool>,
-}
-
-impl Flaky {
-    fn up(&self) -> Result<(), Fault> {
-        if self.down.load(SeqCst) {
-            return Err(Fault::unavailable("writing to /var/lib/shop.db"));
-        }
-        Ok(())
-    }
-}
-
-#[async_trait]
-impl Store for Flaky {
-    fn durability(&self) -> Durability {
-        Durability::Volatile
-    }
-    fn notices(&self) -> Option<&dyn farebox_core::Notices> {
-        None
-    }
-
-    async fn get(&self, key: &str) -> Result<Option<String>, Fault> {
-        self.up()?;
-        self.inner.get(key).await
-    }
-    async fn compare_and_swap(
-        &self,
-        key: &str,
-        expected: Option<&str>,
-        next: Option<&str>,
-        keep: Option<Duration>,
-    ) -> Result<bool, Fault> {
-        self.up()?;
-        self.inner.compare_and_swap(key, expected, next, keep).await
-    }
-    async fn scan(&self, prefix: &str) -> Result<Vec<(String, String)>, Fault> {
-        self.up()?;
-        self.inner.scan(prefix).await
-    }
-}
 
 /// What the handler saw and what it should do.
 #[derive(Default)]
@@ -89,7 +45,7 @@ pub struct Shop {
     pub bank: Arc<Bank>,
     pub desk: Arc<Desk>,
     pub now: Arc<AtomicI64>,
-    pub down: Arc<AtomicBool>,
+    pub store: Arc<Proxy<MemoryStore, Switch>>,
     pub engine: Engine,
     methods: Vec<Arc<dyn farebox_core::Method>>,
     pub address: SocketAddr,
@@ -120,14 +76,11 @@ impl Shop {
     pub async fn open() -> Self {
         let bank = Arc::new(Bank::default());
         let now = Arc::new(AtomicI64::new(Timestamp::now().unix_millis()));
-        let (clock, down) = (now.clone(), Arc::new(AtomicBool::new(false)));
-        let store = Flaky {
-            inner: MemoryStore::new(),
-            down: down.clone(),
-        };
+        let clock = now.clone();
+        let store = Arc::new(Proxy::new(Arc::default(), Switch::default()));
         let engine = engine(
             REALM,
-            Arc::new(store),
+            store.clone(),
             Clock::from_fn(move || clock.load(SeqCst)),
         );
         let methods: Vec<Arc<dyn farebox_core::Method>> = vec![
@@ -139,7 +92,7 @@ impl Shop {
             bank,
             desk,
             now,
-            down,
+            store,
             engine,
             methods,
             address: SocketAddr::from(([127, 0, 0, 1], 0)),

@@ -280,10 +280,10 @@ async fn faults_are_5xx_without_challenge_or_detail() {
         (answer.status, answer.kind().as_str()),
         (500, "internal-payment-error")
     );
-    shop.down.store(true, SeqCst);
+    shop.store.off.store(true, SeqCst);
     let answer = shop.get("/joke", &pay(&challenge, "good-1")).await;
     assert_eq!((answer.status, answer.header("retry-after")), (503, "2"));
-    shop.down.store(false, SeqCst);
+    shop.store.off.store(false, SeqCst);
     assert_eq!(
         shop.get("/joke", &pay(&challenge, "good-1")).await.status,
         200

@@ -7,10 +7,10 @@ use farebox_jsonrpc::{
     ErrorObject, Message,
     server::{Tariff, TariffError},
 };
-use farebox_testkit::{Bank, Fuse, TestRail};
+use farebox_testkit::{Bank, Fuse, Proxy, Switch, TestRail};
 use serde_json::{Value, json};
 
-use crate::support::{Flaky, Shop, code, gate, joke, paid, payment_error, receipt_of, with};
+use crate::support::{Shop, code, gate, joke, paid, payment_error, receipt_of, with};
 
 /// Protects: a paid call without a credential is -32042 with every offer, each complete and native.
 #[tokio::test]
@@ -277,17 +277,17 @@ async fn malformed_credentials_are_invalid_params() {
 /// Protects: our own failure is -32603, says nothing of its cause, and asks for no money.
 #[tokio::test]
 async fn faults_are_internal_errors_without_challenges() {
-    let store = Flaky::new();
+    let store = Arc::new(Proxy::new(Arc::<MemoryStore>::default(), Switch::default()));
     let shop = Shop::with(store.clone(), TestRail::settling);
     let call = with(joke(1), paid(&shop.ask(&joke(1)).await, "good"));
-    store.down.store(true, SeqCst);
+    store.off.store(true, SeqCst);
     let response = shop.call(&call).await;
     let error = response.outcome.unwrap_err();
     let data = error.data.unwrap();
     assert_eq!(error.code, -32603);
     assert!(data.get("challenges").is_none() && !data.to_string().contains("/var/lib"));
     assert!(data["httpStatus"].as_u64().unwrap() >= 500);
-    store.down.store(false, SeqCst);
+    store.off.store(false, SeqCst);
     assert!(
         receipt_of(&shop.call(&call).await).is_some(),
         "the same credential goes on"

@@ -3,16 +3,14 @@
 use std::{
     sync::{
         Arc, Mutex,
-        atomic::{AtomicBool, AtomicI64, AtomicUsize, Ordering::SeqCst},
+        atomic::{AtomicI64, AtomicUsize, Ordering::SeqCst},
     },
     time::Duration,
 };
 
-use async_trait::async_trait;
-
 use farebox_client::{Budget, Limit, Purse};
 use farebox_core::{
-    ChargeTerms, Durability, Method, Offer, Store, Typed, compose,
+    ChargeTerms, Method, Offer, Store, Typed, compose,
     prelude::*,
     wire::{Amount, Credential, Payload, Timestamp},
 };
@@ -193,58 +191,5 @@ pub fn credential(challenge: &Challenge, token: &str) -> Credential {
         challenge: challenge.clone(),
         payload: Payload::from_value(&json!({ "token": token })).unwrap(),
         source: None,
-    }
-}
-
-/// A store that can be away.
-pub struct Flaky {
-    inner: MemoryStore,
-    pub down: AtomicBool,
-}
-
-impl Flaky {
-    pub fn new() -> Arc<Self> {
-        Arc::new(Self {
-            inner: MemoryStore::new(),
-            down: AtomicBool::new(false),
-        })
-    }
-
-    fn up(&self) -> Result<&MemoryStore, Fault> {
-        match self.down.load(SeqCst) {
-            true => Err(Fault::unavailable("the disk /var/lib/x is away")),
-            false => Ok(&self.inner),
-        }
-    }
-}
-
-#[async_trait]
-impl Store for Flaky {
-    fn durability(&self) -> Durability {
-        Durability::Durable
-    }
-
-    fn notices(&self) -> Option<&dyn farebox_core::Notices> {
-        None
-    }
-
-    async fn get(&self, key: &str) -> Result<Option<String>, Fault> {
-        self.up()?.get(key).await
-    }
-
-    async fn compare_and_swap(
-        &self,
-        key: &str,
-        expected: Option<&str>,
-        next: Option<&str>,
-        expiry: Option<Duration>,
-    ) -> Result<bool, Fault> {
-        self.up()?
-            .compare_and_swap(key, expected, next, expiry)
-            .await
-    }
-
-    async fn scan(&self, prefix: &str) -> Result<Vec<(String, String)>, Fault> {
-        self.up()?.scan(prefix).await
     }
 }

@@ -8,9 +8,10 @@ use std::{
     time::{Duration, Instant},
 };
 
-use farebox_core::{Durability, Notices, Outcome, Refusal, Store, StoredOrder, Tally, prelude::*};
+use farebox_core::{Outcome, Refusal, Store, StoredOrder, Tally, prelude::*};
 use farebox_engine::MemoryStore;
 use farebox_sandbox_tempo::Fault;
+use farebox_testkit::{Between, Call, Proxy};
 use serde_json::{Value, json};
 
 use crate::{
@@ -182,43 +183,25 @@ async fn a_budget_is_its_fee_payers() {
 
 /// A store that takes no more than so many writes for a while.
 struct Shaky {
-    store: MemoryStore,
     refuses: AtomicUsize,
 }
 
-#[async_trait::async_trait]
-impl Store for Shaky {
-    fn durability(&self) -> Durability {
-        self.store.durability()
-    }
-
-    async fn get(&self, key: &str) -> Result<Option<String>, farebox_core::Fault> {
-        self.store.get(key).await
-    }
-
-    async fn compare_and_swap(
+impl Between for Shaky {
+    async fn call<T: Send>(
         &self,
-        key: &str,
-        expected: Option<&str>,
-        next: Option<&str>,
-        keep: Option<Duration>,
-    ) -> Result<bool, farebox_core::Fault> {
+        call: Call<'_>,
+        reply: impl Future<Output = Result<T, farebox_core::Fault>> + Send,
+    ) -> Result<T, farebox_core::Fault> {
         let less = |left: usize| left.checked_sub(1);
-        let refused = self
-            .refuses
-            .fetch_update(Ordering::Relaxed, Ordering::Relaxed, less);
+        let refused = matches!(call, Call::Write(_))
+            && self
+                .refuses
+                .fetch_update(Ordering::Relaxed, Ordering::Relaxed, less)
+                .is_ok();
         match refused {
-            Ok(_) => Err(farebox_core::Fault::unavailable("the store is away")),
-            Err(_) => self.store.compare_and_swap(key, expected, next, keep).await,
+            true => Err(farebox_core::Fault::unavailable("the store is away")),
+            false => reply.await,
         }
-    }
-
-    async fn scan(&self, prefix: &str) -> Result<Vec<(String, String)>, farebox_core::Fault> {
-        self.store.scan(prefix).await
-    }
-
-    fn notices(&self) -> Option<&dyn Notices> {
-        None
     }
 }
 
@@ -226,10 +209,10 @@ impl Store for Shaky {
 #[tokio::test]
 async fn a_count_that_fails_is_made_later() {
     let (chain, _) = start().await;
-    let shaky = Arc::new(Shaky {
-        store: MemoryStore::default(),
+    let shaky = Shaky {
         refuses: AtomicUsize::new(0),
-    });
+    };
+    let shaky = Arc::new(Proxy::new(Arc::<MemoryStore>::default(), shaky));
     let store: Arc<dyn Store> = shaky.clone();
     let budget = once(&chain, "daily_budget").await;
     let net = replica(&chain.url(), &store, &budget);
