@@ -36,6 +36,9 @@ pub(crate) struct Account {
     /// The payment that is closing it: nothing else may change or spend meanwhile.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(crate) closing: Option<Closing>,
+    /// Streams and requests end for a payment that will close it, and none begins.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) ending: Option<Ending>,
     /// A settlement or a refund under way; it keeps nobody from spending.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(crate) errand: Option<Closing>,
@@ -66,6 +69,13 @@ pub(crate) struct Closing {
     pub(crate) op: String,
     /// Which of the payment's reservations.
     pub(crate) claim: String,
+    pub(crate) until: i64,
+}
+
+/// The payment that waits for streams to end, until Unix millisecond `until`.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub(crate) struct Ending {
+    pub(crate) op: String,
     pub(crate) until: i64,
 }
 
@@ -194,6 +204,9 @@ impl Account {
     /// Whether it may be served from at `now`.
     pub(crate) fn serves(&self, now: i64) -> Result<(), BalanceError> {
         self.open(None, now)?;
+        if self.ending.as_ref().is_some_and(|end| end.until > now) {
+            return Err(BalanceError::Closing);
+        }
         match self.state.close_requested {
             true => Err(BalanceError::CloseRequested),
             false => Ok(()),
@@ -204,6 +217,7 @@ impl Account {
     /// channel was before.
     pub(crate) fn end_lapsed_close(&mut self, now: i64) {
         self.closing.take_if(|closing| closing.until <= now);
+        self.ending.take_if(|ending| ending.until <= now);
     }
 
     pub(crate) fn forget_lost_leases(&mut self, now: i64) {

@@ -13,6 +13,7 @@ use farebox_core::{
 
 use crate::{
     account::{Account, Closing},
+    ending::end_of,
     engine::Shared,
     record::{ChannelChange, Stored, channel_key},
     verdict::Refused,
@@ -187,9 +188,9 @@ impl Shared {
             let swap = self.store.compare_and_swap(key, text, Some(&after), keep);
             match effect!("channel.changed", swap.await) {
                 Ok(true) => {
+                    let next = Arc::new(next);
+                    self.ledger.remember(key, (Arc::from(after), next.clone()));
                     self.changed(key, account, &next);
-                    self.ledger
-                        .remember(key, (Arc::from(after), Arc::new(next)));
                     return Ok(answer);
                 }
                 Ok(false) => self.ledger.forget(key),
@@ -207,12 +208,19 @@ impl Shared {
     /// Wakes whoever waits for the channel. Other processes are told of what a stream may wait for.
     fn changed(self: &Arc<Self>, key: &str, before: Option<&Account>, after: &Account) {
         let now = self.clock.millis();
+        let ends =
+            before.is_some_and(|before| before.serves(now).is_ok()) && after.serves(now).is_err();
         let news = before.is_none_or(|before| {
             after.available(now) > before.available(now)
                 || before.state.closed != after.state.closed
                 || before.state.close_requested != after.state.close_requested
                 || before.closing.is_some() != after.closing.is_some()
+                || after.ending.is_some() && after.leased(now) == 0
         });
+        if ends {
+            self.hub.wake(&end_of(key));
+            self.tell(&end_of(key));
+        }
         if news {
             self.hub.wake(key);
         }
@@ -332,6 +340,7 @@ pub(crate) async fn freeze(
                 claim: claim.clone(),
                 until: shared.after(shared.timing.reserve),
             });
+            next.ending = None;
         }
         if next == *account || shared.replace(&key, &text, &next).await? {
             return Ok(unspent);

@@ -13,6 +13,7 @@ use crate::{
     challenge::{Bound, terms_print},
     conclude::conclude,
     detached::Detached,
+    ending::Spenders,
     engine::Shared,
     managed::Managed,
     payment::{Authentic, Carried, Driven, Facts, Offered, Payment},
@@ -264,11 +265,20 @@ impl Gate {
             {
                 return self.advance(verified, manages).await;
             }
+            let limit = self.shared.timing.settle;
+            if let Some(channel) = verified.closes() {
+                let spenders = self.shared.end_spending(payment.id(), channel, limit);
+                match spenders.await? {
+                    Spenders::None => {}
+                    // The rail saw another balance.
+                    Spenders::Ended => continue,
+                    Spenders::Left => return Err(Refused::pending()),
+                }
+            }
             // A client that goes away cannot cut it short.
             let decided = verified.is_decided();
             let served = !manages && verified.asks_for_service();
             let work = verified.carry_out(keyed.clone(), served);
-            let limit = self.shared.timing.settle;
             let carried = match decided {
                 true => timeout(limit, Detached::new(work)).await.map(Ok),
                 false => timeout(limit, tokio::spawn(Box::pin(work))).await,

@@ -19,6 +19,10 @@ use crate::engine::Shared;
 const LOOK: Duration = Duration::from_millis(500);
 const HEED: Duration = Duration::from_secs(5);
 
+/// The same of who streams and has nothing to wait for but the end. Its block makes it look too.
+const GLANCE: Duration = Duration::from_secs(5);
+const SELDOM: Duration = Duration::from_secs(30);
+
 /// How long after a lost connection the next is tried, and how often a listener looks whether it is
 /// still needed.
 const PAUSE: Duration = Duration::from_secs(1);
@@ -38,7 +42,7 @@ impl Hub {
         if let Some(waiter) = waiting.get(key).and_then(Weak::upgrade) {
             return waiter;
         }
-        // Nobody waits for ever, so those that are gone are few.
+        // Those that are gone make room before more is taken.
         if waiting.len() == waiting.capacity() {
             waiting.retain(|_, waiter| waiter.strong_count() > 0);
         }
@@ -83,12 +87,22 @@ impl Waiting {
 impl Shared {
     /// Begins to wait for the account under `key`.
     pub(crate) fn wait(self: &Arc<Self>, key: &str) -> Waiting {
+        self.waiting(key, LOOK, HEED)
+    }
+
+    /// Begins to wait for `word`, while there is work to do.
+    pub(crate) fn heed(self: &Arc<Self>, word: &str) -> Waiting {
+        self.waiting(word, GLANCE, SELDOM)
+    }
+
+    /// `untold`, `told`: how often to look again where nobody tells, and where somebody does.
+    fn waiting(self: &Arc<Self>, word: &str, untold: Duration, told: Duration) -> Waiting {
         self.listen();
         let volatile = self.store.durability() == Durability::Volatile;
-        let told = volatile || self.hub.hears.load(SeqCst);
+        let hears = volatile || self.hub.hears.load(SeqCst);
         Waiting {
-            waiter: self.hub.waiter(key),
-            look: if told { HEED } else { LOOK },
+            waiter: self.hub.waiter(word),
+            look: if hears { told } else { untold },
         }
     }
 

@@ -16,6 +16,7 @@
 
 #[macro_use]
 mod effect;
+mod ending;
 
 mod account;
 mod balance;

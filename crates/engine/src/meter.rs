@@ -1,12 +1,13 @@
 //! What requests, event streams and WebSockets spend a channel through.
 
-use std::{fmt, sync::Arc, time::Duration};
+use std::{fmt, pin::pin, sync::Arc, time::Duration};
 
 use farebox_core::{
     Attachment, ChannelId, ChannelState, Event, Fault, Method, Moment, Rejection, Served,
     Statement,
     wire::{Amount, Receipt},
 };
+use futures_util::future::select;
 use tokio::time::Instant;
 
 use crate::{
@@ -201,6 +202,13 @@ impl Meter {
     /// Waits until the server is told to end: the moment for a stream to say what was paid.
     pub async fn draining(&self) {
         self.shared.drain.began().await;
+    }
+
+    /// Waits until what streams from the channel must end: the server [drains](Self::draining), or
+    /// the channel is closed, by its payer's credential or by force. In whichever process that is.
+    pub async fn ending(&self) {
+        let (draining, ended) = (self.draining(), self.shared.ended(&self.key));
+        select(pin!(draining), pin!(ended)).await;
     }
 
     /// What a request is answered with that could not be charged, in the rail's words.

@@ -7,7 +7,8 @@ use std::{
 };
 
 use farebox_core::{
-    AnyPlan, ChannelAction, Fault, Method, Presented, Refusal, Rejection, Step, StoredOrder,
+    AnyPlan, ChannelAction, ChannelId, Fault, Method, Presented, Refusal, Rejection, Step,
+    StoredOrder,
     wire::{Amount, Credential, Problem, Timestamp},
 };
 use serde_json::{Map, Value};
@@ -339,6 +340,14 @@ impl Payment<Verified> {
         match &self.stage.plan {
             AnyPlan::Once(_) => true,
             AnyPlan::Channel(plan) => plan.action.is_service(),
+        }
+    }
+
+    /// The channel that it closes, if it does.
+    pub(crate) fn closes(&self) -> Option<&ChannelId> {
+        match &self.stage.plan {
+            AnyPlan::Channel(plan) if plan.action == ChannelAction::Close => Some(&plan.channel),
+            _ => None,
         }
     }
 

@@ -233,9 +233,11 @@ impl Tap {
             if woken.is_err() && Instant::now() >= end {
                 return Ok(false);
             }
-            self.state = self.meter.state().await?;
-            let state = &self.state;
-            ready = state.available() >= amount || state.closed || state.close_requested;
+            let account = shared.account(self.meter.key()).await?;
+            let (_, account) = account.ok_or(BalanceError::NotFound)?;
+            let now = shared.clock.millis();
+            self.state = account.view(now);
+            ready = self.state.available() >= amount || account.serves(now).is_err();
         }
     }
 

@@ -208,6 +208,8 @@ proptest! {
     fn the_machine_does_as_the_model(ops in proptest::collection::vec(op(), 1..60)) {
         tokio::runtime::Builder::new_current_thread()
             .enable_all()
+            // A close that is put off has waited for whoever serves.
+            .start_paused(true)
             .build()
             .unwrap()
             .block_on(play(ops));

@@ -246,6 +246,36 @@ async fn a_drained_server_ends_its_streams_with_a_receipt() {
     );
 }
 
+/// Protects: a close ends the streams of its channel, one that waits for its handler and one that
+/// never does, each with its receipt, and is not put off by them.
+#[tokio::test]
+async fn a_close_ends_its_streams_with_a_receipt() {
+    let booth = Booth::chits().await;
+    let feed = booth.behind.feed();
+    feed.send(Ok("one".into())).unwrap();
+    let mut idle = booth
+        .stream("/stream", open("a", 1_000_000_000, 900_000_000))
+        .await;
+    assert_eq!(idle.piece().await, "one");
+    let mut busy = booth.stream("/endless", voucher("a", 900_000_000)).await;
+    assert_eq!(busy.piece().await, "x");
+    let close = json!({"action": "close", "channel": "a", "signature": "signed"});
+    let closed = timeout(Duration::from_secs(5), booth.manage("/stream", close));
+    let busy = async {
+        let mut last = None;
+        while let Some((name, data)) = busy.next().await {
+            last = Some((name, data));
+        }
+        last.unwrap()
+    };
+    let (closed, idle, busy) = tokio::join!(closed, idle.receipt(), busy);
+    assert_eq!(closed.expect("promptly").status, 204);
+    assert_eq!(idle.reference, "a");
+    assert_eq!(busy.0, "payment-receipt");
+    let state = booth.state("a").await;
+    assert!(state.closed && state.held.is_zero());
+}
+
 /// Protects: an idle stream shows signs of life that cost nothing, and goes on.
 #[tokio::test]
 async fn heartbeats_are_free() {

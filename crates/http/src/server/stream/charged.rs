@@ -55,6 +55,9 @@ enum Phase {
     Over,
 }
 
+/// How many pieces in a row are passed on before the stream looks whether it is to end.
+const STRIDE: u32 = 64;
+
 /// Charges each piece of `source` before it is passed on, and does not ask for one that could not be
 /// paid for.
 pub(crate) struct Charged<S> {
@@ -69,7 +72,10 @@ pub(crate) struct Charged<S> {
     ends: bool,
     stop: Arc<Notify>,
     beat: Pin<Box<Sleep>>,
-    draining: Work<()>,
+    /// The server drains, or somebody closes the channel.
+    ending: Work<()>,
+    /// Pieces passed on since that was looked at.
+    passed: u32,
 }
 
 impl<S, T, E> Charged<S>
@@ -83,7 +89,8 @@ where
         let meter = tap.meter().clone();
         Self {
             source: Box::pin(source),
-            draining: Box::pin(async move { meter.draining().await }),
+            ending: Box::pin(async move { meter.ending().await }),
+            passed: 0,
             beat: Box::pin(sleep(pace.heartbeat)),
             tap: None,
             pace,
@@ -185,6 +192,7 @@ where
         if let Some(event) = self.next.take() {
             let units = event.cost();
             if units == 0 || tap.burn_units(units) {
+                self.passed += 1;
                 return Poll::Ready(Some(Out::Data(event)));
             }
             self.next = Some(event);
@@ -207,14 +215,23 @@ where
         Poll::Ready(None)
     }
 
+    /// Whether it has to end, which it begins with then.
+    fn is_over(&mut self, cx: &mut Context<'_>) -> bool {
+        self.passed = 0;
+        let over = self.ending.as_mut().poll(cx).is_ready();
+        if over {
+            self.ending = Box::pin(pending());
+            self.end();
+        }
+        over
+    }
+
     /// What there is to do while nothing comes. `Ready(None)`: the phase has changed.
     fn poll_idle(&mut self, cx: &mut Context<'_>) -> Poll<Option<Out>> {
         if matches!(self.phase, Phase::Ending(_)) {
             return Poll::Pending;
         }
-        if self.draining.as_mut().poll(cx).is_ready() {
-            self.draining = Box::pin(pending());
-            self.end();
+        if self.is_over(cx) {
             return Poll::Ready(None);
         }
         if self.beat.as_mut().poll(cx).is_pending() {
@@ -259,6 +276,9 @@ where
 
     fn poll_next(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Out>> {
         let this = &mut *self;
+        if this.passed >= STRIDE && !matches!(this.phase, Phase::Ending(_)) {
+            this.is_over(cx);
+        }
         loop {
             let polled = match &mut this.phase {
                 Phase::Flow => this.poll_flow(cx),

@@ -1,0 +1,194 @@
+//! A close while its channel is being spent.
+
+use std::{sync::Arc, time::Duration};
+
+use async_trait::async_trait;
+use farebox_core::{
+    ChannelAction, Durability, Fault, Listener, Notices, Schedule, Store, wire::Amount,
+};
+use farebox_engine::{MemoryStore, Meter, MeterError, Refused};
+use farebox_testkit::Fuse;
+use serde_json::json;
+use tokio::{sync::broadcast, task::JoinHandle, time::timeout};
+
+use crate::bank::{Got, Process, World};
+
+/// A close that waited for a poll or for a lease would take longer.
+const PROMPT: Duration = Duration::from_secs(3);
+
+/// Two processes' disk, and the words between them.
+struct Told {
+    disk: Arc<MemoryStore>,
+    words: broadcast::Sender<String>,
+}
+
+struct Ear(broadcast::Receiver<String>);
+
+#[async_trait]
+impl Store for Told {
+    fn durability(&self) -> Durability {
+        Durability::Durable
+    }
+
+    fn notices(&self) -> Option<&dyn Notices> {
+        Some(self)
+    }
+
+    async fn get(&self, key: &str) -> Result<Option<String>, Fault> {
+        self.disk.get(key).await
+    }
+
+    async fn compare_and_swap(
+        &self,
+        key: &str,
+        expected: Option<&str>,
+        next: Option<&str>,
+        keep: Option<Duration>,
+    ) -> Result<bool, Fault> {
+        self.disk.compare_and_swap(key, expected, next, keep).await
+    }
+
+    async fn scan(&self, prefix: &str) -> Result<Vec<(String, String)>, Fault> {
+        self.disk.scan(prefix).await
+    }
+}
+
+#[async_trait]
+impl Notices for Told {
+    async fn tell(&self, word: &str) -> Result<(), Fault> {
+        // Nobody may be listening.
+        let _ = self.words.send(word.to_owned());
+        Ok(())
+    }
+
+    async fn listen(&self) -> Result<Box<dyn Listener>, Fault> {
+        Ok(Box::new(Ear(self.words.subscribe())))
+    }
+}
+
+#[async_trait]
+impl Listener for Ear {
+    async fn next(&mut self) -> Option<String> {
+        self.0.recv().await.ok()
+    }
+}
+
+/// A stream that has served seven and whose source says nothing more.
+async fn stream(meter: &Meter) -> JoinHandle<Result<u64, MeterError>> {
+    let mut tap = meter.tap().unwrap();
+    tap.charge(7).await.unwrap();
+    let (begun, begins) = tokio::sync::oneshot::channel();
+    let task = tokio::spawn(async move {
+        let meter = tap.meter().clone();
+        let ending = meter.ending();
+        begun.send(()).unwrap();
+        ending.await;
+        let last = tap.finish().await?;
+        Ok(last
+            .receipt
+            .extra
+            .get("units")
+            .map_or(7, |n| n.as_u64().unwrap()))
+    });
+    begins.await.unwrap();
+    task
+}
+
+async fn opened(world: &World, process: &Process, chain: bool) {
+    process
+        .go(json!({"do": "open", "n": 100_000, "chain": chain}))
+        .await
+        .unwrap();
+    if chain {
+        process
+            .go(json!({"do": "voucher", "to": 50_000}))
+            .await
+            .unwrap();
+    }
+    world.balances(process, "opened").await;
+}
+
+/// Protects: a close ends the streams of its channel, each with what it served, here and in another
+/// process, and is answered then instead of being put off until they end by themselves.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_close_ends_streams_everywhere() {
+    for chain in [true, false] {
+        let world = World::new(Schedule::default());
+        let store = Arc::new(Told {
+            disk: world.disk.clone(),
+            words: broadcast::channel(64).0,
+        });
+        let here = world.boot_on(store.clone(), Fuse::endless());
+        let there = world.boot_on(store, Fuse::endless());
+        opened(&world, &here, chain).await;
+        let streams = [
+            stream(&here.meter()).await,
+            stream(&here.meter()).await,
+            stream(&there.meter()).await,
+        ];
+        let close = here.credential(json!({"do": "close"})).await;
+        let closed = timeout(PROMPT, here.present(&close))
+            .await
+            .expect("promptly");
+        let Ok(Got::Managed(managed)) = closed else {
+            panic!("a close is made");
+        };
+        assert_eq!(managed.action, ChannelAction::Close);
+        for stream in streams {
+            assert_eq!(stream.await.unwrap().unwrap(), 7);
+        }
+        let state = here.meter().state().await.unwrap();
+        assert!(state.closed);
+        assert_eq!((state.spent, state.units), (Amount::new(21), 21));
+        world.balances(&here, "closed").await;
+    }
+}
+
+/// Protects: a stream that waits for its payer ends with the close, too.
+#[tokio::test]
+async fn a_close_ends_a_stream_that_holds() {
+    let world = World::new(Schedule::default());
+    let process = world.boot();
+    opened(&world, &process, true).await;
+    let mut tap = process.meter().tap().unwrap();
+    tap.charge(50_000).await.unwrap();
+    let held = tokio::spawn(async move {
+        let held = tap.hold(1, Duration::from_secs(60)).await;
+        tap.finish().await.unwrap();
+        held
+    });
+    tokio::task::yield_now().await;
+    timeout(PROMPT, process.go(json!({"do": "close"})))
+        .await
+        .expect("promptly")
+        .unwrap();
+    let held = timeout(PROMPT, held).await.expect("promptly").unwrap();
+    assert!(matches!(held, Err(MeterError::Channel(_))), "{held:?}");
+    world.balances(&process, "closed").await;
+}
+
+/// Protects: a request that is being served is waited for and charged; one that takes too long puts
+/// the close off, and then its channel goes on.
+#[tokio::test(start_paused = true)]
+async fn a_close_waits_for_a_request() {
+    let world = World::new(Schedule::default());
+    let process = world.boot();
+    opened(&world, &process, true).await;
+    let mut slow = process.serve(json!({"do": "bearer"})).await;
+    slow.reserve(5).await.unwrap();
+    let close = process.credential(json!({"do": "close"})).await;
+    let refused = process.present(&close).await;
+    assert!(matches!(refused, Err(Refused::Pending { .. })));
+    process.meter().debit(Amount::new(1)).await.unwrap();
+    let (closed, answered) = tokio::join!(process.present(&close), async {
+        tokio::time::sleep(Duration::from_millis(100)).await;
+        // Nothing begins while it waits, and nobody is told to pay anew for that.
+        let late = process.go(json!({"do": "bearer"})).await;
+        assert!(matches!(late, Err(Refused::Pending { .. })), "{late:?}");
+        slow.delivered(None).await
+    });
+    assert_eq!(answered.unwrap().receipt.extra["units"], 5);
+    assert!(matches!(closed, Ok(Got::Managed(_))));
+    assert_eq!(process.meter().state().await.unwrap().spent, Amount::new(6));
+    world.balances(&process, "closed").await;
+}
