@@ -210,8 +210,13 @@ impl Call {
             }
             // Whether the deposit was made, the next call finds out.
             (Answer::NotServed { .. }, Kind::Open) => Ok(true),
-            (Answer::Lost(why), Kind::Open) => Err(self.unknown(why).await),
+            // The deposit may have been shown before.
+            (Answer::Lost(why) | Answer::Unsent(why), Kind::Open) => Err(self.unknown(why).await),
             (Answer::Lost(why), Kind::Voucher(_)) => Err(SessionError::Unreachable(why)),
+            (Answer::Unsent(why), Kind::Voucher(_)) => {
+                self.lower(self.tab.claim()).await?;
+                Err(SessionError::Unreachable(why))
+            }
         }
     }
 

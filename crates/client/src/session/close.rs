@@ -155,7 +155,7 @@ impl Sessions {
                 Answer::NotServed { status } => {
                     return Err(self.still_open(closing, status, None).await?);
                 }
-                Answer::Lost(lost) => why = lost,
+                Answer::Lost(lost) | Answer::Unsent(lost) => why = lost,
             }
         }
         Err(SessionError::Unreachable(why))

@@ -38,6 +38,8 @@ pub enum Answer {
     },
     /// There was no answer, or one that says nothing.
     Lost(String),
+    /// It was not sent: nobody was there to be connected to.
+    Unsent(String),
 }
 
 /// What the server's refusal is about, by its problem type.

@@ -197,7 +197,9 @@ impl Call {
                     });
                 }
                 // An equal voucher changes nothing, so it may be shown as often as need be.
-                Answer::Lost(why) => last = Some(SessionError::Unreachable(why)),
+                Answer::Lost(why) | Answer::Unsent(why) => {
+                    last = Some(SessionError::Unreachable(why));
+                }
             }
         }
         let nothing =

@@ -224,15 +224,8 @@ impl Call {
         amount: Amount,
         courier: &C,
     ) -> Result<(), SessionError> {
+        // Until it is accepted the draft stays on record: with it the same is made again.
         let held = funded.held;
-        // What it has come to, before it is shown to anybody.
-        record::update(self.sessions.store.as_ref(), &self.key, |record| {
-            if matches!(record.phase, Phase::ToppingUp { .. }) {
-                record.held = held.clone();
-            }
-            Ok(())
-        })
-        .await?;
         let mut why = String::new();
         for _ in 0..ATTEMPTS {
             // What is signed fits a fresh challenge too, where it is not an invoice's.
@@ -259,7 +252,7 @@ impl Call {
                         problem: None,
                     });
                 }
-                Answer::Lost(lost) => why = lost,
+                Answer::Lost(lost) | Answer::Unsent(lost) => why = lost,
             }
         }
         Err(lost(amount, why))

@@ -242,9 +242,14 @@ impl SessionWallet for Coins {
             "movement": draft.held.movement.as_ref().unwrap().0,
             "additional": draft.amount,
         });
+        // Its state is then one that cannot be topped up with again.
+        let held = Kept {
+            movement: None,
+            ..draft.held
+        };
         Ok(Funded {
             paid: Paid::new(payload).by("me"),
-            held: draft.held,
+            held,
         })
     }
 

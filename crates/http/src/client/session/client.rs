@@ -160,8 +160,11 @@ impl SessionClient {
             if let Answer::Accepted(_) = &answer {
                 self.remember(&owed.again, &presentation);
             }
+            let unsent = matches!(answer, Answer::Unsent(_));
             let accepted = match call.answered(presentation, answer).await {
-                Err(SessionError::Unreachable(why)) => return Err(SessionCallError::Lost(why)),
+                Err(SessionError::Unreachable(why)) if !unsent => {
+                    return Err(SessionCallError::Lost(why));
+                }
                 other => other?,
             };
             match response.take() {
@@ -200,10 +203,18 @@ impl SessionClient {
                     let answer = courier::answer(&mut response).await;
                     (Some(response), answer, wait)
                 }
-                Err(error) => (None, Answer::Lost(error.without_url().to_string()), None),
+                Err(error) => {
+                    let unsent = error.is_connect();
+                    let why = error.without_url().to_string();
+                    let answer = match unsent {
+                        true => Answer::Unsent(why),
+                        false => Answer::Lost(why),
+                    };
+                    (None, answer, None)
+                }
             };
             let wait = wait.unwrap_or_else(|| drive::backoff(attempt));
-            let lost = matches!(answer, Answer::Lost(_));
+            let lost = matches!(answer, Answer::Lost(_) | Answer::Unsent(_));
             if !lost || attempt >= attempts || wait > self.options.max_wait {
                 return Ok((response, answer));
             }
