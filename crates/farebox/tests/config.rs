@@ -51,6 +51,58 @@ fn keys(text: &str) -> Vec<String> {
     problems(text).into_iter().map(|(key, _)| key).collect()
 }
 
+/// Protects: an unpaid-challenge limit that counts every client as one, or none at all.
+#[test]
+fn a_limit_on_unpaid_challenges_is_read_or_named() {
+    let with = |line: &str| format!("{line}\n{GOOD}");
+    let config = Config::gateway(&with("challenge_limit = { unpaid = 3 }")).unwrap();
+    let limit = config.challenge_limit.unwrap();
+    let minute = std::time::Duration::from_secs(60);
+    assert_eq!((limit.unpaid, limit.forgive_every), (3, minute));
+    assert_eq!(limit.header, None);
+    let header = r#"challenge_limit = { unpaid = 3, forgive_every = "5s", header = "X-Real-IP" }"#;
+    let limit = Config::gateway(&with(header)).unwrap().challenge_limit;
+    assert_eq!(limit.unwrap().header.as_deref(), Some("x-real-ip"));
+
+    for (line, key, remedy) in [
+        ("challenge_limit = 3", "challenge_limit", "give a table"),
+        (
+            "challenge_limit = {}",
+            "challenge_limit.unpaid",
+            "give how many",
+        ),
+        (
+            "challenge_limit = { unpaid = 0 }",
+            "challenge_limit.unpaid",
+            "from 1 to",
+        ),
+        (
+            "challenge_limit = { unpaid = 1, forgive_every = 5 }",
+            "challenge_limit.forgive_every",
+            "such as \"30s\"",
+        ),
+        (
+            "challenge_limit = { unpaid = 1, header = \"x y\" }",
+            "challenge_limit.header",
+            "x-real-ip",
+        ),
+        (
+            "challenge_limit = { unpaid = 1, headr = \"x\" }",
+            "challenge_limit.headr",
+            "mean `header`",
+        ),
+        (
+            "challenge_limit = { unpaid = 1 }\ntrusted_proxies = [\"10.0.0.1\"]",
+            "challenge_limit.header",
+            "behind a proxy",
+        ),
+    ] {
+        let found = problems(&with(line));
+        assert_eq!(found[0].0, key, "{line}: {found:?}");
+        assert!(found[0].1.contains(remedy), "{line}: {found:?}");
+    }
+}
+
 #[test]
 fn a_good_configuration_is_read() {
     let config = Config::gateway(GOOD).unwrap();

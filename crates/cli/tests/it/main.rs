@@ -11,6 +11,7 @@
 mod books;
 mod command;
 mod common;
+mod limit;
 #[cfg(unix)]
 mod operate;
 mod reach;

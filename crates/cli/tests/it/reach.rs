@@ -38,7 +38,7 @@ const PLATFORM: [&str; 7] = [
 ];
 
 /// An answer, headers in lower case.
-fn send(base: &str, request: &str) -> String {
+pub(crate) fn send(base: &str, request: &str) -> String {
     let mut stream = TcpStream::connect(base.strip_prefix("http://").unwrap()).unwrap();
     let request = format!("{request}\nconnection: close\n\n").replace('\n', "\r\n");
     stream.write_all(request.as_bytes()).unwrap();

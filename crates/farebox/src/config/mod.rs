@@ -20,6 +20,7 @@
 //! assert!(problems.to_string().contains("did you mean `store`?"));
 //! ```
 
+mod limit;
 mod routes;
 mod section;
 mod timing;
@@ -31,6 +32,7 @@ use farebox_core::{Invalid, Issue, SecretSource};
 use farebox_http::{InvalidOrigin, Network, Origins};
 use serde_json::{Map, Value};
 
+pub use limit::UnpaidLimit;
 pub use routes::{Answer, Route};
 pub use timing::{DEFAULT_RECONCILE, DEFAULT_SHUTDOWN};
 pub use wallets::{Wallets, from_env, tables};
@@ -48,6 +50,7 @@ const TOP: &[&str] = &[
     "trusted_proxies",
     "cors",
     "reply_limit",
+    "challenge_limit",
     "timing",
     "rails",
     "routes",
@@ -69,6 +72,10 @@ pub struct Config {
     pub cors: Option<Origins>,
     /// The largest response body that is kept under an `Idempotency-Key`, in bytes, where it says.
     pub reply_limit: Option<usize>,
+    /// How many challenges one client may leave unpaid; `None` for as many as it likes.
+    pub challenge_limit: Option<UnpaidLimit>,
+    #[cfg(feature = "axum")]
+    unpaid: Option<farebox_http::ChallengeLimit>,
     /// How often payments are looked after that a crash or a lost answer left open.
     pub reconcile: std::time::Duration,
     /// How long what is under way may take to finish when the server is told to end.
@@ -105,8 +112,12 @@ impl Config {
             .server
             .layer(route.gate.clone())
             .transport(farebox_http::Transport::proxied(proxies));
-        match self.reply_limit {
+        let layer = match self.reply_limit {
             Some(limit) => layer.reply_limit(limit),
+            None => layer,
+        };
+        match &self.unpaid {
+            Some(limit) => layer.limit_challenges(limit.clone()),
             None => layer,
         }
     }
@@ -139,6 +150,8 @@ fn read(value: &Value, gateway: bool) -> Result<Config, Invalid> {
     let listen = listen(&mut top, trusted_proxies.is_empty(), &mut issues);
     let cors = cors(&mut top, &mut issues);
     let reply_limit = reply_limit(&mut top, &mut issues);
+    let proxied = !trusted_proxies.is_empty();
+    let challenge_limit = UnpaidLimit::read(top.take("challenge_limit"), proxied, &mut issues);
     let mut builder = match (top.text("realm", REALM, &mut issues), value.get("realm")) {
         (Some(realm), _) => Server::builder(realm),
         (None, None) => Server::builder_on_platform(),
@@ -202,6 +215,9 @@ fn read(value: &Value, gateway: bool) -> Result<Config, Invalid> {
         trusted_proxies,
         cors,
         reply_limit,
+        #[cfg(feature = "axum")]
+        unpaid: challenge_limit.as_ref().map(UnpaidLimit::counter),
+        challenge_limit,
         reconcile,
         shutdown,
         server: draft.finish().map_err(unbuilt)?,

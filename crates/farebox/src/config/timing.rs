@@ -103,7 +103,8 @@ impl Timing {
     }
 }
 
-fn time(section: &mut Section, key: &str, issues: &mut Vec<Issue>) -> Option<Duration> {
+/// A time of a table, within bounds.
+pub(super) fn time(section: &mut Section, key: &str, issues: &mut Vec<Issue>) -> Option<Duration> {
     let value = section.take(key)?;
     let given = match &value {
         Value::String(text) => humantime::parse_duration(text).ok(),
