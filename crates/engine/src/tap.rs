@@ -144,15 +144,6 @@ impl Tap {
         cost.is_ok_and(|cost| self.burn(cost, units))
     }
 
-    /// Whether `units` are at hand, so that [`burn`](Self::burn) would do.
-    pub fn covers(&self, units: u64) -> bool {
-        let cost = self.meter.cost(units);
-        let live = self
-            .deadline
-            .is_some_and(|deadline| !deadline.passed(&self.meter.shared));
-        live && cost.is_ok_and(|cost| cost <= self.left)
-    }
-
     /// Counts what was burnt and holds on to the rest, for a stream that is slower than its block
     /// lives. Does nothing to a block that is young.
     ///

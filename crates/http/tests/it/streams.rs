@@ -48,27 +48,51 @@ async fn an_exhausted_stream_resumes_with_a_voucher() {
     assert_eq!(booth.spent("a").await, 8);
 }
 
-/// Protects: nothing is asked of the handler that the channel could not pay for.
+/// Protects: a handler is asked for one piece at most that the channel does not cover, which waits
+/// until it does.
 #[tokio::test]
-async fn nothing_is_generated_that_is_not_covered() {
+async fn no_more_than_one_piece_is_generated_that_is_not_covered() {
     let booth = Booth::chits().await;
     let feed = booth.behind.feed();
-    feed.send(Ok("one".into())).unwrap();
+    for piece in ["one", "two", "three"] {
+        feed.send(Ok(piece.into())).unwrap();
+    }
     let mut stream = booth.stream("/stream", open("a", 20, 2)).await;
     assert_eq!(stream.piece().await, "one");
     stream.named("payment-need-voucher").await;
-    assert_eq!(booth.behind.asked.load(SeqCst), 1);
+    assert_eq!(booth.behind.asked.load(SeqCst), 2);
     booth.manage("/stream", voucher("a", 4)).await;
-    feed.send(Ok("two".into())).unwrap();
     assert_eq!(stream.piece().await, "two");
+}
+
+/// Protects: a stream that its balance just covers ends with its handler, and asks for nothing more.
+#[tokio::test]
+async fn a_stream_that_ends_at_its_balance_ends() {
+    for late in [false, true] {
+        let booth = Booth::chits().await;
+        let feed = booth.behind.feed();
+        feed.send(Ok("one".into())).unwrap();
+        feed.send(Ok(Event::new("free").units(0))).unwrap();
+        let mut stream = booth.stream("/stream", open("a", 20, 2)).await;
+        assert_eq!(stream.piece().await, "one");
+        assert_eq!(stream.piece().await, "free");
+        if late {
+            sleep(Duration::from_millis(50)).await;
+        }
+        drop(feed);
+        let receipt = timeout(Duration::from_secs(5), stream.receipt()).await;
+        assert_eq!(receipt.expect("at once").extra["spent"], "2");
+    }
 }
 
 /// Protects: a payer who does not come back is told in the rail's words, once, and let go.
 #[tokio::test]
 async fn a_hold_ends() {
     let booth = Booth::paced("purse", 300, 15_000).await;
-    let _feed = booth.behind.feed();
-    _feed.send(Ok("one".into())).unwrap();
+    let feed = booth.behind.feed();
+    for piece in ["one", "two"] {
+        feed.send(Ok(piece.into())).unwrap();
+    }
     let mut stream = booth.stream("/stream", open("a", 2, 0)).await;
     assert_eq!(stream.piece().await, "one");
     let need = stream.named("payment-need-topup").await;
@@ -231,7 +255,9 @@ async fn a_drained_server_ends_its_streams_with_a_receipt() {
     let booth = Booth::chits().await;
     let feeds = [booth.behind.feed(), booth.behind.feed()];
     feeds[0].send(Ok("one".into())).unwrap();
-    feeds[1].send(Ok("one".into())).unwrap();
+    for piece in ["one", "two"] {
+        feeds[1].send(Ok(piece.into())).unwrap();
+    }
     let mut idle = booth.stream("/stream", open("a", 20, 20)).await;
     assert_eq!(idle.piece().await, "one");
     let mut held = booth.stream("/stream", open("b", 20, 2)).await;

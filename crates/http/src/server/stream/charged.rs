@@ -58,8 +58,8 @@ enum Phase {
 /// How many pieces in a row are passed on before the stream looks whether it is to end.
 const STRIDE: u32 = 64;
 
-/// Charges each piece of `source` before it is passed on, and does not ask for one that could not be
-/// paid for.
+/// Charges each piece of `source` before it is passed on. One that could not be paid for is kept
+/// until it is, and no other is asked for meanwhile.
 pub(crate) struct Charged<S> {
     source: Pin<Box<S>>,
     /// `None` while the store is asked.
@@ -199,10 +199,8 @@ where
             self.look(units);
             return Poll::Ready(None);
         }
-        if !tap.covers(1) {
-            self.look(1);
-            return Poll::Ready(None);
-        }
+        // Whether there is another piece is known only to who is asked for it, and where there is
+        // none nobody is to pay for one.
         match self.source.as_mut().poll_next(cx) {
             Poll::Ready(Some(Ok(event))) => self.next = Some(event.into()),
             Poll::Ready(Some(Err(error))) => {
