@@ -214,6 +214,17 @@ impl ChargeTerms {
         self
     }
 
+    /// The request for these terms, at a price in base units; without a recipient.
+    pub fn request(&self, amount: Amount, currency: impl Into<String>) -> ChargeRequest {
+        ChargeRequest {
+            amount,
+            currency: currency.into(),
+            recipient: None,
+            description: self.description.clone(),
+            external_id: self.external_id.clone(),
+        }
+    }
+
     /// Refuses options beyond `known`, naming the nearest one.
     pub fn only_options(&self, known: &[&str]) -> Result<(), Invalid> {
         only_options(
@@ -303,6 +314,19 @@ pub struct SessionTerms {
 }
 
 impl SessionTerms {
+    /// The request for these terms, at a price of a unit in base units; without a recipient or a
+    /// deposit.
+    pub fn request(&self, amount: Amount, currency: impl Into<String>) -> SessionRequest {
+        SessionRequest {
+            amount,
+            currency: currency.into(),
+            recipient: None,
+            description: self.description.clone(),
+            unit_type: Some(self.unit.clone()),
+            suggested_deposit: None,
+        }
+    }
+
     /// Refuses options beyond `known`, naming the nearest one.
     pub fn only_options(&self, known: &[&str]) -> Result<(), Invalid> {
         only_options(

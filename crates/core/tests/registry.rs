@@ -54,14 +54,11 @@ impl Rail<Charge> for GiftCard {
     type Settler = NoSettler;
 
     async fn quote(&self, terms: &ChargeTerms) -> Result<Quote<Charge, Details>, NoQuote> {
-        let request = ChargeRequest {
-            amount: Amount::from_decimal(&terms.amount, 2)
+        let request = terms.request(
+            Amount::from_decimal(&terms.amount, 2)
                 .map_err(|e| Fault::new("amount").caused_by(e))?,
-            currency: "usd".into(),
-            recipient: None,
-            description: None,
-            external_id: terms.external_id.clone(),
-        };
+            "usd",
+        );
         Ok(Quote::new(
             request,
             Details {

@@ -32,14 +32,10 @@ impl Rail<Session> for Credulous {
     type Settler = NoSettler;
 
     async fn quote(&self, terms: &SessionTerms) -> Result<Quote<Session, Self::Details>, NoQuote> {
-        let request = SessionRequest {
-            amount: Amount::parse(&terms.amount).map_err(|e| Fault::new("amount").caused_by(e))?,
-            currency: "usd".into(),
-            recipient: None,
-            description: None,
-            unit_type: Some(terms.unit.clone()),
-            suggested_deposit: None,
-        };
+        let request = terms.request(
+            Amount::parse(&terms.amount).map_err(|e| Fault::new("amount").caused_by(e))?,
+            "usd",
+        );
         Ok(Quote::new(request, Map::new()))
     }
 

@@ -153,14 +153,8 @@ impl Rail<Charge> for Slow {
         *self.0.lock().unwrap() = Some(tally);
     }
 
-    async fn quote(&self, _: &ChargeTerms) -> Result<Quote<Charge, Self::Details>, NoQuote> {
-        let request = ChargeRequest {
-            amount: Amount::new(1),
-            currency: "usd".into(),
-            recipient: None,
-            description: None,
-            external_id: None,
-        };
+    async fn quote(&self, terms: &ChargeTerms) -> Result<Quote<Charge, Self::Details>, NoQuote> {
+        let request = terms.request(Amount::new(1), "usd");
         let quote = Quote::new(request, Self::Details::new());
         Ok(quote.at_least(Duration::from_secs(15)))
     }

@@ -37,13 +37,7 @@ impl Rail<Charge> for Tokens {
     async fn quote(&self, terms: &ChargeTerms) -> Result<Quote<Charge, Details>, NoQuote> {
         let amount = Amount::from_decimal(&terms.amount, 2)
             .map_err(|e| Fault::new("reading an amount").caused_by(e))?;
-        let request = ChargeRequest {
-            amount,
-            currency: "usd".to_owned(),
-            recipient: None,
-            description: None,
-            external_id: None,
-        };
+        let request = terms.request(amount, "usd");
         Ok(Quote::new(request, Details {}))
     }
 

@@ -155,13 +155,10 @@ impl Rail<Charge> for TestRail {
     async fn quote(&self, terms: &ChargeTerms) -> Result<Quote<Charge, Self::Details>, NoQuote> {
         let amount = Amount::parse(&terms.amount)
             .map_err(|e| Fault::new("reading an amount").caused_by(e))?;
-        let request = ChargeRequest {
+        let request = terms.request(
             amount,
-            currency: terms.currency.clone().unwrap_or_else(|| "usd".to_owned()),
-            recipient: None,
-            description: terms.description.clone(),
-            external_id: terms.external_id.clone(),
-        };
+            terms.currency.clone().unwrap_or_else(|| "usd".to_owned()),
+        );
         Ok(Quote::new(request, Self::Details::new()))
     }
 

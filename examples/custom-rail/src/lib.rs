@@ -27,13 +27,7 @@ impl Rail<Charge> for GiftCards {
 
     async fn quote(&self, terms: &ChargeTerms) -> Result<Quote<Charge, Self::Details>, NoQuote> {
         let amount = Amount::from_decimal(&terms.amount, 2);
-        let request = ChargeRequest {
-            amount: amount.map_err(|e| NoQuote::Declined(e.to_string()))?,
-            currency: "usd".to_owned(),
-            recipient: None,
-            description: terms.description.clone(),
-            external_id: terms.external_id.clone(),
-        };
+        let request = terms.request(amount.map_err(|e| NoQuote::Declined(e.to_string()))?, "usd");
         Ok(Quote::new(request, Map::new()))
     }
     async fn verify(

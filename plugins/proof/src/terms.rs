@@ -71,11 +71,8 @@ impl Payee {
         Invalid::unless_empty(issues)?;
         match (amount, currency, recipient) {
             (Ok(amount), Ok(currency), Ok(recipient)) => Ok(ChargeRequest {
-                amount,
-                currency: currency.to_string(),
                 recipient: Some(recipient.to_string()),
-                description: terms.description.clone(),
-                external_id: terms.external_id.clone(),
+                ..terms.request(amount, currency.to_string())
             }),
             // Not reached: each error has left an issue.
             _ => Err(Invalid::new("", "the terms cannot be read")),

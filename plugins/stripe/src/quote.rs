@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use farebox_core::{Charge, ChargeRequest, ChargeTerms, Invalid, Issue, NoQuote, Quote};
+use farebox_core::{Charge, ChargeTerms, Invalid, Issue, NoQuote, Quote};
 use farebox_wire::Amount;
 use serde::{Deserialize, Serialize};
 
@@ -160,13 +160,7 @@ impl Quoting {
         self.reaches_minimum(&price)
             .and_then(|()| connect.check(price.currency.code(), price.amount))
             .map_err(NoQuote::Declined)?;
-        let request = ChargeRequest {
-            amount: price.amount,
-            currency: price.currency.code().to_owned(),
-            recipient: None,
-            description: terms.description.clone(),
-            external_id: terms.external_id.clone(),
-        };
+        let request = terms.request(price.amount, price.currency.code());
         let details = Details {
             network_id: self.network_id.clone(),
             payment_method_types: self.payment_method_types.clone(),

@@ -247,13 +247,7 @@ impl Settle for Script {
 
 pub(crate) fn request(terms: &ChargeTerms) -> Result<ChargeRequest, Fault> {
     let amount = Amount::parse(&terms.amount).map_err(|e| Fault::new("amount").caused_by(e))?;
-    Ok(ChargeRequest {
-        amount,
-        currency: "usd".into(),
-        recipient: None,
-        description: None,
-        external_id: None,
-    })
+    Ok(terms.request(amount, "usd"))
 }
 
 /// `test/charge` by script. Its `verify` obeys the token.
@@ -376,15 +370,8 @@ impl Rail<Session> for Till {
     type Payload = Action;
     type Settler = Counter;
 
-    async fn quote(&self, _: &SessionTerms) -> Result<Quote<Session, Self::Details>, NoQuote> {
-        let request = SessionRequest {
-            amount: Amount::new(1),
-            currency: "usd".into(),
-            recipient: None,
-            description: None,
-            unit_type: None,
-            suggested_deposit: None,
-        };
+    async fn quote(&self, terms: &SessionTerms) -> Result<Quote<Session, Self::Details>, NoQuote> {
+        let request = terms.request(Amount::new(1), "usd");
         Ok(Quote::new(request, Map::new()))
     }
 

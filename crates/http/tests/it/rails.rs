@@ -66,13 +66,10 @@ fn request(bank: &Bank, terms: &ChargeTerms) -> Result<ChargeRequest, NoQuote> {
         return Err(Fault::unavailable("the bank at http://10.0.0.7 is closed").into());
     }
     let amount = Amount::parse(&terms.amount);
-    Ok(ChargeRequest {
-        amount: amount.map_err(|e| Fault::new("reading terms").caused_by(e))?,
-        currency: "pts".into(),
-        recipient: None,
-        description: terms.description.clone(),
-        external_id: None,
-    })
+    Ok(terms.request(
+        amount.map_err(|e| Fault::new("reading terms").caused_by(e))?,
+        "pts",
+    ))
 }
 
 /// A rail that settles: whatever starts with `good` pays.

@@ -28,14 +28,10 @@ pub struct Act {
 
 fn quote(terms: &SessionTerms) -> Result<Quote<Session, Map<String, Value>>, NoQuote> {
     let amount = Amount::parse(&terms.amount);
-    let request = SessionRequest {
-        amount: amount.map_err(|e| Fault::new("reading terms").caused_by(e))?,
-        currency: "pts".into(),
-        recipient: None,
-        description: None,
-        unit_type: Some(terms.unit.clone()),
-        suggested_deposit: None,
-    };
+    let request = terms.request(
+        amount.map_err(|e| Fault::new("reading terms").caused_by(e))?,
+        "pts",
+    );
     Ok(Quote::new(request, Map::new()))
 }
 

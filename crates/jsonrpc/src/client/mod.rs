@@ -2,9 +2,9 @@
 //!
 //! ```
 //! # use farebox_jsonrpc::{Request, Response};
-//! # struct Socket;
+//! # struct Socket(Response);
 //! # impl Socket {
-//! #     async fn exchange(&self, _: Request) -> std::io::Result<Response> { unimplemented!() }
+//! #     async fn exchange(&self, _: Request) -> std::io::Result<Response> { Ok(self.0.clone()) }
 //! # }
 //! # async fn example(purse: farebox_client::Purse, socket: &Socket)
 //! # -> Result<(), Box<dyn std::error::Error>> {

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use farebox_core::Charge;
-use farebox_core::{ChargeRequest, ChargeTerms, Fault, Invalid, Issue, NoQuote, Quote};
+use farebox_core::{ChargeTerms, Fault, Invalid, Issue, NoQuote, Quote};
 use farebox_wire::{Amount, Timestamp};
 
 use crate::bolt11::{Details, Invoice};
@@ -157,12 +157,6 @@ pub(crate) async fn quote(
     };
     let invoice = Invoice::check(amount, &details)
         .map_err(|e| Fault::new("checking a minted invoice").caused_by(e))?;
-    let request = ChargeRequest {
-        amount,
-        currency: CURRENCY.into(),
-        recipient: None,
-        description: terms.description.clone(),
-        external_id: terms.external_id.clone(),
-    };
+    let request = terms.request(amount, CURRENCY);
     Ok(Quote::new(request, details).not_after(invoice.expires))
 }

@@ -2,9 +2,7 @@
 
 use std::time::Duration;
 
-use farebox_core::{
-    ChargeTerms, Fault, Invalid, Issue, NoQuote, Quote, Session, SessionRequest, SessionTerms,
-};
+use farebox_core::{ChargeTerms, Fault, Invalid, Issue, NoQuote, Quote, Session, SessionTerms};
 use farebox_wire::Amount;
 
 use super::wire::SessionDetails;
@@ -95,14 +93,7 @@ pub(crate) async fn quote(
     };
     let invoice = Invoice::check(price.deposit, &said)
         .map_err(|e| Fault::new("checking a minted invoice").caused_by(e))?;
-    let request = SessionRequest {
-        amount: price.unit,
-        currency: CURRENCY.into(),
-        recipient: None,
-        description: terms.description.clone(),
-        unit_type: Some(terms.unit.clone()),
-        suggested_deposit: None,
-    };
+    let request = terms.request(price.unit, CURRENCY);
     let details = SessionDetails::new(&invoice, price.deposit, idle.as_secs());
     Ok(Quote::new(request, details).not_after(invoice.expires))
 }

@@ -122,12 +122,9 @@ pub(super) fn read(
         .as_ref()
         .and_then(|sponsor| sponsor.fee_token());
     let request = SessionRequest {
-        amount: charge.amount,
-        currency: charge.currency,
         recipient: charge.recipient,
-        description: charge.description,
-        unit_type: Some(terms.unit.clone()),
         suggested_deposit,
+        ..terms.request(charge.amount, charge.currency)
     };
     let details = Details {
         escrow_contract: Some(rail.domain.escrow()),

@@ -26,14 +26,10 @@ impl Rail<Session> for Vouchers {
     type Settler = NoSettler;
 
     async fn quote(&self, terms: &SessionTerms) -> Result<Quote<Session, Self::Details>, NoQuote> {
-        let request = SessionRequest {
-            amount: Amount::parse(&terms.amount).map_err(|e| Fault::new("terms").caused_by(e))?,
-            currency: "usd".into(),
-            recipient: None,
-            description: None,
-            unit_type: Some(terms.unit.clone()),
-            suggested_deposit: None,
-        };
+        let request = terms.request(
+            Amount::parse(&terms.amount).map_err(|e| Fault::new("terms").caused_by(e))?,
+            "usd",
+        );
         Ok(Quote::new(request, Map::new()))
     }
 
@@ -94,14 +90,8 @@ impl Rail<Charge> for Misnamed {
     type Payload = Token;
     type Settler = NoSettler;
 
-    async fn quote(&self, _: &ChargeTerms) -> Result<Quote<Charge, Self::Details>, NoQuote> {
-        let request = ChargeRequest {
-            amount: Amount::new(5),
-            currency: "usd".into(),
-            recipient: None,
-            description: None,
-            external_id: None,
-        };
+    async fn quote(&self, terms: &ChargeTerms) -> Result<Quote<Charge, Self::Details>, NoQuote> {
+        let request = terms.request(Amount::new(5), "usd");
         Ok(Quote::new(request, Map::new()))
     }
 
