@@ -1,4 +1,5 @@
-//! Two LDK nodes in this process, with a channel between them on a chain of our own.
+//! Two LDK nodes in this process, on a chain of our own: with a channel between them, or with a
+//! third node that forwards and takes a fee.
 
 use std::path::Path;
 use std::sync::{Arc, PoisonError, RwLock};
@@ -22,11 +23,11 @@ const CHANNEL_SAT: u64 = 1_000_000;
 const DEADLINE: Duration = Duration::from_secs(60);
 
 /// The nodes, their chain and their folders.
-#[derive(Debug)]
 pub struct LdkPair {
     seller: Arc<Ldk>,
     payer: RwLock<Option<Arc<Ldk>>>,
     payer_config: LdkConfig,
+    hop: Option<ldk_node::Node>,
     _esplora: Esplora,
     _folder: TempDir,
 }
@@ -88,6 +89,38 @@ pub async fn open_channel_to(from: &Ldk, id: &str, address: &str) {
     from.with(open).await.unwrap().expect("a channel");
 }
 
+impl std::fmt::Debug for LdkPair {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("LdkPair")
+            .field("seller", &self.seller)
+            .finish_non_exhaustive()
+    }
+}
+
+/// What LDK takes for forwarding, unless told otherwise: a sat, whatever the amount.
+const HOP_FEE_MSAT: u64 = 1_000;
+
+/// A node that forwards over channels which nobody announces: LDK does that in this role only.
+fn hop(folder: &Path, esplora: &Esplora, payer: &str, address: &str) -> ldk_node::Node {
+    let config = ldk_node::config::Config {
+        storage_dir_path: folder.join("hop").display().to_string(),
+        network: ldk_node::bitcoin::Network::Regtest,
+        listening_addresses: Some(vec![address.parse().unwrap()]),
+        trusted_peers_0conf: vec![payer.parse().unwrap()],
+        ..Default::default()
+    };
+    let mut builder = ldk_node::Builder::from_config(config);
+    builder.set_node_alias("hop".into()).unwrap();
+    builder.set_entropy_seed_bytes([7; 64]);
+    builder.set_chain_source_esplora(esplora.url().to_owned(), None);
+    builder.set_runtime(tokio::runtime::Handle::current());
+    let role = ldk_node::config::AsyncPaymentsRole::Server;
+    builder.set_async_payments_role(Some(role)).unwrap();
+    let node = builder.build().expect("the hop is built");
+    node.start().expect("the hop starts");
+    node
+}
+
 impl LdkPair {
     /// Starts both, and opens a channel from the payer to the seller.
     pub async fn start() -> Self {
@@ -106,6 +139,53 @@ impl LdkPair {
             seller,
             payer: RwLock::new(Some(payer)),
             payer_config,
+            hop: None,
+            _esplora: esplora,
+            _folder: folder,
+        }
+    }
+
+    /// The same with a third node between them, which takes [`HOP_FEE_MSAT`] for each payment.
+    pub async fn through_a_hop() -> Self {
+        let folder = tempfile::tempdir().unwrap();
+        let esplora = Esplora::start().await;
+        let payer_config = config(folder.path(), "payer", &esplora);
+        let payer = node(&payer_config);
+        let payer_id = payer.info().await.expect("the payer starts").id;
+        let address = format!("127.0.0.1:{}", free_port());
+        let hop = hop(folder.path(), &esplora, &payer_id, &address);
+        let hop_id = hop.node_id().to_string();
+        let mut seller_config = config(folder.path(), "seller", &esplora);
+        seller_config.listen = vec![format!("127.0.0.1:{}", free_port())];
+        seller_config.trusted_peers = vec![hop_id.clone()];
+        let seller = node(&seller_config);
+        let info = seller.info().await.expect("the seller starts");
+        fund(&esplora, &payer).await;
+        open_channel_to(&payer, &hop_id, &address).await;
+        let at = hop.onchain_payment().new_address().unwrap();
+        esplora.fund(&at, 10_000_000);
+        let (id, at) = (info.id.parse().unwrap(), info.addresses[0].parse().unwrap());
+        let deadline = Instant::now() + DEADLINE;
+        loop {
+            tokio::task::block_in_place(|| hop.sync_wallets()).expect("synced");
+            if hop.list_balances().spendable_onchain_balance_sats > 0 {
+                break;
+            }
+            assert!(Instant::now() < deadline, "the hop's money shows");
+        }
+        hop.open_channel(id, at, CHANNEL_SAT, None, None)
+            .expect("a channel");
+        for node in [&payer, &seller] {
+            until("the channel is ready", node, |n| {
+                n.list_channels().iter().any(|channel| channel.is_usable)
+            })
+            .await;
+        }
+        Self {
+            seller,
+            payer: RwLock::new(Some(payer)),
+            payer_config,
+            hop: Some(hop),
             _esplora: esplora,
             _folder: folder,
         }
@@ -115,6 +195,10 @@ impl LdkPair {
     pub async fn stop(&self) {
         self.current().stop().await;
         self.seller.stop().await;
+        if let Some(hop) = &self.hop {
+            // Its error says that it has ended before.
+            let _ = tokio::task::block_in_place(|| hop.stop());
+        }
     }
 
     fn current(&self) -> Arc<Ldk> {
@@ -170,6 +254,6 @@ impl Pair for LdkPair {
     }
 
     fn fee_msat(&self) -> u64 {
-        0
+        if self.hop.is_some() { HOP_FEE_MSAT } else { 0 }
     }
 }

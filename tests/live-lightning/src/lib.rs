@@ -12,6 +12,7 @@ use std::sync::Arc;
 use async_trait::async_trait;
 use farebox::rails::lightning::{Node, PaymentHash, Preimage};
 
+pub mod caps;
 pub mod cln;
 pub mod esplora;
 pub mod ldk;

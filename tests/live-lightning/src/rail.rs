@@ -91,7 +91,7 @@ fn server(pair: &Arc<dyn Pair>) -> Server {
         .expect("a server")
 }
 
-fn hash_of(challenge: &Challenge) -> (String, PaymentHash) {
+pub(crate) fn hash_of(challenge: &Challenge) -> (String, PaymentHash) {
     let details = challenge.request.value()["methodDetails"].clone();
     let bolt11 = details["invoice"].as_str().unwrap().to_owned();
     let mut hash = [0; 32];
@@ -132,6 +132,18 @@ async fn an_agent_pays_over_http(pair: &Arc<dyn Pair>) {
 fn gate(server: &Server, route: &str) -> Gate {
     let offer = OfferSpec::new("lightning/charge", "21");
     server.gate(route, [offer]).expect("a gate")
+}
+
+/// A challenge for 21 sats by a rail of one's own.
+pub(crate) async fn challenge_of(rail: Lightning) -> Challenge {
+    let method: Arc<dyn Method> = Arc::new(Typed::<_, farebox::Charge>::new(rail));
+    let server = Server::builder("127.0.0.1")
+        .secret("a secret of 32 bytes, only for tests")
+        .store("memory:")
+        .method(method)
+        .build()
+        .expect("a server");
+    challenge(&gate(&server, "GET /joke")).await
 }
 
 async fn challenge(gate: &Gate) -> Challenge {

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use farebox_live_lightning_tests::{Pair, lnd::LndPair, rail, session, suite};
+use farebox_live_lightning_tests::{Pair, caps, lnd::LndPair, rail, session, suite};
 
 /// The same suite as on the sandbox, so that the stand-in and the real daemon cannot drift apart.
 #[tokio::test(flavor = "multi_thread")]
@@ -11,5 +11,6 @@ async fn the_suite_holds_on_lnd() {
     let pair: Arc<dyn Pair> = Arc::new(LndPair::start().await);
     suite::every_rule(Arc::clone(&pair)).await;
     rail::every_rule(Arc::clone(&pair)).await;
+    caps::every_rule(Arc::clone(&pair)).await;
     session::every_rule(pair).await;
 }

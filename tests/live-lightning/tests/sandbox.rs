@@ -2,12 +2,13 @@
 
 use std::sync::Arc;
 
-use farebox_live_lightning_tests::{Pair, rail, sandbox::Sandbox, session, suite};
+use farebox_live_lightning_tests::{Pair, caps, rail, sandbox::Sandbox, session, suite};
 
 #[tokio::test(flavor = "multi_thread")]
 async fn the_suite_holds_on_the_sandbox() {
     let pair: Arc<dyn Pair> = Arc::new(Sandbox::start().await);
     suite::every_rule(Arc::clone(&pair)).await;
     rail::every_rule(Arc::clone(&pair)).await;
+    caps::every_rule(Arc::clone(&pair)).await;
     session::every_rule(pair).await;
 }
