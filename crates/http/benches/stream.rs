@@ -7,7 +7,11 @@
 )]
 
 #[path = "../tests/it/tills.rs"]
-#[allow(dead_code, unreachable_pub)]
+#[allow(
+    dead_code,
+    unreachable_pub,
+    reason = "rails of the tests, which use all of them"
+)]
 mod tills;
 
 use std::{convert::Infallible, sync::Arc};
