@@ -132,12 +132,16 @@ where
         accept: headers::accept(&parts.headers),
         key: key.map(|key| key.into_owned()),
         realm: realm.map(str::to_owned),
+        client: settings
+            .challenges
+            .as_ref()
+            .map(|limit| limit.client(&parts)),
     };
     let inbound = asked.inbound();
     let credential = match presented {
         Presented::One(credential) => *credential,
         Presented::Nothing => {
-            if let Some(answer) = count(settings, &parts) {
+            if let Some(answer) = count(settings, &asked) {
                 return Err(answer);
             }
             #[cfg(feature = "page")]
@@ -148,7 +152,7 @@ where
             return Err(answer::challenge(gate, &inbound, kind, answer::PAY).await);
         }
         Presented::Malformed(why) => {
-            if let Some(answer) = count(settings, &parts) {
+            if let Some(answer) = count(settings, &asked) {
                 return Err(answer);
             }
             let kind = &Problem::MalformedCredential;
@@ -168,21 +172,17 @@ where
     let serving = match Box::pin(gate.present(credential, &inbound)).await {
         Ok(Admission::Serve(serving)) => serving,
         Ok(Admission::Managed(done)) => {
-            paid(settings, &parts);
+            paid(settings, &asked);
+            #[cfg(feature = "page")]
+            if let Some(page) = &settings.page {
+                page::paid(page, &parts);
+            }
             return Err(managed(gate, done));
         }
         Ok(Admission::Replay(reply)) => return Err(replay(gate.route(), reply)),
         Ok(_) => return Err(answer::fault(gate.route(), &unknown_admission())),
-        Err(refused) => {
-            if let Refused::Payment(_) = &refused
-                && let Some(answer) = count(settings, &parts)
-            {
-                return Err(answer);
-            }
-            return Err(Box::pin(answer::refuse(gate, &inbound, refused)).await);
-        }
+        Err(refused) => return Err(refuse(gate, settings, &asked, refused).await),
     };
-    paid(settings, &parts);
     let metered = match serving.meter() {
         None => None,
         Some(meter) => match meter.reserve(1).await {
@@ -190,10 +190,18 @@ where
             Err(error) => {
                 let refused = meter.refused(error);
                 give_back(gate, serving).await;
-                return Err(Box::pin(answer::refuse(gate, &inbound, refused)).await);
+                return Err(refuse(gate, settings, &asked, refused).await);
             }
         },
     };
+    #[cfg(feature = "page")]
+    if let Some(page) = &settings.page {
+        page::paid(page, &parts);
+    }
+    // A session's handler may still find that it is not.
+    if metered.is_none() {
+        paid(settings, &asked);
+    }
     parts.extensions.insert(Payment::new(&serving, source));
     if let Some(metered) = &metered {
         parts.extensions.insert(metered.clone());
@@ -208,21 +216,31 @@ where
     })
 }
 
+/// The answer to a refusal, whose challenges count where they are counted.
+pub(super) async fn refuse(
+    gate: &Gate,
+    settings: &Settings,
+    asked: &Asked,
+    refused: Refused,
+) -> Response<Bytes> {
+    if let Refused::Payment(_) = &refused
+        && let Some(answer) = count(settings, asked)
+    {
+        return answer;
+    }
+    Box::pin(answer::refuse(gate, &asked.inbound(), refused)).await
+}
+
 /// Counts a challenge that is about to go out, where they are counted. The answer is for one too many.
-fn count(settings: &Settings, parts: &Parts) -> Option<Response<Bytes>> {
-    let limit = settings.challenges.as_ref()?;
-    let counted = limit.count(&limit.client(parts));
-    counted.err().map(answer::too_many)
+fn count(settings: &Settings, asked: &Asked) -> Option<Response<Bytes>> {
+    let (limit, client) = (settings.challenges.as_ref()?, asked.client.as_ref()?);
+    limit.count(client).err().map(answer::too_many)
 }
 
 /// A challenge that went out was paid.
-fn paid(settings: &Settings, parts: &Parts) {
-    if let Some(limit) = &settings.challenges {
-        limit.paid(&limit.client(parts));
-    }
-    #[cfg(feature = "page")]
-    if let Some(page) = &settings.page {
-        page::paid(page, parts);
+pub(super) fn paid(settings: &Settings, asked: &Asked) {
+    if let (Some(limit), Some(client)) = (&settings.challenges, &asked.client) {
+        limit.paid(client);
     }
 }
 

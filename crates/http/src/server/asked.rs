@@ -17,6 +17,8 @@ pub(crate) struct Asked {
     pub(crate) realm: Option<String>,
     /// It asks for no service; see [`manages`].
     pub(crate) manages: bool,
+    /// Who asks, where challenges are counted.
+    pub(crate) client: Option<String>,
 }
 
 impl Asked {
@@ -32,6 +34,7 @@ impl Asked {
             key: None,
             realm,
             manages: false,
+            client: None,
         }
     }
 

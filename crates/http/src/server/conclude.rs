@@ -15,7 +15,7 @@ use http_body::Body;
 use http_body_util::BodyExt;
 
 use super::{
-    admit::Settings,
+    admit::{self, Settings},
     answer,
     asked::Asked,
     headers,
@@ -89,9 +89,12 @@ where
             release(gate, metered).await;
         }
         give_back(gate, serving).await;
-        return Box::pin(answer::refuse(gate, &asked.inbound(), refused))
+        return admit::refuse(gate, settings, &asked, refused)
             .await
             .map(R::from);
+    }
+    if metered.is_some() {
+        admit::paid(settings, &asked);
     }
     // An upstream's receipt is not ours to pass on.
     parts.headers.remove(PAYMENT_RECEIPT);

@@ -1,12 +1,16 @@
 //! Sessions over plain HTTP: what is asked for, what is only presented, and what each costs.
 
-use std::sync::atomic::Ordering::SeqCst;
+use std::sync::{Arc, atomic::Ordering::SeqCst};
 
+use axum::{Router, routing::get};
+use farebox_core::{Offer, Session, SessionTerms, Typed, compose};
+use farebox_http::{ChallengeLimit, Metered, PaymentLayer};
 use serde_json::json;
 
 use crate::{
     booth::{Booth, credential, open, top_up, voucher},
-    support::Answer,
+    support::{Answer, serve},
+    tills::Chits,
 };
 
 /// Protects: a request costs a unit, a voucher pays for more, and the receipt says how it stands.
@@ -185,4 +189,52 @@ async fn credentials_stay_on_their_route() {
         }
     }
     assert_eq!(booth.behind.calls.load(SeqCst), 0);
+}
+
+/// Protects: a rail whose challenges cost its seller something from vouchers that cover nothing, as
+/// from no payment at all; also where only the handler finds out.
+#[tokio::test]
+async fn challenges_to_vouchers_that_cover_nothing_are_limited() {
+    let booth = Booth::chits().await;
+    let hour = std::time::Duration::from_secs(3_600);
+    for (path, covers) in [("/one", 0), ("/five", 2)] {
+        let terms = SessionTerms {
+            amount: "2".into(),
+            unit: "piece".into(),
+            ..Default::default()
+        };
+        let method = Arc::new(Typed::<_, Session>::named(Chits, format!("chit{path}")));
+        let offer = Offer::new::<Session>(method, terms).unwrap();
+        let offers = compose([offer]).unwrap();
+        let layer = PaymentLayer::new(booth.engine.gate(format!("GET {path}"), offers).unwrap())
+            .limit_challenges(ChallengeLimit::new(3, hour, |_| None));
+        let one = get(|| async { "one" }).layer(layer.clone());
+        let five = async |session: Metered| session.debit(5).await.map(|()| "five");
+        let router = Router::new()
+            .route("/one", one)
+            .route("/five", get(five).layer(layer));
+        let url = format!("http://{}{path}", serve(router).await);
+        let asked = Answer::of(booth.client.get(&url)).await;
+        let challenge = asked.challenges().remove(0);
+        let channel = format!("limited{covers}");
+        let opened = credential(&challenge, open(&channel, 20, covers));
+        let opened = booth.client.post(&url).header("authorization", opened);
+        assert_eq!(Answer::of(opened).await.status, 204);
+        let voucher = credential(&challenge, voucher(&channel, covers));
+        let present = || booth.client.get(&url).header("authorization", &voucher);
+        for _ in 0..3 {
+            let answer = Answer::of(present()).await;
+            assert_eq!(
+                (answer.status, answer.challenges().len()),
+                (402, 1),
+                "{path}"
+            );
+        }
+        let answer = Answer::of(present()).await;
+        assert_eq!(
+            (answer.status, answer.challenges().len()),
+            (429, 0),
+            "{path}"
+        );
+    }
 }
