@@ -141,6 +141,23 @@ async fn openings_and_top_ups_may_be_sponsored() {
     shop.present(voucher).await.unwrap();
 }
 
+/// Protects: top-ups alike are different transactions, however fast they follow each other; one that
+/// the chain had included before would be taken for money that is not there.
+#[tokio::test]
+async fn top_ups_of_one_second_add_up() {
+    let shop = Shop::open().await;
+    let mut channel = shop.channel(50_000).await;
+    for _ in 0..4 {
+        let (topping, more) = shop.topping_up(&channel, 10_000).await;
+        shop.present(topping).await.unwrap();
+        channel = more;
+    }
+    assert_eq!(channel.deposit, Amount::new(90_000));
+    assert_eq!(shop.state(&channel).await.deposit, channel.deposit);
+    let voucher = shop.voucher(&channel, 90_000).await;
+    shop.present(voucher).await.unwrap();
+}
+
 /// Protects: a payer who asks the chain for the money back gets no more service, and what was
 /// authorised is settled within the grace period.
 #[tokio::test]

@@ -102,9 +102,16 @@ impl TempoSessionWallet {
             descriptor: channel.held.descriptor.abi(),
             additionalDeposit: u96(additional.get()),
         };
-        let movement = self
+        let mut movement = self
             .movement(cx, terms, call.abi_encode().into(), additional)
             .await?;
+        if let Some(last) = &channel.held.movement
+            && last.tx.valid_before == movement.tx.valid_before
+        {
+            // Two top-ups alike would be one transaction, which moves money once.
+            let gas = last.tx.gas_limit.saturating_add(1);
+            movement.tx.gas_limit = movement.tx.gas_limit.max(gas);
+        }
         Ok(SessionHeld {
             deposit: channel.deposit,
             movement: Some(movement),
