@@ -55,9 +55,9 @@ pub struct Deposit {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct HeldSession {
     opening: Deposit,
-    /// Top-ups that were paid, sats.
+    /// The top-ups before that, sats.
     added: Amount,
-    /// A top-up that is being paid.
+    /// The last top-up, which is being paid or has been. `added` does not count it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     top_up: Option<Deposit>,
     return_invoice: String,
@@ -344,10 +344,13 @@ impl SessionWallet for LightningSessionWallet {
     ) -> Result<Draft<HeldSession>, PayError> {
         let (invoice, sats) = self.examine(cx, ask)?;
         exactly(sats, additional)?;
+        let opened = channel.held.opening.sats.get();
         Ok(Draft {
             channel: channel.id.clone(),
             amount: sats,
             held: HeldSession {
+                // What the channel holds is what was made of the drafts before.
+                added: Amount::new(channel.deposit.get().saturating_sub(opened)),
                 top_up: Some(Deposit {
                     bolt11: invoice.bolt11,
                     sats,
@@ -364,17 +367,16 @@ impl SessionWallet for LightningSessionWallet {
         draft: Draft<HeldSession>,
         _: Approved,
     ) -> Result<Funded<SessionPayload, HeldSession>, PayError> {
-        let mut held = draft.held;
-        let Some(deposit) = held.top_up.take() else {
+        let Some(deposit) = &draft.held.top_up else {
             let fault = Fault::new("reading a draft that is no top-up");
             return Err(PayError::NotPaid(fault));
         };
-        of_this_challenge(&deposit, ask)?;
-        let preimage = self.pay(&deposit).await?;
-        held.added = Amount::new(held.added.get().saturating_add(deposit.sats.get()));
+        of_this_challenge(deposit, ask)?;
+        let preimage = self.pay(deposit).await?;
         Ok(Funded {
             paid: Paid::new(SessionPayload::top_up(&draft.channel, preimage)),
-            held,
+            // As it was, so that it can be taken up again until the server has heard of it.
+            held: draft.held,
         })
     }
 

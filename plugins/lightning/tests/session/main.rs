@@ -7,10 +7,10 @@ mod shop;
 
 use std::time::Duration;
 
-use farebox_core::{SessionPayer as _, Standing, wire::Amount};
+use farebox_core::{Paying, SessionPayer as _, Standing, wire::Amount};
 use farebox_engine::Refused;
 use serde_json::json;
-use shop::{FEE, Shop, problem};
+use shop::{FEE, Shop, approve, problem};
 
 /// Protects: what is paid in is what is served, kept and given back, to the sat.
 #[tokio::test]
@@ -74,6 +74,34 @@ async fn a_close_is_answered_again_and_refunded_once() {
     assert_eq!(shop.sandbox.agent().balance_sat(), before - FEE);
     let refused = problem(shop.spend(&channel, 1).await);
     assert!(refused.ends_with("lightning/session-closed"), "{refused}");
+}
+
+/// Protects: a payer that dies after it has paid a top-up, and before its server has heard of it,
+/// presents it again: it is paid once, and counted.
+#[tokio::test]
+async fn a_top_up_that_was_paid_is_taken_up_again() {
+    let shop = Shop::open().await;
+    let before = shop.sandbox.agent().balance_sat();
+    let mut channel = shop.session().await;
+    for deposits in [200, 300] {
+        let challenge = shop.challenge().await;
+        let cx = Paying::new(&challenge, None);
+        let draft = shop.payer.draft_top_up(&cx, &channel, Amount::new(100));
+        let mut draft = draft.await.unwrap();
+        for _ in 0..2 {
+            let approved = approve(&*shop.payer, &cx, draft.amount);
+            let funded = shop.payer.top_up(&cx, &draft, approved).await.unwrap();
+            draft.held = funded.held;
+        }
+        channel.deposit = Amount::new(deposits);
+        channel.held = draft.held;
+        match shop.payer.standing(&channel.held).await.unwrap() {
+            Standing::Open { channel: found, .. } => assert_eq!(found.deposit, channel.deposit),
+            other => panic!("{other:?}"),
+        }
+    }
+    let paid = before - shop.sandbox.agent().balance_sat();
+    assert!((300..310).contains(&paid), "{paid} for 300 and fees");
 }
 
 /// Protects: a session that was spent to the last sat pays nothing back.
