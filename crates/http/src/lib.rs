@@ -32,8 +32,8 @@ pub use client::PaidSocket;
 pub use client::PayMiddleware;
 #[cfg(feature = "reqwest")]
 pub use client::{
-    EventStream, PayError, PayExt, PayOptions, ReceiptExt, SessionCallError, SessionClient,
-    SseEvent,
+    EventStream, PaidFrom, PayError, PayExt, PayOptions, ReceiptExt, SessionCallError,
+    SessionClient, SseEvent,
 };
 #[cfg(feature = "cors")]
 pub use cors::cors;

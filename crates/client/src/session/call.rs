@@ -134,6 +134,13 @@ impl Call {
         }
     }
 
+    /// What [`Sessions::close`] knows its channel by, and
+    /// [`ChannelInfo::key`](super::ChannelInfo) says.
+    #[must_use]
+    pub fn key(&self) -> &str {
+        &self.key
+    }
+
     /// With what the server told of a channel beside the challenge. It is checked before it counts.
     #[must_use]
     pub fn snapshot(mut self, snapshot: Value) -> Self {
@@ -273,35 +280,24 @@ impl Call {
         let (min_delta, cap) = (self.price.min_delta, self.limit.max_deposit());
         let others = self.lane.tabs.collect(&self.tab, self.price.unit.amount);
         let all = plus(more, others.sum());
-        let raised = record::update(
-            self.sessions.store.as_ref(),
-            &self.key,
-            |record| match record.phase {
-                Phase::Open | Phase::ToppingUp { .. } => Ok(record.raise(all, min_delta, cap)),
-                Phase::Closing => Err(SessionError::Closing),
-                Phase::Opening { .. } => Err(SessionError::NoChannel),
-            },
-        )
+        let begins = self.payer.spending() == Spending::Prepaid && !self.tab.is_uncertain();
+        let raised = record::update(self.sessions.store.as_ref(), &self.key, |record| {
+            let raise = match record.phase {
+                Phase::Open | Phase::ToppingUp { .. } => record.raise(all, min_delta, cap),
+                Phase::Closing => return Err(SessionError::Closing),
+                Phase::Opening { .. } => return Err(SessionError::NoChannel),
+            };
+            if let (Raise::To(_), true) = (raise, begins) {
+                record.uncertain = record.uncertain.saturating_add(1);
+            }
+            Ok(raise)
+        })
         .await?;
         if let Raise::To(_) = raised.1 {
+            self.tab.set_uncertain(begins || self.tab.is_uncertain());
             others.keep();
         }
         Ok(raised)
-    }
-
-    /// Makes `more` due of what is prepaid.
-    pub(super) async fn due(&mut self, more: Amount) -> Result<(), SessionError> {
-        let (record, raise) = self.raise(more).await?;
-        match raise {
-            Raise::To(_) => {
-                self.tab.add(more);
-                Ok(())
-            }
-            Raise::Short(needed) => Err(SessionError::Overcharged {
-                required: needed,
-                due: record.deposit,
-            }),
-        }
     }
 
     /// Takes back what was made due and will not be received.
@@ -367,6 +363,9 @@ impl Call {
             return Ok(());
         }
         let unit = self.price.unit.amount;
+        if cause == Cause::Balance && renewed && self.is_used_up().await? {
+            return Ok(());
+        }
         if cause == Cause::Balance && renewed {
             if self.wanted == unit && (!shared || self.refusals > 1) {
                 // The server counts a step more than was counted here; one, and only once.

@@ -71,6 +71,7 @@ impl Sessions {
         }
         let payer = self.payer_for(&record)?;
         let standing = payer.standing(&record.held).await;
+        let mut held = record.deposit;
         match standing.map_err(SessionError::Standing)? {
             Standing::Closed { taken } => {
                 return self.closed(&payer, closing, None, Some(taken)).await;
@@ -80,7 +81,8 @@ impl Sessions {
                     .closed(&payer, closing, None, Some(Some(Amount::new(0))))
                     .await;
             }
-            Standing::Open { .. } => {}
+            // More than was recorded, where a top-up was cut short.
+            Standing::Open { channel, .. } => held = held.max(channel.deposit),
             _ if matches!(record.phase, Phase::Opening { .. }) => {
                 let why = "it is still being opened".to_owned();
                 let amount = record.deposit;
@@ -90,6 +92,7 @@ impl Sessions {
         }
         let (record, ()) = record::update(store, closing, |record| {
             record.phase = Phase::Closing;
+            record.deposit = record.deposit.max(held);
             Ok(())
         })
         .await?;

@@ -166,6 +166,7 @@ impl Call {
         })?;
         // What the call that was cut short had made due is this one's.
         self.tab.set(record.due);
+        self.tab.set_uncertain(prepaid && record.uncertain > 0);
         self.keep(funded, turn).await
     }
 
@@ -261,6 +262,9 @@ impl Call {
         };
         let mut record = self.record(channel, first, challenge);
         record.due = self.price.unit.amount;
+        let prepaid = self.payer.spending() == Spending::Prepaid;
+        record.uncertain = u32::from(prepaid);
+        self.tab.set_uncertain(prepaid);
         let cost = Cost {
             amount: draft.amount,
             ..self.price.unit.clone()

@@ -54,8 +54,17 @@ pub(crate) struct Record {
     pub signed: Amount,
     /// What was received and what calls under way may cost: the most that need be signed.
     pub due: Amount,
+    /// Of what is prepaid: calls of which it is not on record what they were served, because they are
+    /// under way, here or elsewhere, or were cut short.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub uncertain: u32,
     #[serde(flatten)]
     pub phase: Phase,
+}
+
+#[allow(clippy::trivially_copy_pass_by_ref, reason = "serde's signature")]
+fn is_zero(n: &u32) -> bool {
+    *n == 0
 }
 
 /// What [`Record::raise`] comes to.
@@ -92,6 +101,7 @@ impl Record {
             held: channel.held,
             signed: due,
             due,
+            uncertain: 0,
             phase: Phase::Opening { challenge },
         }
     }

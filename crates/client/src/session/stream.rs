@@ -11,7 +11,7 @@ use super::{
     call::Call,
     courier::{Answer, Courier, Demand, Statement},
     error::SessionError,
-    record::{self, minus, plus, times},
+    record::{self, Phase, minus, plus, times},
     tab::Tab,
 };
 
@@ -85,6 +85,12 @@ impl Call {
         loop {
             match self.worth(demand).await {
                 Ok((more, required)) => return self.authorize(more, required, courier).await,
+                Err(SessionError::Overcharged { required, .. })
+                    if self.had(minus(required, self.price.unit.amount)).await? => {}
+                // The server may have had what is on record as under way.
+                Err(SessionError::Overcharged { .. })
+                    if self.payer.spending() == Spending::Prepaid
+                        && self.take_up(courier).await? => {}
                 // What other streams were served on the same channel may still be on its way.
                 Err(SessionError::Overcharged { .. })
                     if waited < OVERTAKEN && self.lane.tabs.is_shared(&self.tab) =>
@@ -127,6 +133,46 @@ impl Call {
         Ok((more, required))
     }
 
+    /// Whether all of a prepaid deposit may be taken for spent, as its server says: then the call is
+    /// to be paid from another.
+    pub(super) async fn is_used_up(&mut self) -> Result<bool, SessionError> {
+        let stored = record::load(self.sessions.store.as_ref(), &self.key).await?;
+        let deposit = stored.ok_or(SessionError::NoChannel)?.record.deposit;
+        let claim = self.tab.claim();
+        self.tab.set(Amount::new(0));
+        let believed = self.had(deposit).await;
+        if !matches!(believed, Ok(true)) {
+            self.tab.set(claim);
+        }
+        believed
+    }
+
+    /// Whether `spent` of a prepaid deposit may be taken for spent, as its server says. It may where
+    /// another process has calls under way, or a call was cut short: nobody knows what they were sent.
+    /// That is believed once, and never beyond the deposit, which the server has anyway.
+    async fn had(&self, spent: Amount) -> Result<bool, SessionError> {
+        if self.payer.spending() == Spending::Vouchers {
+            return Ok(false);
+        }
+        let (claimed, received) = self.lane.tabs.all(self.price.unit.amount);
+        let own = self.lane.tabs.uncertain();
+        let store = self.sessions.store.as_ref();
+        let believed = record::update(store, &self.key, |record| {
+            // What calls of this process have had is a part of it, and what they may have yet is not.
+            let due = plus(minus(spent, received), claimed);
+            if record.uncertain <= own || spent > record.deposit || due <= record.due {
+                return Ok(false);
+            }
+            record.due = due;
+            // A top-up under way is not a part of the deposit yet, and may be spent as well.
+            if record.phase == Phase::Open {
+                record.uncertain = own;
+            }
+            Ok(true)
+        });
+        Ok(believed.await?.1)
+    }
+
     /// Whether more was received than has been made due, because the stream spent what was signed
     /// for other calls on the channel. They wait for it, so it should be [settled](Self::settle).
     #[must_use]
@@ -149,6 +195,23 @@ impl Call {
             true => Ok(()),
             false => self.authorize(more, more, courier).await,
         }
+    }
+
+    /// Makes `more` due of what is prepaid, which is the server's already: calls that were cut short may
+    /// have made due what they did not get, so the whole deposit may be due before it is spent.
+    async fn due(&self, more: Amount) -> Result<(), SessionError> {
+        let over = |limit| SessionError::CallLimit { limit };
+        let cost = plus(self.tab.claim(), more);
+        self.limit.allows_call(cost).map_err(over)?;
+        record::update(self.sessions.store.as_ref(), &self.key, |record| {
+            let due = plus(record.due, more).min(record.deposit);
+            record.due = record.due.max(due);
+            record.signed = record.signed.max(due);
+            Ok(())
+        })
+        .await?;
+        self.tab.add(more);
+        Ok(())
     }
 
     /// Presents a voucher beside the call, until the server has one for `required`.
@@ -234,6 +297,11 @@ impl Call {
         Ok(())
     }
 
+    /// The stream ended without the server's receipt. Of what is prepaid more may be spent than came.
+    pub fn cut_short(&mut self) {
+        self.tab.set_uncertain(false);
+    }
+
     /// The call is over, and what it had made due and did not receive is not. A call that was
     /// served has had one unit at least.
     ///
@@ -243,6 +311,23 @@ impl Call {
         let units = self.tab.received().saturating_mul(self.sessions.per_event);
         let units = units.max(u64::from(self.served));
         let worth = times(self.price.unit.amount, units);
-        self.lower(minus(self.tab.claim(), worth)).await
+        let over = minus(self.tab.claim(), worth);
+        if !self.tab.is_uncertain() {
+            return self.lower(over).await;
+        }
+        let store = self.sessions.store.as_ref();
+        let ended = record::update(store, &self.key, |record| {
+            record.lower(over);
+            record.uncertain = record.uncertain.saturating_sub(1);
+            Ok(())
+        });
+        match ended.await {
+            // It was closed meanwhile.
+            Ok(_) | Err(SessionError::NoChannel) => {
+                self.tab.set_uncertain(false);
+                Ok(())
+            }
+            Err(error) => Err(error),
+        }
     }
 }

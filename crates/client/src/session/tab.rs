@@ -19,6 +19,8 @@ struct Sums {
     received: u64,
     /// What the call has made due.
     claim: Amount,
+    /// Whether the channel's record counts the call among those that are uncertain.
+    uncertain: bool,
 }
 
 impl Tab {
@@ -52,6 +54,14 @@ impl Tab {
     pub(crate) fn take_off(&self, less: Amount) {
         let mut sums = self.sums();
         sums.claim = minus(sums.claim, less);
+    }
+
+    pub(crate) fn is_uncertain(&self) -> bool {
+        self.sums().uncertain
+    }
+
+    pub(crate) fn set_uncertain(&self, uncertain: bool) {
+        self.sums().uncertain = uncertain;
     }
 
     fn owed(sums: &Sums, unit: Amount) -> Amount {
@@ -91,6 +101,27 @@ impl Tabs {
     pub(crate) fn owed(&self, own: &Arc<Tab>, unit: Amount) -> Amount {
         let owed = |sum, tab: &Arc<Tab>| plus(sum, Tab::owed(&tab.sums(), unit));
         self.others(own).iter().fold(Amount::new(0), owed)
+    }
+
+    /// What the calls under way have made due, and what they have received.
+    pub(crate) fn all(&self, unit: Amount) -> (Amount, Amount) {
+        let live: Vec<_> = self.tabs().iter().filter_map(Weak::upgrade).collect();
+        let none = (Amount::new(0), Amount::new(0));
+        live.iter().fold(none, |(claimed, received), tab| {
+            let sums = tab.sums();
+            (
+                plus(claimed, sums.claim),
+                plus(received, times(unit, sums.received)),
+            )
+        })
+    }
+
+    /// How many of the calls under way the channel's record counts as uncertain.
+    pub(crate) fn uncertain(&self) -> u32 {
+        let tabs = self.tabs();
+        let live = tabs.iter().filter_map(Weak::upgrade);
+        let count = live.filter(|tab| tab.is_uncertain()).count();
+        u32::try_from(count).unwrap_or(u32::MAX)
     }
 
     /// Makes it theirs, to be made due at once.

@@ -31,23 +31,40 @@ impl Call {
             if record.deposit >= needed {
                 return self.within(needed, &record);
             }
-            let (record, funded, amount) = match &record.phase {
-                Phase::ToppingUp { challenge, amount } => {
-                    let (challenge, amount) = (challenge.clone(), *amount);
-                    if self.cannot_happen(&record, amount).await? {
-                        continue;
-                    }
-                    let funded = self.fund_again(&record, challenge, amount).await?;
-                    (record, funded, amount)
-                }
-                _ => {
-                    let draft = self.draft_top_up(&record, needed, courier).await?;
-                    let amount = draft.amount;
-                    (record, self.fund_top_up(draft).await?, amount)
-                }
-            };
+            if self.took_up(&record, courier).await? {
+                continue;
+            }
+            let draft = self.draft_top_up(&record, needed, courier).await?;
+            let amount = draft.amount;
+            let funded = self.fund_top_up(draft).await?;
             self.present_top_up(record, funded, amount, courier).await?;
         }
+    }
+
+    /// Sees to it that no top-up is on record as under way. `false` if none was.
+    pub(super) async fn take_up<C: Courier>(&mut self, courier: &C) -> Result<bool, SessionError> {
+        let _turn = self.lane.alone().await;
+        let stored = record::load(self.sessions.store.as_ref(), &self.key).await?;
+        let record = stored.ok_or(SessionError::NoChannel)?.record;
+        self.took_up(&record, courier).await
+    }
+
+    /// Takes up a recorded top-up, or strikes it out. `false` if there is none.
+    async fn took_up<C: Courier>(
+        &mut self,
+        record: &Record,
+        courier: &C,
+    ) -> Result<bool, SessionError> {
+        let Phase::ToppingUp { challenge, amount } = &record.phase else {
+            return Ok(false);
+        };
+        let (challenge, amount) = (challenge.clone(), *amount);
+        if !self.cannot_happen(record, amount).await? {
+            let funded = self.fund_again(record, challenge, amount).await?;
+            self.present_top_up(record.clone(), funded, amount, courier)
+                .await?;
+        }
+        Ok(true)
     }
 
     fn within(&self, needed: Amount, record: &Record) -> Result<(), SessionError> {

@@ -31,4 +31,4 @@ pub use ext::{PayExt, PayOptions, ReceiptExt};
 pub use middleware::PayMiddleware;
 #[cfg(feature = "client-ws")]
 pub use session::PaidSocket;
-pub use session::{EventStream, SessionCallError, SessionClient, SseEvent};
+pub use session::{EventStream, PaidFrom, SessionCallError, SessionClient, SseEvent};

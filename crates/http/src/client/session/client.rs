@@ -42,6 +42,14 @@ pub struct SessionClient {
 
 type Known = HashMap<(Method, Url), Challenge>;
 
+/// Among a response's extensions: it was paid from a session.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct PaidFrom {
+    /// The channel's [`key`](farebox_client::session::ChannelInfo::key).
+    pub channel: String,
+}
+
 /// For how many resources a challenge is kept.
 const KNOWN: usize = 256;
 
@@ -84,7 +92,8 @@ impl SessionClient {
     }
 
     /// Sends a request; if it costs something, opens a channel or signs a voucher and sends it
-    /// again. The response is whatever the server answers, a 4xx included.
+    /// again. The response is whatever the server answers, a 4xx included; one that was paid for has
+    /// a [`PaidFrom`] among its extensions.
     ///
     /// # Errors
     /// See [`SessionCallError`].
@@ -168,7 +177,9 @@ impl SessionClient {
                 other => other?,
             };
             match response.take() {
-                Some(response) if accepted => {
+                Some(mut response) if accepted => {
+                    let channel = call.key().to_owned();
+                    response.extensions_mut().insert(PaidFrom { channel });
                     let call = Some((call, courier));
                     return Ok(Paid { response, call });
                 }

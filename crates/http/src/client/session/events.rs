@@ -25,6 +25,7 @@ const WAITING: usize = 32;
 ///
 /// Dropping it ends the stream.
 pub struct EventStream {
+    channel: Option<String>,
     heard: mpsc::Receiver<Result<Heard, SessionCallError>>,
     receipt: Option<Receipt>,
 }
@@ -42,10 +43,12 @@ impl EventStream {
             }
             return Err(SessionCallError::NotEvents(Box::new(paid.response)));
         }
+        let channel = paid.call.as_ref().map(|(call, _)| call.key().to_owned());
         let (tell, heard) = mpsc::channel(WAITING);
         // On its own task, so that the stream is paid for while the caller is busy with it.
         tokio::spawn(listen::events(paid, tell));
         Ok(Self {
+            channel,
             heard,
             receipt: None,
         })
@@ -54,6 +57,20 @@ impl EventStream {
     /// The next event; `None` at the end.
     pub async fn recv(&mut self) -> Option<Result<SseEvent, SessionCallError>> {
         std::future::poll_fn(|cx| Pin::new(&mut *self).poll_next(cx)).await
+    }
+
+    /// The [`key`](farebox_client::session::ChannelInfo::key) of the channel that pays for it. `None`
+    /// if it costs nothing.
+    #[must_use]
+    pub fn channel(&self) -> Option<&str> {
+        self.channel.as_deref()
+    }
+
+    /// Ends the stream before it does so itself, and waits until what came is accounted for. Dropping
+    /// it ends it too.
+    pub async fn stop(mut self) {
+        self.heard.close();
+        while self.heard.recv().await.is_some() {}
     }
 
     /// The receipt that the stream ended with, once it has been read to its end. It was held

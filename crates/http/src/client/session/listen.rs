@@ -40,6 +40,8 @@ pub(super) struct Till {
     counter: Counter,
     /// A demand that came meanwhile.
     next: Option<Demand>,
+    /// The receipt has come that the stream ends with.
+    concluded: bool,
 }
 
 impl Till {
@@ -48,6 +50,7 @@ impl Till {
             counter: call.counter(),
             payer: Payer::Resting(Box::new(call)),
             next: None,
+            concluded: false,
         }
     }
 
@@ -124,17 +127,22 @@ impl Till {
 
     /// The call, once no demand is under way.
     pub(super) async fn rest(self) -> Option<Box<Call>> {
-        match self.payer {
-            Payer::Resting(call) => Some(call),
-            Payer::Paying(paying) => Some(paying.await.0),
-            Payer::Gone => None,
+        let mut call = match self.payer {
+            Payer::Resting(call) => call,
+            Payer::Paying(paying) => paying.await.0,
+            Payer::Gone => return None,
+        };
+        if !self.concluded {
+            call.cut_short();
         }
+        Some(call)
     }
 
     /// Holds the last receipt against what arrived.
     pub(super) async fn concluded(&mut self, receipt: &Receipt) -> Result<(), SessionCallError> {
         if let Payer::Resting(call) = &mut self.payer {
             call.concluded(receipt).await?;
+            self.concluded = true;
         }
         Ok(())
     }

@@ -28,7 +28,7 @@ mod listen;
 mod socket;
 mod sse;
 
-pub use client::SessionClient;
+pub use client::{PaidFrom, SessionClient};
 pub use error::SessionCallError;
 pub use events::EventStream;
 #[cfg(feature = "client-ws")]
