@@ -36,6 +36,11 @@ pub(crate) enum Command {
     /// Request a URL and pay for it if that is asked
     #[command(after_long_help = PAY_HELP)]
     Pay(Pay),
+    /// List and close the channels that `farebox pay` has left open
+    Session {
+        #[command(subcommand)]
+        command: Session,
+    },
     /// Show what a URL asks for, without paying
     Inspect(Inspect),
     /// Check that a URL speaks the protocol as drafted, whoever serves it
@@ -109,7 +114,76 @@ pub(crate) struct Pay {
     pub(crate) verbose: bool,
     #[command(flatten)]
     pub(crate) wallet: Wallet,
-    /// Print one JSON object, the body included, instead of the body
+    #[command(flatten)]
+    pub(crate) session: FromSession,
+    /// Print one JSON object, the body included, instead of the body; of an event stream, one for
+    /// each event before it
+    #[arg(long)]
+    pub(crate) json: bool,
+}
+
+/// How sessions are paid from.
+#[derive(Clone, Debug, Args)]
+pub(crate) struct FromSession {
+    /// Pay from a session, or not at all
+    #[arg(long)]
+    pub(crate) session: bool,
+    /// The most that a channel may hold, top-ups included, written as --max and as much unless said;
+    /// repeatable. Sessions are chosen where one is offered
+    #[arg(long, value_name = "AMOUNT[CURRENCY]")]
+    pub(crate) max_deposit: Vec<String>,
+    /// What a channel is opened with, where the server leaves it to the payer: as much as it suggests,
+    /// or else as much as may be, unless said
+    #[arg(long, value_name = "AMOUNT[CURRENCY]")]
+    pub(crate) deposit: Vec<String>,
+    /// Close the channel after the call and get back what is left in it. Sessions are chosen where
+    /// one is offered
+    #[arg(long)]
+    pub(crate) close: bool,
+    #[command(flatten)]
+    pub(crate) channels: Channels,
+}
+
+/// Where channels are remembered.
+#[derive(Clone, Debug, Args)]
+pub(crate) struct Channels {
+    /// The file of open channels; `farebox/channels.json` among the user's data unless named
+    #[arg(long, value_name = "FILE", env = "FAREBOX_CHANNELS")]
+    pub(crate) channels: Option<PathBuf>,
+}
+
+#[derive(Clone, Debug, Subcommand)]
+pub(crate) enum Session {
+    /// List them
+    List {
+        #[command(flatten)]
+        channels: Channels,
+        /// One JSON object per line
+        #[arg(long)]
+        json: bool,
+    },
+    /// Close some and get back what is left in them
+    #[command(after_long_help = CLOSE_HELP)]
+    Close(Close),
+}
+
+#[derive(Clone, Debug, Args)]
+pub(crate) struct Close {
+    /// Which, by its id or the beginning of it; repeatable
+    #[arg(value_name = "CHANNEL", required_unless_present = "all")]
+    pub(crate) channel: Vec<String>,
+    /// All of them
+    #[arg(long, conflicts_with = "channel")]
+    pub(crate) all: bool,
+    /// A header of the requests to the server, `Name: value`; repeatable
+    #[arg(short = 'H', long = "header", value_name = "HEADER")]
+    pub(crate) headers: Vec<String>,
+    /// A file with `[wallets.<rail>]` tables. None is read unless named here
+    #[arg(long, value_name = "FILE")]
+    pub(crate) wallet: Option<PathBuf>,
+    #[command(flatten)]
+    pub(crate) channels: Channels,
+    /// One JSON object per line
     #[arg(long)]
     pub(crate) json: bool,
 }
@@ -195,6 +269,14 @@ Wallets come from the file named by --wallet and from the environment:
 Without --max, a payment may cost up to 1.00 of a currency, or 1000 sat. A currency
 is `sat`, an ISO 4217 code, or a token's address (6 decimals).
 
+Where only a session can be paid, or a flag chooses one, the call is paid from a channel,
+which stays open for the next call and is remembered in the file that --channels names. A
+channel is opened, spent and topped up; it never holds more than --max-deposit, nothing
+beyond that is ever signed, and one call, an event stream included, costs --max at most.
+An event stream is followed and paid for as it comes, and written without the events that
+are about payment. What is left is said on standard error; `farebox session close` and
+--close get it back.
+
 Exit codes:
   0   the response is a success (2xx or 3xx)
   1   the request could not be made, or its response not be read
@@ -202,4 +284,17 @@ Exit codes:
   3   the response is an error, and nothing was paid
   4   nothing was paid: no wallet, over the limit, or not acceptable
   5   something was paid and the response is still an error; see standard error
-  6   nobody knows whether something was paid; do not pay again blindly";
+  6   nobody knows whether something was paid; do not pay again blindly
+  130 an event stream was interrupted; what came of it is paid";
+
+const CLOSE_HELP: &str = "\
+The server is asked to close, and the rail is believed about what became of it: until it
+confirms, the channel stays in the list as `closing`, and closing it again looks once more.
+Wallets are those of `farebox pay`.
+
+Exit codes:
+  0   closed
+  1   the server could not be asked, or the rail not be read
+  2   wrong usage or configuration, or no such channel
+  5   the server would not close it; it is still open
+  6   asked, and not confirmed yet";

@@ -17,6 +17,7 @@ mod rails;
 mod request;
 mod sandbox;
 mod serve;
+mod session;
 mod signals;
 mod validate;
 
@@ -55,6 +56,7 @@ pub fn main() -> ExitCode {
             Command::Check { config } => check::run(&config).await,
             Command::Rails(json) => rails::run(json.json),
             Command::Pay(pay) => pay::run(pay).await,
+            Command::Session { command } => session::run(command).await,
             Command::Inspect(inspect) => inspect::run(inspect).await,
             Command::Validate(validate) => validate::run(validate).await,
             Command::Books(books) => books::run(books).await,

@@ -6,8 +6,9 @@ use base64::{Engine as _, engine::general_purpose::STANDARD};
 use farebox::{
     client::{ClientError, Purse},
     http::{PayError, PayExt as _, PayOptions, ReceiptExt as _},
-    wire::Challenge,
+    wire::{Challenge, Receipt},
 };
+use http::StatusCode;
 use reqwest::Response;
 use serde_json::{Value, json};
 
@@ -15,13 +16,14 @@ use crate::{
     args::Pay,
     failure::{Failure, printable},
     request::{Max, Prepared, budget, challenges, client, decimals, wallets},
+    session,
 };
 
 // Documented in `farebox pay --help`.
 const NOT_SERVED: u8 = 3;
-const NOT_PAID: u8 = 4;
-const PAID_NOT_SERVED: u8 = 5;
-const UNKNOWN: u8 = 6;
+pub(crate) const NOT_PAID: u8 = 4;
+pub(crate) const PAID_NOT_SERVED: u8 = 5;
+pub(crate) const UNKNOWN: u8 = 6;
 
 pub(crate) async fn run(args: Pay) -> Result<(), Failure> {
     match pay(&args).await {
@@ -86,7 +88,7 @@ async fn pay(args: &Pay) -> Result<(), Failure> {
     // Asked without a purse first: limits are per currency, and only the server knows which.
     let asked = request.on(&client).send().await.map_err(Failure::general)?;
     let found = challenges(asked.headers());
-    if asked.status() != http::StatusCode::PAYMENT_REQUIRED || found.is_empty() {
+    if asked.status() != StatusCode::PAYMENT_REQUIRED || found.is_empty() {
         return finish(args, asked, &Spent::default()).await;
     }
     drop(asked);
@@ -107,6 +109,9 @@ async fn pay(args: &Pay) -> Result<(), Failure> {
             ),
         ));
     }
+    if let Some(offered) = session::chosen(args, &found, &wallets)? {
+        return session::pay(args, client, &request, &offered, &wallets).await;
+    }
     let purse = wallets
         .iter()
         .fold(Purse::new(budget(&found, &max)?), |purse, (_, payer)| {
@@ -123,23 +128,40 @@ async fn pay(args: &Pay) -> Result<(), Failure> {
 
 /// What an error says about the money.
 fn failed(error: PayError) -> Failure {
-    let code = match &error {
+    let hint = match &error {
+        PayError::Client(error) if error.over_budget().is_some() => "; --max allows more",
+        _ => "",
+    };
+    Failure::new(code(&error), format!("{error}{hint}"))
+}
+
+/// The exit code of an error.
+pub(crate) fn code(error: &PayError) -> u8 {
+    match error {
         PayError::Request(_) => 1,
         PayError::NotAccepted(_) => PAID_NOT_SERVED,
         PayError::OutcomeUnknown(_) | PayError::Client(ClientError::OutcomeUnknown { .. }) => {
             UNKNOWN
         }
         _ => NOT_PAID,
-    };
-    let hint = match &error {
-        PayError::Client(error) if error.over_budget().is_some() => "; --max allows more",
-        _ => "",
-    };
-    Failure::new(code, format!("{error}{hint}"))
+    }
 }
 
 /// Shows the response and decides how to end.
-async fn finish(args: &Pay, mut response: Response, spent: &Spent) -> Result<(), Failure> {
+async fn finish(args: &Pay, response: Response, spent: &Spent) -> Result<(), Failure> {
+    let shown = show(args, response).await?;
+    shown.end(args, spent.to_json(), !spent.0.is_empty(), None)
+}
+
+/// A response that is on standard output, unless it waits to be part of a JSON object.
+pub(crate) struct Shown {
+    status: StatusCode,
+    receipt: Option<Receipt>,
+    body: Option<(&'static str, String)>,
+}
+
+/// Shows the response.
+pub(crate) async fn show(args: &Pay, mut response: Response) -> Result<Shown, Failure> {
     let status = response.status();
     let receipt = response.receipt();
     if args.include || args.verbose {
@@ -156,41 +178,74 @@ async fn finish(args: &Pay, mut response: Response, spent: &Spent) -> Result<(),
         let line = format!("receipt of {}: {}", receipt.method, receipt.reference);
         eprintln!("* {}", printable(&line));
     }
-    if args.json {
-        let body = response.bytes().await.map_err(Failure::general)?;
-        let (key, body) = match std::str::from_utf8(&body) {
-            Ok(text) => ("body", text.to_owned()),
-            Err(_) => ("body_base64", STANDARD.encode(&body)),
-        };
-        println!(
-            "{}",
-            json!({
-                "status": status.as_u16(),
-                "spent": spent.to_json(),
-                "receipt": receipt,
-                key: body,
+    let body = match args.json {
+        true => {
+            let body = response.bytes().await.map_err(Failure::general)?;
+            Some(match std::str::from_utf8(&body) {
+                Ok(text) => ("body", text.to_owned()),
+                Err(_) => ("body_base64", STANDARD.encode(&body)),
             })
-        );
-    } else {
-        let mut out = std::io::stdout();
-        while let Some(chunk) = response.chunk().await.map_err(Failure::general)? {
-            out.write_all(&chunk)?;
         }
-        out.flush()?;
-    }
-    if status.is_success() || status.is_redirection() {
-        return Ok(());
-    }
-    let message = if args.json {
-        String::new()
-    } else {
-        format!("the server answered {status}")
+        false => {
+            let mut out = std::io::stdout();
+            while let Some(chunk) = response.chunk().await.map_err(Failure::general)? {
+                out.write_all(&chunk)?;
+            }
+            out.flush()?;
+            None
+        }
     };
-    let code = if spent.0.is_empty() {
-        NOT_SERVED
-    } else {
-        PAID_NOT_SERVED
-    };
-    // With --json the object above is all there is to say.
-    Err(Failure::new(code, message))
+    Ok(Shown {
+        status,
+        receipt,
+        body,
+    })
+}
+
+impl Shown {
+    /// An event stream that was written as it came.
+    pub(crate) fn stream(receipt: Option<Receipt>) -> Self {
+        Self {
+            status: StatusCode::OK,
+            receipt,
+            body: None,
+        }
+    }
+
+    /// The JSON object, where it is asked for, and how the command ends. `paid` is whether the payee
+    /// has got anything.
+    pub(crate) fn end(
+        self,
+        args: &Pay,
+        spent: Value,
+        paid: bool,
+        session: Option<Value>,
+    ) -> Result<(), Failure> {
+        let status = self.status;
+        if args.json {
+            let mut object = json!({
+                "status": status.as_u16(),
+                "spent": spent,
+                "receipt": self.receipt,
+            });
+            if let Some((key, body)) = self.body {
+                object[key] = body.into();
+            }
+            if let Some(session) = session {
+                object["session"] = session;
+            }
+            println!("{object}");
+        }
+        if status.is_success() || status.is_redirection() {
+            return Ok(());
+        }
+        let message = if args.json {
+            // The object above is all there is to say.
+            String::new()
+        } else {
+            format!("the server answered {status}")
+        };
+        let code = if paid { PAID_NOT_SERVED } else { NOT_SERVED };
+        Err(Failure::new(code, message))
+    }
 }

@@ -15,7 +15,13 @@ use crate::{args::Request, failure::Failure};
 
 /// A client that goes nowhere it was not sent: no redirects, as with curl.
 pub(crate) fn client() -> Result<Client, Failure> {
+    client_with(HeaderMap::new())
+}
+
+/// The same, with headers that every request has.
+pub(crate) fn client_with(headers: HeaderMap) -> Result<Client, Failure> {
     Client::builder()
+        .default_headers(headers)
         .redirect(Policy::none())
         .user_agent(concat!("farebox/", env!("CARGO_PKG_VERSION")))
         .build()
@@ -42,15 +48,7 @@ impl Prepared {
             None if body.is_some() => Method::POST,
             None => Method::GET,
         };
-        let mut headers = HeaderMap::new();
-        for text in &request.headers {
-            // Without the text: it may hold a token.
-            let wrong = || Failure::usage("-H is no header; give `Name: value`");
-            let (name, value) = text.split_once(':').ok_or_else(wrong)?;
-            let name: HeaderName = name.trim().parse().map_err(|_| wrong())?;
-            let value: HeaderValue = value.trim().parse().map_err(|_| wrong())?;
-            headers.append(name, value);
-        }
+        let mut headers = headers(&request.headers)?;
         if body.is_some() && !headers.contains_key(header::CONTENT_TYPE) {
             let form = HeaderValue::from_static("application/x-www-form-urlencoded");
             headers.insert(header::CONTENT_TYPE, form);
@@ -78,6 +76,20 @@ impl Prepared {
             None => request,
         }
     }
+}
+
+/// `Name: value`, each.
+pub(crate) fn headers(texts: &[String]) -> Result<HeaderMap, Failure> {
+    let mut headers = HeaderMap::new();
+    for text in texts {
+        // Without the text: it may hold a token.
+        let wrong = || Failure::usage("-H is no header; give `Name: value`");
+        let (name, value) = text.split_once(':').ok_or_else(wrong)?;
+        let name: HeaderName = name.trim().parse().map_err(|_| wrong())?;
+        let value: HeaderValue = value.trim().parse().map_err(|_| wrong())?;
+        headers.append(name, value);
+    }
+    Ok(headers)
 }
 
 fn data(text: &str) -> Result<Vec<u8>, Failure> {
@@ -141,6 +153,7 @@ fn variables() -> impl Iterator<Item = (String, String)> {
 /// The most that may be paid.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Max {
+    flag: &'static str,
     amount: String,
     currency: Option<String>,
 }
@@ -151,14 +164,19 @@ const DEFAULT_MAX_SAT: &str = "1000";
 
 impl Max {
     pub(crate) fn all(texts: &[String]) -> Result<Vec<Self>, Failure> {
-        texts.iter().map(|text| Self::parse(text)).collect()
+        Self::of("--max", texts)
+    }
+
+    /// The limits that a flag gives.
+    pub(crate) fn of(flag: &'static str, texts: &[String]) -> Result<Vec<Self>, Failure> {
+        texts.iter().map(|text| Self::parse(flag, text)).collect()
     }
 
     /// `0.05`, `0.50usd`, `100sat`, or with a colon before a currency that starts with a digit.
-    pub(crate) fn parse(text: &str) -> Result<Self, Failure> {
+    fn parse(flag: &'static str, text: &str) -> Result<Self, Failure> {
         let wrong = || {
             Failure::usage(format!(
-                "--max {text}: give a decimal and a currency or none: 0.05, 0.50usd, 100sat, \
+                "{flag} {text}: give a decimal and a currency or none: 0.05, 0.50usd, 100sat, \
                  0.05:0x20c0…"
             ))
         };
@@ -177,8 +195,18 @@ impl Max {
         }
         let currency = (!currency.is_empty()).then_some(currency);
         Ok(Self {
+            flag,
             amount: amount.to_owned(),
             currency,
+        })
+    }
+
+    /// In base units; `decimals` is the currency's.
+    fn units(&self, decimals: u8) -> Result<Amount, Failure> {
+        Amount::from_decimal(&self.amount, decimals).map_err(|error| {
+            let (flag, amount) = (self.flag, &self.amount);
+            let currency = self.currency.as_deref().unwrap_or_default();
+            Failure::usage(format!("{flag} {amount}{currency}: {error}"))
         })
     }
 }
@@ -204,25 +232,40 @@ pub(crate) fn budget(challenges: &[Challenge], max: &[Max]) -> Result<Budget, Fa
 }
 
 /// The most that may be paid in `currency`, base units. `None` if nothing may.
-fn most(currency: &str, max: &[Max]) -> Result<Option<Amount>, Failure> {
-    let named = max.iter().find(|m| m.currency.as_deref() == Some(currency));
-    let chosen = named.or_else(|| max.iter().find(|m| m.currency.is_none()));
-    let amount = match (chosen, max.is_empty(), currency) {
-        (Some(max), ..) => &max.amount,
-        (None, true, "sat") => DEFAULT_MAX_SAT,
-        (None, true, _) => DEFAULT_MAX,
-        (None, false, _) => return Ok(None),
+pub(crate) fn most(currency: &str, max: &[Max]) -> Result<Option<Amount>, Failure> {
+    if let Some(max) = chosen(currency, max) {
+        return said(currency, max);
+    }
+    let amount = match (max.is_empty(), currency) {
+        (true, "sat") => DEFAULT_MAX_SAT,
+        (true, _) => DEFAULT_MAX,
+        (false, _) => return Ok(None),
     };
-    let decimals = match (decimals(currency), named) {
-        (Some(decimals), _) => decimals,
+    let units = |decimals| Amount::from_decimal(amount, decimals).ok();
+    Ok(decimals(currency).and_then(units))
+}
+
+/// What is said of `currency`, base units. `None` if nothing is.
+pub(crate) fn named(currency: &str, amounts: &[Max]) -> Result<Option<Amount>, Failure> {
+    chosen(currency, amounts).map_or(Ok(None), |amount| said(currency, amount))
+}
+
+/// What names the currency, or else what names none.
+fn chosen<'a>(currency: &str, amounts: &'a [Max]) -> Option<&'a Max> {
+    let named = amounts
+        .iter()
+        .find(|amount| amount.currency.as_deref() == Some(currency));
+    named.or_else(|| amounts.iter().find(|amount| amount.currency.is_none()))
+}
+
+fn said(currency: &str, amount: &Max) -> Result<Option<Amount>, Failure> {
+    match (decimals(currency), &amount.currency) {
+        (Some(decimals), Some(_)) => amount.units(decimals).map(Some),
         // A currency nobody here knows: whoever names it means its base units.
-        (None, Some(_)) => 0,
-        (None, None) => return Ok(None),
-    };
-    match Amount::from_decimal(amount, decimals) {
-        Ok(amount) => Ok(Some(amount)),
-        Err(_) if named.is_none() => Ok(None),
-        Err(error) => Err(Failure::usage(format!("--max {amount}{currency}: {error}"))),
+        (None, Some(_)) => amount.units(0).map(Some),
+        // Meant for another currency, where it is none of this one.
+        (Some(decimals), None) => Ok(amount.units(decimals).ok()),
+        (None, None) => Ok(None),
     }
 }
 
@@ -252,7 +295,10 @@ mod tests {
     const TOKEN: &str = "0x20c0000000000000000000000000000000000000";
 
     fn max(texts: &[&str]) -> Vec<Max> {
-        texts.iter().map(|text| Max::parse(text).unwrap()).collect()
+        texts
+            .iter()
+            .map(|text| Max::parse("--max", text).unwrap())
+            .collect()
     }
 
     fn units(currency: &str, texts: &[&str]) -> Option<u128> {
@@ -292,10 +338,12 @@ mod tests {
         for bad in [
             "", "usd", "-1", "+1", "1e3", "0x10", "1.usd", "1,5", "1:", "1::usd", ".5",
         ] {
-            let parsed = Max::parse(bad);
+            let parsed = Max::parse("--max", bad);
             let read_as_limit = parsed.as_ref().is_ok_and(|max| max.currency.is_none());
             assert!(!read_as_limit, "{bad}: {parsed:?}");
         }
-        assert!(Max::parse("").is_err() && Max::parse("-1").is_err() && Max::parse("1:").is_err());
+        for bad in ["", "-1", "1:"] {
+            assert!(Max::parse("--max", bad).is_err(), "{bad}");
+        }
     }
 }

@@ -75,6 +75,25 @@ impl Sandboxes {
         rails
     }
 
+    /// The same with what sessions need beside: a key that settles, and a node that may pay refunds.
+    fn rails_with_sessions(&self) -> Map<String, Value> {
+        #[allow(unused_mut, reason = "a binary may have no rail")]
+        let mut rails = self.rails();
+        #[cfg(feature = "tempo")]
+        if let Some(tempo) = rails.get_mut("tempo") {
+            tempo["session"] = json!({
+                "operator_key": account(2).1,
+                "fee_token": farebox_sandbox_tempo::ALPHA_USD.to_string(),
+            });
+        }
+        #[cfg(feature = "lightning")]
+        rails.insert("lightning".into(), {
+            let seller = self.lightning.seller();
+            lnd(seller, seller.admin_macaroon_path())
+        });
+        rails
+    }
+
     /// What a payer configures: the tables `[wallets.<rail>]`.
     pub(crate) fn wallets(&self) -> Map<String, Value> {
         #[allow(unused_mut, reason = "a binary may have no rail")]
@@ -120,6 +139,18 @@ pub(crate) fn offers() -> Vec<OfferSpec> {
     ]
 }
 
+/// One for each rail of this binary that has sessions.
+fn sessions() -> Vec<OfferSpec> {
+    vec![
+        #[cfg(feature = "tempo")]
+        OfferSpec::new("tempo/session", "0.001")
+            .with("unit", "joke")
+            .with("suggested_deposit", "0.05"),
+        #[cfg(feature = "lightning")]
+        OfferSpec::new("lightning/session", "1").with("unit", "joke"),
+    ]
+}
+
 /// Address and private key of a development account of the stand-in chain.
 #[cfg(feature = "tempo")]
 fn account(index: usize) -> (String, String) {
@@ -154,13 +185,20 @@ fn lnd(node: &farebox_sandbox_lightning::NodeHandle, macaroon: &std::path::Path)
 pub(crate) async fn run(as_json: bool) -> Result<(), Failure> {
     let mut signals = Signals::listen()?;
     let sandboxes = Sandboxes::start().await?;
-    let offers: Vec<Value> = offers().iter().map(OfferSpec::to_value).collect();
+    let values = |offers: Vec<OfferSpec>| offers.iter().map(OfferSpec::to_value).collect();
+    let (offers, sessions): (Vec<Value>, Vec<Value>) = (values(offers()), values(sessions()));
+    let mut routes =
+        vec![json!({ "path": "/joke", "respond": "a joke worth its price\n", "offers": offers })];
+    if !sessions.is_empty() {
+        let respond = "one joke more\n";
+        routes.push(json!({ "path": "/jokes", "respond": respond, "offers": sessions }));
+    }
     let seller = json!({
         "realm": REALM,
         "secrets": [secret()?],
         "store": "memory:",
-        "rails": sandboxes.rails(),
-        "routes": [{ "path": "/joke", "respond": "a joke worth its price\n", "offers": offers }],
+        "rails": sandboxes.rails_with_sessions(),
+        "routes": routes,
     });
     let payer = json!({ "wallets": sandboxes.wallets() });
     if as_json {

@@ -73,11 +73,17 @@ pub(crate) struct Market {
     _serve: Running,
     pub(crate) wallet: String,
     pub(crate) url: String,
+    pub(crate) base: String,
     pub(crate) dir: tempfile::TempDir,
 }
 
 impl Market {
     pub(crate) fn open() -> Self {
+        Self::of(|_| {})
+    }
+
+    /// One whose seller has its configuration changed.
+    pub(crate) fn of(change: impl FnOnce(&mut Value)) -> Self {
         let (sandbox, printed) = Running::start(&["sandbox", "--json"], |line| {
             serde_json::from_str::<Value>(line).ok()
         });
@@ -85,6 +91,7 @@ impl Market {
         let mut config = printed["config"].clone();
         // Any free port.
         config["listen"] = "127.0.0.1:0".into();
+        change(&mut config);
         let path = dir.path().join("farebox.toml");
         std::fs::write(&path, toml::to_string(&config).unwrap()).unwrap();
         let wallet = dir.path().join("wallet.toml");
@@ -97,6 +104,7 @@ impl Market {
             _serve: serve,
             wallet,
             url: format!("{base}/joke"),
+            base,
             dir,
         }
     }

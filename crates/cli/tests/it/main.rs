@@ -15,5 +15,7 @@ mod limit;
 #[cfg(unix)]
 mod operate;
 mod reach;
+#[cfg(unix)]
+mod session;
 mod shop;
 mod validate;
