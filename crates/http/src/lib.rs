@@ -20,6 +20,8 @@
 pub mod client;
 #[cfg(feature = "cors")]
 mod cors;
+#[cfg(any(feature = "reqwest", feature = "tower"))]
+pub mod event_stream;
 mod hosts;
 mod network;
 mod origins;

@@ -1,7 +1,7 @@
 //! Another server's event stream, cut anywhere, and the frames of a paid WebSocket.
 #![no_main]
 
-use farebox::http::{server::stream::Parser, server::ws::Frame};
+use farebox::http::{event_stream::Parser, server::ws::Frame};
 use farebox_fuzz::choose;
 use libfuzzer_sys::fuzz_target;
 
@@ -36,7 +36,7 @@ fn events(data: &[u8]) {
     assert_eq!(whole, parts);
     for event in whole {
         // Each byte that is no UTF-8 may become three.
-        assert!(event.data().len() <= 3 * LIMIT);
+        assert!(event.data.len() <= 3 * LIMIT);
     }
 }
 

@@ -9,7 +9,7 @@ use tokio::sync::mpsc;
 use super::{
     client::{Paid, finish},
     error::SessionCallError,
-    sse::{Parser, SseEvent},
+    sse::{Reader, SseEvent},
 };
 
 /// The largest event that is read, in bytes.
@@ -159,7 +159,7 @@ pub(super) type Tell = mpsc::Sender<Result<Heard, SessionCallError>>;
 pub(super) async fn events(paid: Paid, tell: Tell) {
     let Paid { mut response, call } = paid;
     let Some((call, courier)) = call else {
-        let mut parser = Parser::new(LIMIT);
+        let mut parser = Reader::new(LIMIT);
         if let Err(error) = free(&mut response, &mut parser, &tell).await {
             let _ = tell.send(Err(error)).await;
         }
@@ -196,7 +196,7 @@ pub(super) async fn events(paid: Paid, tell: Tell) {
 /// A stream that costs nothing.
 async fn free(
     response: &mut reqwest::Response,
-    parser: &mut Parser,
+    parser: &mut Reader,
     tell: &Tell,
 ) -> Result<(), SessionCallError> {
     while let Some(chunk) = response.chunk().await.map_err(broken)? {
@@ -231,7 +231,7 @@ enum Then {
 
 impl<C: Courier + Clone + 'static> Reading<C> {
     async fn read(&mut self, response: &mut reqwest::Response) -> Result<(), SessionCallError> {
-        let mut parser = Parser::new(LIMIT);
+        let mut parser = Reader::new(LIMIT);
         loop {
             tokio::select! {
                 answered = self.till.answered(&self.courier) => answered?,

@@ -4,6 +4,8 @@ use std::borrow::Cow;
 
 use bytes::{BufMut, BytesMut};
 
+use crate::event_stream::Parsed;
+
 /// One piece of a metered stream: an SSE event, or a WebSocket message.
 ///
 /// It costs one unit of the session unless [said otherwise](Self::units), and is sent once that is
@@ -67,6 +69,19 @@ impl Event {
             field(out, "id", id);
         }
         write(out, self.name.as_deref(), &self.data);
+    }
+}
+
+impl From<Parsed> for Event {
+    fn from(Parsed { name, data, id }: Parsed) -> Self {
+        let event = Self {
+            id,
+            ..Self::new(data)
+        };
+        match name.is_empty() {
+            true => event,
+            false => event.named(name),
+        }
     }
 }
 
@@ -137,7 +152,7 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
-    use crate::server::stream::parse::Parser;
+    use crate::event_stream::Parser;
 
     fn written(event: &Event) -> String {
         let mut out = BytesMut::new();
@@ -184,6 +199,19 @@ mod tests {
         assert_eq!(written(&Event::new("a").id("1\ndata: b")), "data: a\n\n");
     }
 
+    /// Protects: what another server streams is passed on whole, and is never taken for a receipt.
+    #[test]
+    fn an_upstreams_events_are_passed_on() {
+        let mut parser = Parser::new(1024);
+        let text = b"event: delta\nid: 7\ndata: a\n\nevent: payment-receipt\ndata: {}\n\n";
+        parser.push(text).unwrap();
+        let events: Vec<Event> = parser.map(Event::from).collect();
+        assert_eq!(
+            events,
+            [Event::new("a").named("delta").id("7"), Event::new("{}")]
+        );
+    }
+
     proptest! {
         /// Protects: one event written is one event read, whatever its text, and never a receipt.
         #[test]
@@ -205,7 +233,7 @@ mod tests {
             let read = parser.next().unwrap();
             prop_assert_eq!(parser.next(), None);
             let lines = data.replace("\r\n", "\n").replace('\r', "\n");
-            prop_assert_eq!(read.data(), lines);
+            prop_assert_eq!(read.data, lines);
             prop_assert!(!text.lines().any(|line| line.starts_with("event: payment-")));
         }
     }

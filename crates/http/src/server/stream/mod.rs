@@ -2,7 +2,6 @@
 
 mod charged;
 mod event;
-mod parse;
 mod sse;
 mod upstream;
 
@@ -12,7 +11,6 @@ pub(crate) use charged::Charged;
 #[cfg(feature = "ws")]
 pub(crate) use charged::Out;
 pub use event::Event;
-pub use parse::{Parser, TooLarge};
 pub use sse::SseBody;
 pub use upstream::{BrokenOff, Events};
 

@@ -10,10 +10,8 @@ use bytes::Buf as _;
 use futures_core::Stream;
 use http_body::Body;
 
-use super::{
-    Event,
-    parse::{Parser, TooLarge},
-};
+use super::Event;
+use crate::event_stream::{Parser, TooLarge};
 
 /// The events of a body of the type `text/event-stream`, but for the `[DONE]` that many end with:
 /// the last word is the receipt's, and nobody pays for it.
@@ -52,7 +50,12 @@ impl<B: Body> Stream for Events<B> {
     fn poll_next(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Self::Item>> {
         let this = &mut *self;
         loop {
-            if let Some(event) = this.parser.find(|event| !event.is_done()) {
+            if let Some(event) = this
+                .parser
+                .by_ref()
+                .map(Event::from)
+                .find(|event| !event.is_done())
+            {
                 return Poll::Ready(Some(Ok(event)));
             }
             if this.over {

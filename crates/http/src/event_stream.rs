@@ -1,13 +1,23 @@
-//! Reading an upstream's event stream (WHATWG HTML, 9.2.6), piece by piece and within a limit.
+//! Reading an event stream (WHATWG HTML, 9.2.6), piece by piece and within a limit.
 
-use std::collections::VecDeque;
-
-use super::event::Event;
+use std::{collections::VecDeque, mem};
 
 /// The event is larger than the limit.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("an event is larger than the limit")]
 pub struct TooLarge;
+
+/// An event as it was written.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Parsed {
+    /// Its name; empty where it has none.
+    pub name: String,
+    /// Its text, with `\n` between lines.
+    pub data: String,
+    /// The id given with it, or since the event before it. One that is empty takes back the last.
+    pub id: Option<String>,
+}
 
 /// Bytes in, events out.
 ///
@@ -23,7 +33,7 @@ pub struct Parser {
     data: Option<String>,
     name: String,
     id: Option<String>,
-    ready: VecDeque<Event>,
+    ready: VecDeque<Parsed>,
 }
 
 impl Parser {
@@ -47,7 +57,7 @@ impl Parser {
     /// Where one event is larger than the limit. The events before it are still there.
     pub fn push(&mut self, mut bytes: &[u8]) -> Result<(), TooLarge> {
         while let Some(first) = bytes.first() {
-            if std::mem::take(&mut self.after_cr) && *first == b'\n' {
+            if mem::take(&mut self.after_cr) && *first == b'\n' {
                 bytes = &bytes[1..];
                 continue;
             }
@@ -76,9 +86,9 @@ impl Parser {
     }
 
     fn end_line(&mut self) {
-        let line = std::mem::take(&mut self.line);
+        let line = mem::take(&mut self.line);
         let mut text = line.as_slice();
-        if !std::mem::replace(&mut self.begun, true) {
+        if !mem::replace(&mut self.begun, true) {
             text = text.strip_prefix(b"\xef\xbb\xbf").unwrap_or(text);
         }
         if text.is_empty() {
@@ -112,24 +122,18 @@ impl Parser {
     }
 
     fn end_event(&mut self) {
-        let (name, id) = (std::mem::take(&mut self.name), self.id.take());
+        let name = mem::take(&mut self.name);
         let Some(data) = self.data.take() else { return };
-        let mut event = Event::new(data);
-        if !name.is_empty() {
-            event = event.named(name);
-        }
-        if let Some(id) = id {
-            event = event.id(id);
-        }
-        self.ready.push_back(event);
+        let id = self.id.take();
+        self.ready.push_back(Parsed { name, data, id });
     }
 }
 
 impl Iterator for Parser {
-    type Item = Event;
+    type Item = Parsed;
 
     /// The next event that is complete.
-    fn next(&mut self) -> Option<Event> {
+    fn next(&mut self) -> Option<Parsed> {
         self.ready.pop_front()
     }
 }
@@ -140,37 +144,60 @@ mod tests {
 
     use super::*;
 
-    fn parse(text: &[u8]) -> Vec<Event> {
+    fn parse(text: &[u8]) -> Vec<Parsed> {
         let mut parser = Parser::new(1024);
         parser.push(text).unwrap();
         parser.finish();
         parser.collect()
     }
 
-    /// Protects: upstreams are read as browsers read them.
+    fn event(data: &str) -> Parsed {
+        Parsed {
+            data: data.to_owned(),
+            ..Parsed::default()
+        }
+    }
+
+    /// Protects: streams are read as browsers read them, so that nothing in an event's text is
+    /// taken for another event.
     #[test]
     fn events_are_read_as_browsers_read_them() {
+        let delta = Parsed {
+            name: "delta".into(),
+            id: Some("7".into()),
+            ..event("a")
+        };
+        let receipt = Parsed {
+            name: "payment-receipt".into(),
+            ..event("{}")
+        };
+        let ahead = Parsed {
+            id: Some("9".into()),
+            ..event("a")
+        };
         for (text, expected) in [
-            ("data: a\n\n", vec![Event::new("a")]),
-            ("data:a\r\rdata:  b\r\n\r\n", vec!["a".into(), " b".into()]),
-            ("data: a\ndata\ndata: b\n\n", vec!["a\n\nb".into()]),
+            ("data: a\n\n", vec![event("a")]),
+            ("data:a\r\rdata:  b\r\n\r\n", vec![event("a"), event(" b")]),
+            ("data: a\ndata\ndata: b\n\n", vec![event("a\n\nb")]),
             (": comment\nretry: 5\n\nevent: x\n\n", vec![]),
-            ("\u{feff}data: a\n\n", vec!["a".into()]),
+            ("\u{feff}data: a\n\n", vec![event("a")]),
             (
                 "event: delta\nid: 7\ndata: a\nother: b\n\ndata: c",
-                vec![Event::new("a").named("delta").id("7"), "c".into()],
+                vec![delta, event("c")],
             ),
-            ("data\n\n", vec!["".into()]),
+            ("data\n\n", vec![event("")]),
+            ("event: payment-receipt\ndata: {}\n\n", vec![receipt]),
+            ("id: 9\n\ndata: a\n\n", vec![ahead]),
             (
-                "event: payment-receipt\ndata: {}\n\n",
-                vec![Event::new("{}")],
+                "data: x\\nevent: payment-receipt\n\n",
+                vec![event("x\\nevent: payment-receipt")],
             ),
         ] {
             assert_eq!(parse(text.as_bytes()), expected, "{text:?}");
         }
     }
 
-    /// Protects: an upstream cannot make us hold more than the limit, in whatever field or pieces.
+    /// Protects: nobody can make us hold more than the limit, in whatever field or pieces.
     #[test]
     fn an_event_has_a_limit() {
         for field in ["data: ", "event: ", "id: ", ": ", ""] {
@@ -187,6 +214,10 @@ mod tests {
         let mut parser = Parser::new(64);
         parser.push("data: x\n\n".repeat(100).as_bytes()).unwrap();
         assert_eq!(parser.count(), 100);
+        let mut parser = Parser::new(64);
+        for _ in 0..1_000 {
+            parser.push(b": still here\n").unwrap();
+        }
     }
 
     proptest! {
