@@ -111,7 +111,7 @@ impl Lnd {
     /// After an error to a send: did the payment start?
     async fn after_error(&self, status: Status, payment: PaymentHash) -> Payment {
         let error = explain(&status);
-        if never_sent(&status) || turned_away(&status) {
+        if never_sent(&status) || turned_away(&status) || not_allowed(&status) {
             return Payment::Failed(error.to_string());
         }
         if !answered_by_node(&status) {
@@ -123,6 +123,14 @@ impl Lnd {
             Some(found) => found,
         }
     }
+}
+
+/// Whether the macaroon was refused, which LND does before anything else and without a code.
+fn not_allowed(status: &Status) -> bool {
+    let text = status.message();
+    answered_by_node(status)
+        && status.code() == Code::Unknown
+        && (text == "permission denied" || text.starts_with("verification failed: "))
 }
 
 /// Reads a payment's stream until the payment has ended.

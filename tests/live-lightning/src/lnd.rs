@@ -5,7 +5,7 @@ use std::fs::File;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::str::FromStr as _;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use async_trait::async_trait;
@@ -201,7 +201,8 @@ fn address(secp: &Secp256k1<All>, key: &SecretKey) -> Address {
 /// One LND.
 #[derive(Debug)]
 struct Lightningd {
-    _daemon: Daemon,
+    daemon: Mutex<Option<Daemon>>,
+    arguments: Vec<String>,
     folder: PathBuf,
     grpc: String,
     rest: String,
@@ -213,38 +214,64 @@ impl Lightningd {
         std::fs::create_dir_all(&folder).unwrap();
         let local = || format!("127.0.0.1:{}", free_port());
         let (grpc, rest, peers) = (local(), local(), local());
-        let daemon = Daemon::spawn(
-            "lnd",
-            &folder,
-            &[
-                format!("--lnddir={}", folder.display()),
-                "--noseedbackup".into(),
-                "--nobootstrap".into(),
-                "--debuglevel=warn".into(),
-                "--bitcoin.regtest".into(),
-                "--bitcoin.node=btcd".into(),
-                format!("--btcd.rpchost={}", btcd.rpc.trim_start_matches("https://")),
-                format!("--btcd.rpcuser={RPC_USER}"),
-                format!("--btcd.rpcpass={RPC_USER}"),
-                format!("--btcd.rpccert={}", btcd.cert.display()),
-                format!("--rpclisten={grpc}"),
-                format!("--restlisten={rest}"),
-                format!("--listen={peers}"),
-            ],
-        );
+        let arguments = vec![
+            format!("--lnddir={}", folder.display()),
+            "--noseedbackup".into(),
+            "--nobootstrap".into(),
+            "--debuglevel=warn".into(),
+            "--bitcoin.regtest".into(),
+            "--bitcoin.node=btcd".into(),
+            format!("--btcd.rpchost={}", btcd.rpc.trim_start_matches("https://")),
+            format!("--btcd.rpcuser={RPC_USER}"),
+            format!("--btcd.rpcpass={RPC_USER}"),
+            format!("--btcd.rpccert={}", btcd.cert.display()),
+            format!("--rpclisten={grpc}"),
+            format!("--restlisten={rest}"),
+            format!("--listen={peers}"),
+        ];
         let lnd = Self {
-            _daemon: daemon,
+            daemon: Mutex::new(Some(Daemon::spawn("lnd", &folder, &arguments))),
+            arguments,
             grpc: format!("https://{grpc}"),
             rest: format!("https://{rest}"),
             peers,
             folder,
         };
+        lnd.synced().await;
+        lnd
+    }
+
+    async fn synced(&self) {
         eventually("lnd is synced", async || {
-            let info = lnd.ask("getinfo", None).await?;
+            let info = self.ask("getinfo", None).await?;
             (info["synced_to_chain"] == true).then_some(())
         })
         .await;
-        lnd
+    }
+
+    /// Ends it and starts it again, with a certificate that it makes anew.
+    async fn restart_with_new_certificate(&self) {
+        let old = std::fs::read(self.folder.join("tls.cert")).unwrap();
+        let running = || self.daemon.lock().unwrap_or_else(PoisonError::into_inner);
+        // It has ended once its handle is dropped.
+        *running() = None;
+        for file in ["tls.cert", "tls.key"] {
+            std::fs::remove_file(self.folder.join(file)).unwrap();
+        }
+        *running() = Some(Daemon::spawn("lnd", &self.folder, &self.arguments));
+        self.synced().await;
+        assert_ne!(std::fs::read(self.folder.join("tls.cert")).unwrap(), old);
+    }
+
+    /// A macaroon for invoices and nothing else, where LND's own `invoice.macaroon` also allows
+    /// addresses and a look at the chain's wallet.
+    async fn bake_for_invoices(&self) -> Macaroon {
+        let permission = |action| json!({ "entity": "invoices", "action": action });
+        let body = json!({ "permissions": [permission("read"), permission("write")] });
+        let baked = eventually("a macaroon", async || {
+            self.ask("macaroon", Some(body.clone())).await
+        });
+        Macaroon::new(baked.await["macaroon"].as_str().unwrap().as_bytes()).unwrap()
     }
 
     fn macaroon(&self, name: &str) -> PathBuf {
@@ -267,13 +294,17 @@ impl Lightningd {
         answer.json().await.ok()
     }
 
-    fn connector(&self, macaroon: &str) -> Connector {
+    fn admin(&self) -> Macaroon {
+        let bytes = std::fs::read(self.macaroon("admin.macaroon")).unwrap();
+        Macaroon::new(&bytes).unwrap()
+    }
+
+    fn connector(&self, macaroon: Macaroon) -> Connector {
         let pin = PinnedCertificate::from_file(self.folder.join("tls.cert")).unwrap();
-        let macaroon = Macaroon::new(&std::fs::read(self.macaroon(macaroon)).unwrap()).unwrap();
         Connector::new(&self.grpc, pin, macaroon, Duration::from_secs(5)).unwrap()
     }
 
-    fn node(&self, macaroon: &str) -> Arc<dyn Node> {
+    fn node(&self, macaroon: Macaroon) -> Arc<dyn Node> {
         Arc::new(Lnd::new(self.connector(macaroon), Network::Regtest))
     }
 }
@@ -283,6 +314,7 @@ impl Lightningd {
 pub struct LndPair {
     seller: Lightningd,
     payer: Lightningd,
+    for_invoices: Macaroon,
     _btcd: Btcd,
     // Last: the others write into it until they end.
     _folder: TempDir,
@@ -326,6 +358,7 @@ impl LndPair {
             .await;
         }
         let pair = Self {
+            for_invoices: seller.bake_for_invoices().await,
             seller,
             payer,
             _btcd: btcd,
@@ -346,29 +379,41 @@ impl LndPair {
     }
 }
 
+impl LndPair {
+    /// Ends the seller's node and starts it again with another certificate.
+    pub async fn restart_seller_with_new_certificate(&self) {
+        self.seller.restart_with_new_certificate().await;
+    }
+
+    /// The seller's node with the payer's macaroon.
+    pub fn stranger(&self) -> Arc<dyn Node> {
+        self.seller.node(self.payer.admin())
+    }
+}
+
 #[async_trait]
 impl Pair for LndPair {
     fn seller(&self) -> Arc<dyn Node> {
-        self.seller.node("admin.macaroon")
+        self.seller.node(self.seller.admin())
     }
 
     fn shop(&self) -> Arc<dyn Node> {
-        self.seller.node("invoice.macaroon")
+        self.seller.node(self.for_invoices.clone())
     }
 
     fn payer(&self) -> Arc<dyn Node> {
-        self.payer.node("admin.macaroon")
+        self.payer.node(self.payer.admin())
     }
 
     /// Every handle is a new connection; LND itself is another process.
     async fn restart_payer(&self) {}
 
     async fn leak(&self, invoice: PaymentHash) -> Preimage {
-        sandbox::leak(&self.seller.connector("admin.macaroon"), invoice).await
+        sandbox::leak(&self.seller.connector(self.seller.admin()), invoice).await
     }
 
     async fn open_invoice(&self) -> String {
-        sandbox::open_invoice(&self.seller.connector("admin.macaroon")).await
+        sandbox::open_invoice(&self.seller.connector(self.seller.admin())).await
     }
 
     fn fee_msat(&self) -> u64 {

@@ -24,6 +24,20 @@ impl Sandbox {
     }
 }
 
+impl Sandbox {
+    /// Ends the seller's node and starts it again with another certificate.
+    pub async fn restart_seller_with_new_certificate(&self) {
+        let restarted = self.0.seller().restart_with_new_certificate().await;
+        restarted.unwrap();
+    }
+
+    /// The seller's node with the payer's macaroon.
+    pub fn stranger(&self) -> Arc<dyn Node> {
+        let macaroon = self.0.agent().admin_macaroon_hex();
+        lnd(connector(self.0.seller(), macaroon))
+    }
+}
+
 fn connector(node: &NodeHandle, macaroon: &str) -> Connector {
     let pin = PinnedCertificate::from_file(node.tls_cert_path()).unwrap();
     let macaroon = Macaroon::new(macaroon.as_bytes()).unwrap();

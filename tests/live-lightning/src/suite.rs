@@ -4,8 +4,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use farebox::rails::lightning::bolt11::Bolt11;
-use farebox::rails::lightning::node::{InvoiceState, NewInvoice, Payment, SendOrder};
-use farebox::rails::lightning::{Network, PaymentHash, Preimage};
+use farebox::rails::lightning::node::{InvoiceState, NewInvoice, NodeError, Payment, SendOrder};
+use farebox::rails::lightning::{Network, Node, PaymentHash, Preimage};
 use tokio::time::{Instant, sleep};
 
 use crate::Pair;
@@ -164,6 +164,39 @@ async fn what_was_sent_is_found_after_a_restart(pair: &dyn Pair) {
     let preimage = proof(found, hash);
     assert!(preimage == proof(pair.payer().pay(order).await, hash));
     assert_eq!(state(pair, hash, MOMENT).await, Some(InvoiceState::Settled));
+}
+
+/// A handle that was connected goes on once the node is back, under another certificate too, and
+/// what was minted before is still known.
+pub async fn a_node_comes_back(node: Arc<dyn Node>, restart: impl AsyncFnOnce()) {
+    let invoice = || NewInvoice::new(1_000, "a joke", MINUTE);
+    let before = node.create_invoice(invoice()).await.expect("minted");
+    restart().await;
+    let deadline = Instant::now() + MINUTE;
+    let found = loop {
+        match node.look_up(before.payment_hash, NO_WAIT).await {
+            Ok(found) => break found,
+            Err(error) => assert!(Instant::now() < deadline, "{error}"),
+        }
+        sleep(Duration::from_millis(100)).await;
+    };
+    assert_eq!(found, Some(InvoiceState::Open));
+    node.create_invoice(invoice()).await.expect("minted again");
+}
+
+/// What lets a shop mint invoices lets nobody spend: its files are worth little to a thief. `stranger`
+/// has what lets it in at another node. That neither has paid is certain.
+pub async fn a_shop_cannot_spend(pair: &dyn Pair, stranger: Arc<dyn Node>) {
+    let shop = pair.shop();
+    let invoice = NewInvoice::new(1_000, "a joke", MINUTE);
+    let minted = pair.payer().create_invoice(invoice).await.expect("minted");
+    let order = SendOrder::new(minted.bolt11, minted.payment_hash, 0, MOMENT);
+    let refused = shop.pay(order.clone()).await;
+    assert!(matches!(refused, Payment::Failed(_)), "{refused:?}");
+    let refused = stranger.pay(order).await;
+    assert!(matches!(refused, Payment::Failed(_)), "{refused:?}");
+    let balance = shop.balance_msat().await;
+    assert!(matches!(balance, Err(NodeError::Refused(_))), "{balance:?}");
 }
 
 /// Pays the seller, so that there is something on its side of the channel, the reserve apart.

@@ -56,17 +56,20 @@ impl Node {
             return Err(Status::unavailable("the node is starting"));
         }
         let macaroon = request.metadata().get("macaroon");
+        // None of these has a code of its own in LND.
         let Some(macaroon) = macaroon.and_then(|m| m.to_str().ok()) else {
-            return Err(Status::unauthenticated("expected 1 macaroon, got 0"));
+            return Err(Status::unknown("expected 1 macaroon, got 0"));
         };
         if macaroon.eq_ignore_ascii_case(&self.admin_macaroon) {
             Ok(())
         } else if !macaroon.eq_ignore_ascii_case(&self.invoice_macaroon) {
-            Err(Status::unauthenticated("verification failed"))
+            Err(Status::unknown(
+                "verification failed: signature mismatch after caveat verification",
+            ))
         } else if needs == Right::Invoices {
             Ok(())
         } else {
-            Err(Status::permission_denied("permission denied"))
+            Err(Status::unknown("permission denied"))
         }
     }
 
