@@ -44,9 +44,6 @@ pub struct Upkept {
 /// How many channels are looked after at once.
 const AT_ONCE: usize = 8;
 
-/// After an errand that came to nothing, the next one on its channel waits.
-const AGAIN: Duration = Duration::from_secs(30);
-
 /// How many errands one look may lead to: a settlement, a close, a refund.
 const CHAIN: usize = 3;
 
@@ -115,13 +112,14 @@ impl Upkept {
 }
 
 impl Account {
-    /// Why the rail should be asked at `now`, if at all.
-    fn due(&self, schedule: &Schedule, now: i64) -> Option<Due> {
+    /// Why the rail should be asked at `now`, if at all. After an errand that came to nothing, the
+    /// next one on its channel waits for `again`.
+    fn due(&self, schedule: &Schedule, again: Duration, now: i64) -> Option<Due> {
         let since = |then: i64, span: Duration| {
             u128::try_from(now.saturating_sub(then)).is_ok_and(|past| past >= span.as_millis())
         };
         let busy = |held: &Option<Closing>| held.as_ref().is_some_and(|held| held.until > now);
-        if busy(&self.closing) || busy(&self.errand) || !since(self.marks.tried, AGAIN) {
+        if busy(&self.closing) || busy(&self.errand) || !since(self.marks.tried, again) {
             return None;
         }
         let (state, marks) = (&self.state, &self.marks);
@@ -156,9 +154,14 @@ impl Account {
 }
 
 impl Shared {
+    /// How long the next errand on a channel waits after one that came to nothing.
+    fn again(&self) -> Duration {
+        self.timing.reserve / 2
+    }
+
     fn is_due(&self, account: &Account) -> Option<Due> {
         let method = self.method(&account.method)?;
-        account.due(&method.schedule(), self.clock.millis())
+        account.due(&method.schedule(), self.again(), self.clock.millis())
     }
 
     /// Has a settlement made that a change has made due, behind the caller's back.
@@ -261,11 +264,11 @@ impl Shared {
             if next.errand.as_ref().is_some_and(|errand| errand.op == op) {
                 // Written before, and its reply was lost.
                 next.errand = None;
-                let due = next.due(schedule, now);
+                let due = next.due(schedule, self.again(), now);
                 let next = account.cloned().unwrap_or_default();
                 return Ok((next.clone(), due.map(|due| (due, next))));
             }
-            let Some(due) = next.due(schedule, now) else {
+            let Some(due) = next.due(schedule, self.again(), now) else {
                 return Ok((next, None));
             };
             next.errand = Some(Closing {
