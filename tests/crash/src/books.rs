@@ -107,17 +107,24 @@ impl Books {
 impl Node {
     /// The server's own books: payments by state.
     pub fn states(&self) -> Result<BTreeMap<String, usize>, Problem> {
-        let output = self.command(&["books", "--json"])?;
-        if !output.status.success() {
-            return Err(String::from_utf8_lossy(&output.stderr).into_owned().into());
-        }
         let mut states = BTreeMap::new();
-        for line in String::from_utf8(output.stdout)?.lines() {
-            let entry: Value = serde_json::from_str(line)?;
+        for entry in self.book_lines()? {
             if let Some(state) = entry["state"].as_str() {
                 *states.entry(state.to_owned()).or_default() += 1;
             }
         }
         Ok(states)
+    }
+
+    pub(crate) fn book_lines(&self) -> Result<Vec<Value>, Problem> {
+        let output = self.command(&["books", "--json"])?;
+        if !output.status.success() {
+            return Err(String::from_utf8_lossy(&output.stderr).into_owned().into());
+        }
+        let text = String::from_utf8(output.stdout)?;
+        Ok(text
+            .lines()
+            .map(serde_json::from_str)
+            .collect::<Result<_, _>>()?)
     }
 }

@@ -2,9 +2,15 @@
 
 use std::{
     fs::{self, File},
+    io::{BufRead as _, BufReader, Write as _},
     net::TcpListener,
+    ops::Range,
     path::{Path, PathBuf},
-    process::{Child, Command, ExitStatus, Output, Stdio},
+    process::{Child, ChildStdin, ChildStdout, Command, ExitStatus, Output, Stdio},
+    sync::{
+        LazyLock,
+        atomic::{AtomicU16, Ordering::Relaxed},
+    },
     time::{Duration, Instant},
 };
 
@@ -35,6 +41,21 @@ pub struct Node {
     log: PathBuf,
     port: u16,
     child: Option<Child>,
+    orders: Option<(ChildStdin, BufReader<ChildStdout>)>,
+}
+
+/// The next port that nobody listens on, below those that outgoing connections get: while a server is
+/// down, none of them may take its port.
+fn free_port() -> Result<u16, Problem> {
+    static NEXT: LazyLock<AtomicU16> = LazyLock::new(|| AtomicU16::new(fastrand::u16(..)));
+    const PORTS: Range<u16> = 10_000..32_000;
+    for _ in PORTS {
+        let port = PORTS.start + NEXT.fetch_add(1, Relaxed) % (PORTS.end - PORTS.start);
+        if TcpListener::bind(("127.0.0.1", port)).is_ok() {
+            return Ok(port);
+        }
+    }
+    Err("no port is free".into())
 }
 
 /// How long a process may take to listen, on a machine that does much else.
@@ -53,7 +74,7 @@ impl Node {
         config: &NodeConfig,
         text: impl FnOnce(u16) -> Result<Value, Problem>,
     ) -> Result<Self, Problem> {
-        let port = TcpListener::bind("127.0.0.1:0")?.local_addr()?.port();
+        let port = free_port()?;
         let path = config.folder.join(format!("{}.toml", config.name));
         let text = text(port)?;
         fs::write(&path, toml::to_string(&text)?)?;
@@ -63,7 +84,21 @@ impl Node {
             config: path,
             port,
             child: None,
+            orders: None,
         })
+    }
+
+    /// The same without its process, for [`command`](Self::command)s.
+    #[must_use]
+    pub fn twin(&self) -> Self {
+        Self {
+            binary: self.binary.clone(),
+            config: self.config.clone(),
+            log: self.log.clone(),
+            port: self.port,
+            child: None,
+            orders: None,
+        }
     }
 
     /// `127.0.0.1:…`
@@ -83,16 +118,18 @@ impl Node {
     pub async fn start(&mut self, fail_points: &str) -> Result<(), Problem> {
         self.kill()?;
         let log = File::options().create(true).append(true).open(&self.log)?;
-        let child = Command::new(&self.binary)
+        let mut child = Command::new(&self.binary)
             .arg("serve")
             .arg("--config")
             .arg(&self.config)
             .env("FAILPOINTS", fail_points)
             .env("FAREBOX_LOG", "farebox=info")
-            .stdin(Stdio::null())
-            .stdout(Stdio::null())
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
             .stderr(log)
             .spawn()?;
+        let said = child.stdout.take().map(BufReader::new);
+        self.orders = child.stdin.take().zip(said);
         self.child = Some(child);
         let deadline = Instant::now() + START;
         while tokio::net::TcpStream::connect(self.address())
@@ -109,6 +146,40 @@ impl Node {
             tokio::time::sleep(Duration::from_millis(20)).await;
         }
         Ok(())
+    }
+
+    /// Has it log the fail points that it reaches from now on, and die at `point`, before or after an
+    /// effect (`settle.after`), when it gets there for the `count`th time. One that is dead already
+    /// stays so.
+    pub fn arm(&mut self, point: &str, count: usize) -> Result<(), Problem> {
+        let (orders, said) = self.orders.as_mut().ok_or("it was not started")?;
+        if writeln!(orders, "{point} {count}").is_err() {
+            return Ok(());
+        }
+        let mut line = String::new();
+        while line != "armed\n" {
+            line.clear();
+            if said.read_line(&mut line)? == 0 {
+                break;
+            }
+        }
+        Ok(())
+    }
+
+    /// The fail points that it reached, in order.
+    pub fn reached(&self) -> Result<Vec<String>, Problem> {
+        self.logged("reached ")
+    }
+
+    /// Those at which it died by [order](Self::arm), in order.
+    pub fn deaths(&self) -> Result<Vec<String>, Problem> {
+        self.logged("died at ")
+    }
+
+    fn logged(&self, what: &str) -> Result<Vec<String>, Problem> {
+        let log = fs::read_to_string(&self.log)?;
+        let lines = log.lines().filter_map(|line| line.strip_prefix(what));
+        Ok(lines.map(str::to_owned).collect())
     }
 
     /// How it ended, if it did.

@@ -11,7 +11,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use farebox_crash_tests::{Books, Node, NodeConfig, Payer, RAILS, World};
+use farebox_crash_tests::{Books, ChannelBooks, Node, NodeConfig, Payer, RAILS, World};
 use farebox_test_services::{Postgres, Redis};
 use serde_json::{Value, json};
 use tempfile::TempDir;
@@ -157,6 +157,44 @@ impl Supervised {
                 left => assert!(Instant::now() < deadline, "left open: {left:?}"),
             }
             tokio::time::sleep(Duration::from_millis(200)).await;
+        }
+    }
+
+    /// Has it die somewhere; see [`Node::arm`].
+    pub(crate) async fn arm(&self, point: &str, count: usize) {
+        self.node.lock().await.arm(point, count).unwrap();
+    }
+
+    /// The fail points that it reached since it was armed first.
+    pub(crate) async fn reached(&self) -> Vec<String> {
+        self.node.lock().await.reached().unwrap()
+    }
+
+    /// Where it died.
+    pub(crate) async fn deaths(&self) -> Vec<String> {
+        self.node.lock().await.deaths().unwrap()
+    }
+
+    /// Starts it no more.
+    pub(crate) fn abandon(&self) {
+        self.stop.store(true, SeqCst);
+        self.task.abort();
+    }
+
+    /// The channels in its books, once nothing will happen to them any more.
+    pub(crate) async fn settled_channels(&self) -> Vec<ChannelBooks> {
+        let deadline = Instant::now() + Duration::from_secs(60);
+        let twin = self.node.lock().await.twin();
+        loop {
+            // The sandbox and the payers are in this process, and shall not wait for another.
+            match tokio::task::block_in_place(|| twin.channels()) {
+                // A reservation that nobody comes back for claims nothing, and is forgotten in time.
+                Ok((channels, false)) if channels.iter().all(ChannelBooks::is_over) => {
+                    return channels;
+                }
+                left => assert!(Instant::now() < deadline, "left open: {left:?}"),
+            }
+            tokio::time::sleep(Duration::from_millis(500)).await;
         }
     }
 

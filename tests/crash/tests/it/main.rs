@@ -8,3 +8,4 @@ mod effects;
 mod kills;
 mod outages;
 mod replicas;
+mod sessions;
