@@ -38,7 +38,11 @@ use farebox_engine::{Engine, MemoryStore};
 use farebox_http::{Metered, PaymentLayer};
 use futures_util::stream;
 use reqwest::Client;
-use tokio::time::{interval, sleep};
+use tokio::{
+    sync::Semaphore,
+    task::JoinSet,
+    time::{interval, sleep},
+};
 
 async fn ticks(session: Metered) -> impl IntoResponse {
     let every = interval(Duration::from_secs(1));
@@ -91,7 +95,19 @@ fn taken(child: &Child) -> (u64, f64) {
     (resident, ticks / 100.0)
 }
 
-async fn listen(client: Client, url: String, n: usize, events: Arc<AtomicU64>) {
+/// How many streams are being opened at once: more than a listener's backlog would be reset.
+const AT_ONCE: usize = 256;
+
+/// What came of all streams.
+#[derive(Default)]
+struct Tally {
+    begun: AtomicU64,
+    ended: AtomicU64,
+    events: AtomicU64,
+}
+
+async fn listen(client: Client, url: String, n: usize, begins: Arc<Semaphore>, tally: Arc<Tally>) {
+    let mut beginning = Some(begins.acquire().await.unwrap());
     let asked = client.get(&url).send().await.unwrap();
     let challenge = asked.headers()["www-authenticate"].to_str().unwrap();
     let payload =
@@ -105,11 +121,15 @@ async fn listen(client: Client, url: String, n: usize, events: Arc<AtomicU64>) {
         .get(&url)
         .header("authorization", credential.to_header().unwrap());
     let mut response = paying.send().await.unwrap().error_for_status().unwrap();
-    // The measurement is over when the server is gone.
     while let Ok(Some(chunk)) = response.chunk().await {
         let text = String::from_utf8_lossy(&chunk);
-        events.fetch_add(text.matches("data: tick").count() as u64, SeqCst);
+        let ticks = text.matches("data: tick").count() as u64;
+        if ticks > 0 && beginning.take().is_some() {
+            tally.begun.fetch_add(1, SeqCst);
+        }
+        tally.events.fetch_add(ticks, SeqCst);
     }
+    tally.ended.fetch_add(1, SeqCst);
 }
 
 async fn measure(streams: usize) {
@@ -123,20 +143,20 @@ async fn measure(streams: usize) {
         .read_line(&mut url)
         .unwrap();
     let (before, _) = taken(&server);
-    let (client, events) = (Client::new(), Arc::new(AtomicU64::new(0)));
+    let (client, tally) = (Client::new(), Arc::new(Tally::default()));
+    let begins = Arc::new(Semaphore::new(AT_ONCE));
     let begun = Instant::now();
+    let mut listeners = JoinSet::new();
     for n in 0..streams {
-        tokio::spawn(listen(
-            client.clone(),
-            url.trim().to_owned(),
-            n,
-            events.clone(),
-        ));
-        if n % 100 == 99 {
-            sleep(Duration::from_millis(20)).await;
-        }
+        let url = url.trim().to_owned();
+        let (begins, tally) = (begins.clone(), tally.clone());
+        listeners.spawn(listen(client.clone(), url, n, begins, tally));
     }
-    while events.load(SeqCst) < streams as u64 {
+    let events = &tally.events;
+    while tally.begun.load(SeqCst) < streams as u64 {
+        if let Some(Err(lost)) = listeners.try_join_next() {
+            panic!("a stream was not begun: {lost}");
+        }
         assert!(
             begun.elapsed() < Duration::from_secs(120),
             "they did not all begin"
@@ -163,6 +183,7 @@ async fn measure(streams: usize) {
         "{} MiB resident, {each:.1} KiB for each stream",
         after / 1024
     );
+    assert_eq!(tally.ended.load(SeqCst), 0, "streams that ended");
     server.kill().unwrap();
     server.wait().unwrap();
 }
