@@ -42,6 +42,9 @@ pub(crate) struct Account {
     /// A settlement or a refund under way; it keeps nobody from spending.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(crate) errand: Option<Closing>,
+    /// It was closed for what was spent, whatever that comes to.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    follows: bool,
     /// Where the schedule stands.
     #[serde(default)]
     pub(crate) marks: Marks,
@@ -188,6 +191,17 @@ impl Account {
         state.spent = sum(state.spent, amount).min(state.authorized);
         state.units = state.units.saturating_add(units);
         state.used = state.used.max(now);
+        // Nothing is given back before, unless the block has lapsed.
+        if self.follows && state.refund == Refund::Pending && self.errand.is_none() {
+            let kept = state.spent.min(less(state.deposit, state.refunded));
+            state.settled = kept.max(state.settled);
+            if state.unaccounted().is_zero() {
+                state.refund = match state.refunded.is_zero() {
+                    true => Refund::None,
+                    false => Refund::Done,
+                };
+            }
+        }
     }
 
     /// Whether `op` may change the channel, and anybody spend it, at `now`.
@@ -319,10 +333,6 @@ impl Account {
         if let Some(rail) = &change.change.rail {
             self.state.rail = rail.clone();
         }
-        if action == ChannelAction::TopUp {
-            // On a chain a top-up takes the payer's own request back; elsewhere there was none.
-            self.state.close_requested = false;
-        }
         self.count(action, &change.change, now);
         match action {
             // It may come any number of times under one challenge and is idempotent by itself.
@@ -350,6 +360,8 @@ impl Account {
             self.marks.units = state.units;
         }
         state.closed |= closes;
+        // A store that stalled for longer than the freeze has let others in: what they burn is kept.
+        self.follows |= closes && change.settled.is_none();
         let refunded = change.refunded.min(state.unaccounted());
         state.refunded = sum(state.refunded, refunded);
         if state.closed {

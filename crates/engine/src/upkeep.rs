@@ -124,7 +124,8 @@ impl Account {
         }
         let (state, marks) = (&self.state, &self.marks);
         if state.closed {
-            let owes = state.refund == Refund::Pending;
+            // What streams hold may be the payer's or not.
+            let owes = state.refund == Refund::Pending && self.leased(now) == 0;
             return (owes && !state.unaccounted().is_zero()).then_some(Due::Owed);
         }
         let unsettled = state.spent.get().saturating_sub(state.settled.get());

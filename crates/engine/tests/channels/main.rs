@@ -5,6 +5,7 @@
 
 mod bank;
 mod ending;
+mod late;
 mod manage;
 mod meter;
 mod model;

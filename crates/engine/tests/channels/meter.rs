@@ -260,6 +260,9 @@ async fn a_forced_close_ends_service() {
         .go(json!({"do": "topup", "n": 1, "proof": "back"}))
         .await
         .unwrap();
+    // Seen with the next presentation.
+    assert!(tap.charge(1).await.is_err());
+    process.go(json!({"do": "bearer"})).await.unwrap();
     tap.charge(1).await.unwrap();
     tap.finish().await.unwrap();
     world.balances(&process, "resumed").await;

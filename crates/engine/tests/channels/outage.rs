@@ -8,10 +8,9 @@ use std::{
     time::Duration,
 };
 
-use async_trait::async_trait;
-use farebox_core::{Durability, Fault, Notices, Schedule, Store, wire::Amount};
-use farebox_engine::{Kept, MemoryStore};
-use farebox_testkit::Fuse;
+use farebox_core::{Fault, Schedule, wire::Amount};
+use farebox_engine::Kept;
+use farebox_testkit::{Between, Call, Fuse, Proxy};
 use serde_json::json;
 
 use crate::bank::{Got, World};
@@ -21,52 +20,25 @@ const WELL: u8 = 0;
 const REFUSED: u8 = 1;
 const UNANSWERED: u8 = 2;
 
-/// A disk whose channels cannot be written for a while.
-struct Moody {
-    disk: Arc<MemoryStore>,
-    mood: AtomicU8,
-}
+/// Channels that cannot be reached for a while.
+#[derive(Default)]
+struct Moody(AtomicU8);
 
-#[async_trait]
-impl Store for Moody {
-    fn durability(&self) -> Durability {
-        Durability::Durable
-    }
-
-    fn notices(&self) -> Option<&dyn Notices> {
-        None
-    }
-
-    async fn get(&self, key: &str) -> Result<Option<String>, Fault> {
-        match self.mood.load(SeqCst) != WELL && key.starts_with("chan:") {
-            true => Err(Fault::unavailable("away")),
-            false => self.disk.get(key).await,
-        }
-    }
-
-    async fn compare_and_swap(
+impl Between for Moody {
+    async fn call<T: Send>(
         &self,
-        key: &str,
-        expected: Option<&str>,
-        next: Option<&str>,
-        keep: Option<Duration>,
-    ) -> Result<bool, Fault> {
-        let mood = match key.starts_with("chan:") {
-            true => self.mood.load(SeqCst),
-            false => WELL,
-        };
-        if mood == REFUSED {
-            return Err(Fault::unavailable("away"));
+        call: Call<'_>,
+        reply: impl Future<Output = Result<T, Fault>> + Send,
+    ) -> Result<T, Fault> {
+        let away = || Err(Fault::unavailable("away"));
+        if !call.key().starts_with("chan:") {
+            return reply.await;
         }
-        let swapped = self.disk.compare_and_swap(key, expected, next, keep).await;
-        match mood {
-            UNANSWERED => Err(Fault::unavailable("away")),
-            _ => swapped,
+        match (self.0.load(SeqCst), call) {
+            (WELL, _) => reply.await,
+            (UNANSWERED, Call::Write(_)) => reply.await.and(away()),
+            _ => away(),
         }
-    }
-
-    async fn scan(&self, prefix: &str) -> Result<Vec<(String, String)>, Fault> {
-        self.disk.scan(prefix).await
     }
 }
 
@@ -81,10 +53,7 @@ async fn an_opening_that_could_not_be_charged_is_charged_once() {
         (UNANSWERED, false),
     ] {
         let world = World::new(Schedule::default());
-        let store = Arc::new(Moody {
-            disk: world.disk.clone(),
-            mood: AtomicU8::new(WELL),
-        });
+        let store = Arc::new(Proxy::new(world.disk.clone(), Moody::default()));
         let process = world.boot_on(store.clone(), Fuse::endless());
         // All that there is, so that a second charge could not be held.
         let open = json!({"do": "open", "n": 3, "chain": false});
@@ -100,13 +69,13 @@ async fn an_opening_that_could_not_be_charged_is_charged_once() {
                 body: b"hello".to_vec(),
             })
         };
-        store.mood.store(mood, SeqCst);
+        store.0.store(mood, SeqCst);
         serving.delivered(reply()).await.unwrap_err();
         // Whatever goes on behind the caller's back has failed by now.
         for _ in 0..100 {
             tokio::task::yield_now().await;
         }
-        store.mood.store(WELL, SeqCst);
+        store.0.store(WELL, SeqCst);
         let at = format!("{mood} {kept}");
         // What was held is the payer's again, or has been charged.
         tokio::time::timeout(Duration::from_secs(10), async {
