@@ -65,6 +65,8 @@ impl Sandboxes {
                 "network_id": "internal",
                 "payment_method_types": ["card"],
                 "api_base": self.stripe.url(),
+                "publishable_key": self.stripe.publishable_key(),
+                "stripe_js": self.stripe.stripe_js(),
             }),
         );
         #[cfg(feature = "lightning")]

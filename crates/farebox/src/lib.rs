@@ -10,6 +10,7 @@
 //! | `tempo`, `stripe`, `lightning`, `proof` | a rail, for servers and clients |
 //! | `sqlite`, `redis`, `postgres` | a durable store, opened by its URL |
 //! | `axum`, `tower` | paid routes: `Server::paid`, `http::PaymentLayer` |
+//! | `page` | a page that browsers can pay on: `http::Page` |
 //! | `client`, `reqwest-middleware` | paying: `client.get(url).pay(&purse)`, and sessions |
 //! | `client-ws` | WebSockets that are paid from a session, on the client's side |
 //! | `jsonrpc`, `rmcp` | prices on JSON-RPC methods, and on the tools of an MCP server: [`jsonrpc`] |

@@ -165,6 +165,17 @@ impl Api {
             .await
     }
 
+    /// Sends a request that makes something, under a key: the same call again makes nothing more.
+    pub(crate) async fn mint(
+        &self,
+        request: RequestBuilder,
+        account: Option<&str>,
+        key: &str,
+    ) -> Result<Answer, NoAnswer> {
+        self.send_as(&self.version, request, account, Some(key))
+            .await
+    }
+
     async fn send_as(
         &self,
         version: &str,

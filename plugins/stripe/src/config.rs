@@ -11,6 +11,7 @@ use crate::{
     api::Api,
     connect::{Connect, ConnectConfig},
     currency::Currency,
+    page::{PageConfig, STRIPE_JS},
     token::TokenParameter,
 };
 
@@ -53,6 +54,11 @@ pub struct Config {
     /// How long one call may take, seconds. Default 30.
     #[serde(default = "timeout")]
     pub timeout: u64,
+    /// The account's publishable key, `pk_…`: with it, browsers get a page to pay on by card.
+    pub publishable_key: Option<String>,
+    /// Where that page has Stripe.js from. Default `https://js.stripe.com/v3/`.
+    #[serde(default = "stripe_js")]
+    pub stripe_js: String,
 }
 
 /// The keys of a wallet that mints test tokens: the payer's side.
@@ -92,6 +98,10 @@ fn token_parameter() -> String {
     TokenParameter::TopLevel.key().to_owned()
 }
 
+fn stripe_js() -> String {
+    STRIPE_JS.to_owned()
+}
+
 fn test_card() -> String {
     "pm_card_visa".to_owned()
 }
@@ -108,6 +118,7 @@ pub(crate) struct Checked {
     pub(crate) token_parameter: TokenParameter,
     pub(crate) minimums: BTreeMap<String, Amount>,
     pub(crate) connect: Connect,
+    pub(crate) page: Option<PageConfig>,
 }
 
 impl Config {
@@ -124,6 +135,8 @@ impl Config {
             minimums: BTreeMap::new(),
             connect: None,
             timeout: TIMEOUT,
+            publishable_key: None,
+            stripe_js: stripe_js(),
         }
     }
 
@@ -131,6 +144,20 @@ impl Config {
     #[must_use]
     pub fn api_base(mut self, api_base: impl Into<String>) -> Self {
         self.api_base = api_base.into();
+        self
+    }
+
+    /// With a page that browsers can pay on by card.
+    #[must_use]
+    pub fn publishable_key(mut self, key: impl Into<String>) -> Self {
+        self.publishable_key = Some(key.into());
+        self
+    }
+
+    /// With Stripe.js from elsewhere: the sandbox's.
+    #[must_use]
+    pub fn stripe_js(mut self, url: impl Into<String>) -> Self {
+        self.stripe_js = url.into();
         self
     }
 
@@ -165,6 +192,12 @@ impl Config {
             Some(config) => config.check(&mut issues).map(Connect::Policy),
             None => Some(Connect::None),
         };
+        let page = PageConfig::check(
+            self.publishable_key.as_deref(),
+            &self.stripe_js,
+            &self.secret_key,
+            &mut issues,
+        );
         let api = connect(
             &self.secret_key,
             &["sk_", "rk_"],
@@ -176,6 +209,7 @@ impl Config {
         match (api, token_parameter, settling) {
             (Some(api), Some(token_parameter), Some(connect)) if issues.is_empty() => Ok(Checked {
                 connect,
+                page,
                 api,
                 network_id: self.network_id,
                 payment_method_types: self.payment_method_types,

@@ -37,8 +37,9 @@
 use std::{fmt, sync::Arc};
 
 use farebox_core::{
-    Ask, Charge, ChargeTerms, Fault, Invalid, NoQuote, Once, Plan, Presented, Quote, Rail, Refusal,
-    plugin,
+    Ask, Charge, ChargeTerms, Fault, Invalid, NoQuote, Once, PagePart, Plan, Presented, Quote,
+    Rail, Refusal, plugin,
+    wire::{Challenge, Payload as Collected},
 };
 use reqwest::StatusCode;
 use stripe_client_core::StripeRequest as _;
@@ -51,6 +52,7 @@ mod currency;
 mod find;
 mod order;
 mod outcome;
+mod page;
 mod quote;
 mod settle;
 mod token;
@@ -67,6 +69,7 @@ pub use verify::Payload;
 pub use wallet::{MintToken, StripeWallet, TestHelperTokens, TokenRequest};
 
 use connect::Connect;
+use page::PageConfig;
 use quote::Quoting;
 
 /// The method's name on the wire.
@@ -86,6 +89,7 @@ pub struct Stripe {
     quoting: Quoting,
     token_parameter: TokenParameter,
     connect: Connect,
+    page: Option<PageConfig>,
     settler: StripeSettler,
 }
 
@@ -113,6 +117,7 @@ impl Stripe {
             },
             token_parameter: checked.token_parameter,
             connect: checked.connect,
+            page: checked.page,
             settler: StripeSettler {
                 api: Arc::new(checked.api),
             },
@@ -187,5 +192,19 @@ impl Rail<Charge> for Stripe {
 
     fn settler(&self) -> &StripeSettler {
         &self.settler
+    }
+
+    fn page(&self, _: &Challenge, ask: &Ask<Charge, Details>) -> Option<PagePart> {
+        self.page.as_ref()?.part(self.connect.account(), ask)
+    }
+
+    async fn prepare(
+        &self,
+        cx: &Presented<'_>,
+        ask: &Ask<Charge, Details>,
+        collected: Collected,
+    ) -> Result<Collected, Refusal> {
+        let (api, account) = (&self.settler.api, self.connect.account());
+        page::prepare(self.page.as_ref(), api, account, cx, ask, collected).await
     }
 }

@@ -14,7 +14,7 @@ use crate::{
 
 /// How long a token outlives its challenge, seconds: a credential presented at the last moment must
 /// still be charged, and looked up after that.
-const OUTLIVES: i64 = 600;
+pub(crate) const OUTLIVES: i64 = 600;
 /// The life of a token for a challenge that does not lapse, seconds.
 const DEFAULT_LIFE: i64 = 3600;
 /// How long minting may take, unless the wallet says otherwise.

@@ -21,6 +21,8 @@
 //! ```
 
 mod limit;
+#[cfg(feature = "page")]
+mod page;
 mod routes;
 mod section;
 mod timing;
@@ -52,6 +54,7 @@ const TOP: &[&str] = &[
     "reply_limit",
     "challenge_limit",
     "timing",
+    "page",
     "rails",
     "routes",
 ];
@@ -76,6 +79,9 @@ pub struct Config {
     pub challenge_limit: Option<UnpaidLimit>,
     #[cfg(feature = "axum")]
     unpaid: Option<farebox_http::ChallengeLimit>,
+    /// The page that browsers get; `None` where the file says `page = false`.
+    #[cfg(feature = "page")]
+    pub page: Option<farebox_http::Page>,
     /// How often payments are looked after that a crash or a lost answer left open.
     pub reconcile: std::time::Duration,
     /// How long what is under way may take to finish when the server is told to end.
@@ -112,6 +118,11 @@ impl Config {
             .server
             .layer(route.gate.clone())
             .transport(farebox_http::Transport::proxied(proxies));
+        #[cfg(feature = "page")]
+        let layer = match &self.page {
+            Some(page) => layer.page(page.clone()),
+            None => layer,
+        };
         let layer = match self.reply_limit {
             Some(limit) => layer.reply_limit(limit),
             None => layer,
@@ -152,6 +163,13 @@ fn read(value: &Value, gateway: bool) -> Result<Config, Invalid> {
     let reply_limit = reply_limit(&mut top, &mut issues);
     let proxied = !trusted_proxies.is_empty();
     let challenge_limit = UnpaidLimit::read(top.take("challenge_limit"), proxied, &mut issues);
+    #[cfg(feature = "page")]
+    let page = page::read(top.take("page"), &mut issues);
+    #[cfg(not(feature = "page"))]
+    if top.take("page").is_some() {
+        let problem = "is not in this binary; build it with the feature `page`";
+        issues.push(Issue::new("page", problem));
+    }
     let mut builder = match (top.text("realm", REALM, &mut issues), value.get("realm")) {
         (Some(realm), _) => Server::builder(realm),
         (None, None) => Server::builder_on_platform(),
@@ -218,6 +236,8 @@ fn read(value: &Value, gateway: bool) -> Result<Config, Invalid> {
         #[cfg(feature = "axum")]
         unpaid: challenge_limit.as_ref().map(UnpaidLimit::counter),
         challenge_limit,
+        #[cfg(feature = "page")]
+        page,
         reconcile,
         shutdown,
         server: draft.finish().map_err(unbuilt)?,

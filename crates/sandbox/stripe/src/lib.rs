@@ -23,6 +23,7 @@
 //! ```
 
 mod connect;
+mod elements;
 mod error;
 mod fault;
 mod find;
@@ -124,6 +125,7 @@ impl Stripe {
         let address = listener.local_addr()?;
         let shared = Arc::new(Shared {
             secret_key: object_id("sk_test"),
+            publishable_key: object_id("pk_test"),
             latency: config.latency,
             skew: AtomicU64::new(0),
             ledger: Mutex::new(Ledger::new(config.search_lag.as_secs())),
@@ -147,6 +149,16 @@ impl Stripe {
     /// The account's key, `sk_test_…`.
     pub fn secret_key(&self) -> &str {
         &self.shared.secret_key
+    }
+
+    /// The account's key for browsers, `pk_test_…`.
+    pub fn publishable_key(&self) -> &str {
+        &self.shared.publishable_key
+    }
+
+    /// Where a page has the stand-in for Stripe.js from. It takes Stripe's test cards.
+    pub fn stripe_js(&self) -> String {
+        format!("{}{}", self.url(), elements::SCRIPT_PATH)
     }
 
     /// The PaymentIntents that succeeded, oldest first.
@@ -225,6 +237,7 @@ impl fmt::Debug for Stripe {
 /// What connections share.
 struct Shared {
     secret_key: String,
+    publishable_key: String,
     latency: Duration,
     /// Seconds the account's clock is ahead.
     skew: AtomicU64,

@@ -17,7 +17,7 @@ use tokio::{net::TcpListener, task::JoinSet};
 use tower::ServiceExt as _;
 
 use crate::{
-    Recorded, Shared,
+    Recorded, Shared, elements,
     error::ApiError,
     fault::Fault,
     form::Form,
@@ -71,6 +71,8 @@ pub(crate) fn router(shared: Arc<Shared>) -> Router {
             post(of(Call::CancelIntent)),
         )
         .route("/v1/balance", get(plain(Call::Balance)))
+        .route(elements::SCRIPT_PATH, get(elements::script))
+        .route("/v1/payment_methods", post(elements::create))
         .method_not_allowed_fallback(unrecognized)
         .fallback(unrecognized)
         .with_state(shared)

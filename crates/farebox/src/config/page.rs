@@ -1,0 +1,74 @@
+//! `[page]`: how the page looks that browsers get.
+
+use std::{fs, path::Path};
+
+use farebox_core::Issue;
+use farebox_http::{Look, Page, server::page::Colors};
+use serde_json::Value;
+
+use super::section::{Section, wrong};
+
+const KEYS: &[&str] = &["title", "logo", "colors", "dark_colors", "template"];
+const COLORS: &[&str] = &["accent", "background", "surface", "text"];
+const PAGE: &str = "give a table such as { title = \"Example\" }, or false for no page";
+const FILE: &str = "give the path of a file, seen from the working directory";
+
+/// The page: the own one where nothing is said, none where it is `false`.
+pub(super) fn read(value: Option<Value>, issues: &mut Vec<Issue>) -> Option<Page> {
+    let value = match value {
+        Some(Value::Bool(false)) => return None,
+        Some(Value::Bool(true)) | None => Value::Object(serde_json::Map::new()),
+        Some(table @ Value::Object(_)) => table,
+        Some(other) => {
+            issues.push(Issue::new("page", wrong(&other, PAGE)));
+            return None;
+        }
+    };
+    let mut table = Section::open(value, "page", KEYS, issues);
+    let mut look = Look::new();
+    let name = "give the name of who is paid";
+    if let Some(title) = table.text("title", name, issues) {
+        look = look.title(title);
+    }
+    if let Some(logo) = table.text("logo", FILE, issues) {
+        match fs::read(&logo) {
+            Ok(bytes) => look = look.logo(logo, bytes),
+            Err(error) => issues.push(unreadable("page.logo", &logo, &error)),
+        }
+    }
+    if let Some(template) = table.text("template", FILE, issues) {
+        match fs::read_to_string(Path::new(&template)) {
+            Ok(text) => look = look.template(text),
+            Err(error) => issues.push(unreadable("page.template", &template, &error)),
+        }
+    }
+    let light = colors(&mut table, "colors", issues);
+    let dark = colors(&mut table, "dark_colors", issues);
+    table.finish(issues);
+    match Page::new(look.colors(light, dark)) {
+        Ok(page) => Some(page),
+        Err(invalid) => {
+            issues.extend(invalid.under("page").into_issues());
+            None
+        }
+    }
+}
+
+fn unreadable(key: &str, path: &str, error: &std::io::Error) -> Issue {
+    Issue::new(key, format!("`{path}` cannot be read: {error}; {FILE}"))
+}
+
+fn colors(table: &mut Section, key: &str, issues: &mut Vec<Issue>) -> Colors {
+    let mut colors = Colors::new();
+    let Some(value) = table.take(key) else {
+        return colors;
+    };
+    let mut keys = Section::open(value, table.path(key), COLORS, issues);
+    let shape = "give a colour such as \"#2554e0\"";
+    colors.accent = keys.text("accent", shape, issues);
+    colors.background = keys.text("background", shape, issues);
+    colors.surface = keys.text("surface", shape, issues);
+    colors.text = keys.text("text", shape, issues);
+    keys.finish(issues);
+    colors
+}
