@@ -96,6 +96,11 @@ impl Currency {
         &self.code
     }
 
+    /// How many digits of an amount are below one.
+    pub(crate) fn decimals(&self) -> usize {
+        self.decimals.into()
+    }
+
     /// Reads `"0.50"` into Stripe's units. The error is for the seller.
     pub(crate) fn read(&self, text: &str) -> Result<Amount, String> {
         let example = if self.decimals == 0 {

@@ -12,6 +12,10 @@ pub mod writing_a_rail {}
 #[doc = include_str!("configuration.md")]
 pub mod configuration {}
 
+#[cfg(feature = "page")]
+#[doc = include_str!("pages.md")]
+pub mod pages {}
+
 #[doc = include_str!("stores.md")]
 pub mod stores {}
 

@@ -14,6 +14,7 @@ mod client;
 mod delivery;
 mod hostile;
 mod idempotency;
+mod page;
 mod rails;
 mod reach;
 mod script;

@@ -1,5 +1,7 @@
 //! `lightning/charge`: one invoice for one request.
 
+#[cfg(feature = "page")]
+mod page;
 pub(crate) mod quote;
 pub(crate) mod rate;
 #[cfg(feature = "rate-url")]
@@ -134,5 +136,14 @@ impl Rail<Charge> for Lightning {
 
     fn settler(&self) -> &NoSettler {
         &self.settler
+    }
+
+    #[cfg(feature = "page")]
+    fn page(
+        &self,
+        _: &farebox_core::wire::Challenge,
+        ask: &Ask<Charge, Details>,
+    ) -> Option<farebox_core::PagePart> {
+        page::part(ask)
     }
 }

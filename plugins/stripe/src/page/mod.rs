@@ -271,20 +271,70 @@ struct Token {
     id: SharedPaymentToken,
 }
 
-/// A price as people write it.
+/// A price as people write it: what is below one has all its digits.
 fn price(currency: &Currency, amount: Amount) -> String {
-    let symbol = match currency.code() {
-        "usd" => "$",
-        "eur" => "€",
-        "gbp" => "£",
-        "jpy" => "¥",
-        _ => {
-            let shown = currency.show(amount);
-            let (number, code) = shown.split_once(' ').unwrap_or((&shown, ""));
-            return format!("{number} {}", code.to_uppercase());
-        }
-    };
     let shown = currency.show(amount);
-    let number = shown.split(' ').next().unwrap_or_default();
-    format!("{symbol}{number}")
+    let (number, code) = shown.split_once(' ').unwrap_or((&shown, ""));
+    let digits = currency.decimals();
+    let number = match number.split_once('.') {
+        Some((whole, part)) => format!("{whole}.{part:0<digits$}"),
+        None => number.to_owned(),
+    };
+    match code {
+        "usd" => format!("${number}"),
+        "eur" => format!("€{number}"),
+        "gbp" => format!("£{number}"),
+        "jpy" => format!("¥{number}"),
+        _ => format!("{number} {}", code.to_uppercase()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Protects: people are asked for what they are charged.
+    #[test]
+    fn prices_are_shown_as_people_write_them() {
+        for (amount, code, shown) in [
+            (50, "usd", "$0.50"),
+            (1200, "eur", "€12"),
+            (1234, "gbp", "£12.34"),
+            (500, "jpy", "¥500"),
+            (1500, "kwd", "1.500 KWD"),
+        ] {
+            let currency = Currency::parse(code).unwrap();
+            assert_eq!(price(&currency, Amount::new(amount)), shown);
+        }
+    }
+
+    /// Protects: a page is not made with a key of the other mode, nor with a secret one, and a
+    /// secret in the wrong place is not repeated.
+    #[test]
+    fn keys_are_of_one_mode() {
+        let secret = |text: &str| SecretSource::Text(farebox_core::Secret::new(text));
+        let check = |key: &str, of: &str, js: &str| {
+            let mut issues = Vec::new();
+            let page = PageConfig::check(Some(key), js, &secret(of), &mut issues);
+            assert_eq!(page.is_none(), !issues.is_empty());
+            let shown = issues
+                .into_iter()
+                .map(|i| format!("{} {}", i.key, i.problem));
+            shown.collect::<Vec<_>>().join("; ")
+        };
+        assert_eq!(check("pk_test_1", "sk_test_1", STRIPE_JS), "");
+        assert_eq!(check("pk_live_1", "rk_live_1", STRIPE_JS), "");
+        assert_eq!(
+            check("pk_test_1", "sk_test_1", "http://127.0.0.1:1/v3/"),
+            ""
+        );
+        assert!(check("pk_live_1", "sk_test_1", STRIPE_JS).contains("different modes"));
+        let wrong = check("sk_live_abc", "sk_live_abc", STRIPE_JS);
+        assert!(
+            wrong.starts_with("publishable_key") && !wrong.contains("abc"),
+            "{wrong}"
+        );
+        let js = check("pk_test_1", "sk_test_1", "http://example.com/");
+        assert!(js.starts_with("stripe_js"), "{js}");
+    }
 }

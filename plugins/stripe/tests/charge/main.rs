@@ -4,6 +4,7 @@
 mod connect;
 mod evidence;
 mod lost;
+mod page;
 mod script;
 mod support;
 

@@ -5,6 +5,7 @@ mod calls;
 pub(crate) mod key;
 pub(crate) mod legs;
 pub mod memo;
+mod page;
 mod quote;
 pub(crate) mod receipt;
 pub(crate) mod settle;
@@ -173,5 +174,9 @@ impl Rail<Charge> for Tempo {
 
     fn settler(&self) -> &TempoSettler {
         &self.settler
+    }
+
+    fn page(&self, challenge: &Challenge, ask: &Ask<Charge, Details>) -> Option<PagePart> {
+        page::part(challenge, ask, self.decimals)
     }
 }

@@ -4,7 +4,7 @@ async function attempt({ url, header, authorization, key }) {
   // A refusal as a problem, and the resource as a browser asks for it.
   const headers = {
     Accept: "application/problem+json, text/html;q=0.9, */*;q=0.8",
-    "Idempotency-Key": key,
+    "Idempotency-Key": `"${key}"`,
     [header]: authorization,
   };
   let response;

@@ -179,14 +179,19 @@ async function renew() {
     if (answer.status !== 402) throw new Error();
     fresh = new DOMParser().parseFromString(await answer.text(), "text/html");
   } catch {
-    fail("A fresh price could not be had. Load this page again before you pay.");
+    const told = alertBox.hidden ? "" : `${alertBox.textContent} `;
+    fail(`${told}A fresh price could not be had: load this page again before you pay.`);
     return;
   }
   const data = fresh.getElementById("farebox-data");
   const next = data ? JSON.parse(data.textContent).parts : [];
   const same = next.length === parts.length
     && next.every((part, n) => part.offer === parts[n].offer && part.price === parts[n].price);
-  if (!same) { location.reload(); return; }
+  if (!same) {
+    removeEventListener("beforeunload", leaving);
+    location.reload();
+    await new Promise(() => {});
+  }
   parts.forEach((part, n) => {
     part.take(next[n]);
     if (part.made?.renewed) { part.made.renewed(); return; }

@@ -122,6 +122,11 @@ impl Scheme {
             false => BLACK,
         };
         let mix = |part| self.text.over(self.surface, part);
+        // What stands out is lighter than what is around it.
+        let raised = match self.surface.luminance() > 0.4 {
+            true => self.surface,
+            false => mix(0.18),
+        };
         let mut css = String::with_capacity(320);
         for (name, color) in [
             ("accent", self.accent),
@@ -133,6 +138,7 @@ impl Scheme {
             ("border", mix(0.12)),
             ("line", mix(0.55)),
             ("tint", mix(0.06)),
+            ("raised", raised),
             ("bad", self.bad),
             ("bad-tint", self.bad_tint),
         ] {

@@ -12,9 +12,9 @@
     mount(target) {
       const box = typeof target === "string" ? document.querySelector(target) : target;
       const base = this.options.style?.base ?? {};
-      Object.assign(box.style, { display: "flex", flexWrap: "wrap", gap: ".25rem .75rem", alignItems: "center" });
+      Object.assign(box.style, { display: "flex", flexWrap: "wrap", gap: ".25rem .625rem", alignItems: "center" });
       for (const [name, label, hint, autocomplete, width, length] of [
-        ["number", "Card number", "1234 1234 1234 1234", "cc-number", "1 1 11.5rem", 19],
+        ["number", "Card number", "1234 1234 1234 1234", "cc-number", "1 1 10.5rem", 19],
         ["exp", "Expiry", "MM / YY", "cc-exp", "0 1 4.5rem", 7],
         ["cvc", "CVC", "CVC", "cc-csc", "0 1 3rem", 4],
       ]) {

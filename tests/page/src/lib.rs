@@ -1,0 +1,14 @@
+//! A browser, and a shop for it: Debian's Chromium driven over WebDriver, and a Farebox server on the
+//! sandbox.
+//!
+//! A test that needs the browser is `#[ignore = "needs chromium…"]` and is run by `tests/run`, which
+//! installs `chromium`, `chromium-driver` and axe-core. Everything here panics on failure, as test
+//! code does.
+
+#![allow(clippy::unwrap_used, reason = "test code may panic")]
+
+mod browser;
+mod shop;
+
+pub use browser::{Browser, Scheme};
+pub use shop::{JOKE, Rails, Shop};

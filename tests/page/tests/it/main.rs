@@ -1,0 +1,7 @@
+//! The payment page in Chromium, against the sandbox.
+
+#![allow(clippy::unwrap_used, reason = "a test may panic")]
+
+mod card;
+mod looks;
+mod wallets;

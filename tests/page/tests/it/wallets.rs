@@ -1,0 +1,112 @@
+//! Paying with wallets that live elsewhere: in the browser, or on a phone.
+
+use farebox_page_tests::{Browser, JOKE, Rails, Shop};
+use serde_json::{Value, json};
+
+/// The invoice that the page shows.
+async fn invoice(browser: &Browser) -> String {
+    let link = browser.find("a[href^='lightning:']").await;
+    let href = link.attr("href").await.unwrap().unwrap();
+    href.strip_prefix("lightning:").unwrap().to_owned()
+}
+
+/// Pays an invoice from the sandbox's other node, and gives the preimage.
+async fn pay(shop: &Shop, invoice: &str) -> String {
+    shop.pay_invoice(invoice).await
+}
+
+async fn open(shop: &Shop, browser: &Browser, tab: usize) {
+    browser.open(&shop.joke()).await;
+    browser.find(&format!("#farebox-{tab}-tab")).await.click().await.unwrap();
+}
+
+/// Protects: a payer whose browser has a wallet presses one button.
+#[tokio::test(flavor = "multi_thread")]
+#[ignore = "needs chromium"]
+async fn a_lightning_wallet_in_the_browser_pays() {
+    let (shop, browser) = (Shop::open(Rails::All).await, Browser::start().await);
+    // A wallet that asks this test to pay.
+    browser
+        .before_pages(
+            "window.webln = {
+                enable: async () => {},
+                sendPayment: (invoice) => new Promise((resolve) => {
+                    window.asked = invoice;
+                    window.paid = (preimage) => resolve({ preimage });
+                }),
+            };",
+        )
+        .await;
+    open(&shop, &browser, 1).await;
+    let shown = invoice(&browser).await;
+    browser.find("[data-farebox=webln]").await.click().await.unwrap();
+    browser.until("Waiting for the wallet").await;
+    let asked = browser.run("return window.asked").await;
+    assert_eq!(asked, json!(shown));
+    let preimage = pay(&shop, &shown).await;
+    browser.run(&format!("window.paid('{preimage}')")).await;
+    browser.until(JOKE).await;
+    assert_eq!(shop.served(), 1);
+    assert!(shop.stripe.charged().is_empty());
+}
+
+/// Protects: a payer who scans the code with a phone, and brings the proof; nothing else opens the
+/// page, and a wallet that fails charges nothing.
+#[tokio::test(flavor = "multi_thread")]
+#[ignore = "needs chromium"]
+async fn a_preimage_can_be_pasted() {
+    let (shop, browser) = (Shop::open(Rails::All).await, Browser::start().await);
+    browser
+        .before_pages(
+            "window.webln = { enable: async () => { throw new Error('locked'); } };",
+        )
+        .await;
+    open(&shop, &browser, 1).await;
+    browser.find("[data-farebox=webln]").await.click().await.unwrap();
+    browser.until("did not confirm the payment: locked").await;
+    let field = browser.find("input[name=preimage]").await;
+    for (text, said) in [("abc", "64 hexadecimal digits"), (&"0".repeat(64), "another invoice")] {
+        field.clear().await.unwrap();
+        field.send_keys(text).await.unwrap();
+        field.send_keys("\u{e007}").await.unwrap();
+        browser.until(said).await;
+    }
+    assert_eq!(shop.served(), 0);
+    let preimage = pay(&shop, &invoice(&browser).await).await;
+    field.clear().await.unwrap();
+    field.send_keys(&preimage).await.unwrap();
+    field.send_keys("\u{e007}").await.unwrap();
+    browser.until(JOKE).await;
+    assert_eq!(shop.served(), 1);
+}
+
+/// Protects: a browser's wallet that knows nothing of this protocol sends the one transfer that
+/// pays, and its hash opens the page.
+#[tokio::test(flavor = "multi_thread")]
+#[ignore = "needs chromium"]
+async fn a_wallet_for_tokens_pays() {
+    let (shop, browser) = (Shop::open(Rails::All).await, Browser::start().await);
+    let (account, _) = shop.payer();
+    browser
+        .before_pages(&format!(
+            "window.ethereum = {{ request: ({{ method, params }}) => {{
+                if (method === 'eth_requestAccounts') return Promise.resolve(['{account}']);
+                if (method === 'eth_chainId') return Promise.resolve('{:#x}');
+                return new Promise((resolve) => {{ window.asked = params[0]; window.sent = resolve; }});
+            }} }};",
+            shop.chain.chain_id()
+        ))
+        .await;
+    open(&shop, &browser, 2).await;
+    browser.find("[data-farebox=wallet]").await.click().await.unwrap();
+    browser.until("Waiting for the wallet").await;
+    let mut asked = Value::Null;
+    while asked.is_null() {
+        asked = browser.run("return window.asked ?? null").await;
+    }
+    assert_eq!((&asked["from"], &asked["value"]), (&json!(account.to_string()), &json!("0x0")));
+    let hash = shop.send(&asked).await;
+    browser.run(&format!("window.sent('{hash}')")).await;
+    browser.until(JOKE).await;
+    assert_eq!(shop.served(), 1);
+}
