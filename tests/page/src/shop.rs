@@ -12,13 +12,15 @@ use axum::{
     routing::get,
 };
 use farebox::{
-    OfferSpec, Server,
+    Budget, Limit, OfferSpec, Server,
+    core::Paying,
     http::{Look, Page},
+    wire::Challenge,
 };
 use farebox_sandbox_lightning::Lightning;
 use farebox_sandbox_stripe::{Stripe, StripeConfig};
 use farebox_sandbox_tempo::{Chain, PATH_USD, dev_account};
-use serde_json::json;
+use serde_json::{Value, json};
 use tokio::net::TcpListener;
 
 /// Which rails a shop offers.
@@ -145,6 +147,64 @@ impl Shop {
     /// The joke's address.
     pub fn joke(&self) -> String {
         format!("{}/joke", self.url)
+    }
+
+    /// Has a wallet on the sandbox pay a challenge of the page, and gives the payload that proves it.
+    pub async fn pay(&self, rail: &str, challenge: &Value) -> Value {
+        let (plugin, config) = match rail {
+            "lightning" => {
+                let agent = self.lightning.agent();
+                let config = json!({
+                    "backend": "lnd",
+                    "endpoint": agent.endpoint(),
+                    "tls_cert": { "file": agent.tls_cert_path() },
+                    "macaroon": { "file": agent.admin_macaroon_path() },
+                    "network": "regtest",
+                });
+                (&farebox::rails::lightning::CHARGE, config)
+            }
+            _ => {
+                let (_, key) = dev_account(1).unwrap();
+                let config = json!({
+                    "private_key": key.to_bytes().to_string(),
+                    "rpc_url": self.chain.url(),
+                    "chain_id": self.chain.chain_id(),
+                });
+                (&farebox::rails::tempo::CHARGE, config)
+            }
+        };
+        let challenge: Challenge = serde_json::from_value(challenge.clone()).unwrap();
+        let wallet = plugin.wallet.unwrap()(&config).unwrap();
+        let cx = Paying::new(&challenge, None);
+        let cost = wallet.price(&cx).unwrap();
+        let limit = Limit::per_request(cost.currency.clone(), cost.amount);
+        let (approved, reservation) = Budget::new([limit]).approve(cost).unwrap();
+        reservation.commit();
+        wallet
+            .pay(&cx, approved)
+            .await
+            .unwrap()
+            .payload
+            .decode()
+            .unwrap()
+    }
+
+    /// Sends a signed transaction to the chain, and gives its hash once it is in a block.
+    pub async fn broadcast(&self, raw: &str) -> String {
+        let call = json!({
+            "jsonrpc": "2.0", "id": 1, "method": "eth_sendRawTransactionSync", "params": [raw],
+        });
+        let answer = reqwest::Client::new().post(self.chain.url()).json(&call);
+        let answer: Value = answer.send().await.unwrap().json().await.unwrap();
+        answer["result"]["transactionHash"]
+            .as_str()
+            .unwrap()
+            .to_owned()
+    }
+
+    /// The account that [`pay`](Self::pay) pays from on the chain.
+    pub fn payer(&self) -> String {
+        dev_account(1).unwrap().0.to_string()
     }
 
     /// How often it was told.

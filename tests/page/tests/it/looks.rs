@@ -15,7 +15,12 @@ async fn everybody_can_use_it() {
             browser.open(&shop.joke()).await;
             browser.find("input[name=number]").await;
             for (n, tab) in ["card", "lightning", "tempo"].into_iter().enumerate() {
-                browser.find(&format!("#farebox-{n}-tab")).await.click().await.unwrap();
+                browser
+                    .find(&format!("#farebox-{n}-tab"))
+                    .await
+                    .click()
+                    .await
+                    .unwrap();
                 let name = format!("{size}-{scheme:?}-{tab}").to_lowercase();
                 browser.picture(&name).await;
                 let found = browser.accessibility().await;

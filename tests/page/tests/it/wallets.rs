@@ -10,14 +10,26 @@ async fn invoice(browser: &Browser) -> String {
     href.strip_prefix("lightning:").unwrap().to_owned()
 }
 
-/// Pays an invoice from the sandbox's other node, and gives the preimage.
-async fn pay(shop: &Shop, invoice: &str) -> String {
-    shop.pay_invoice(invoice).await
+/// The challenge of the page's n-th part.
+async fn challenge(browser: &Browser, part: usize) -> Value {
+    let data = "return JSON.parse(document.getElementById('farebox-data').textContent)";
+    browser.run(data).await["parts"][part]["challenge"].clone()
+}
+
+/// Pays the page's invoice from the sandbox's other node, and gives the preimage.
+async fn preimage(shop: &Shop, browser: &Browser) -> String {
+    let payload = shop.pay("lightning", &challenge(browser, 1).await).await;
+    payload["preimage"].as_str().unwrap().to_owned()
 }
 
 async fn open(shop: &Shop, browser: &Browser, tab: usize) {
     browser.open(&shop.joke()).await;
-    browser.find(&format!("#farebox-{tab}-tab")).await.click().await.unwrap();
+    browser
+        .find(&format!("#farebox-{tab}-tab"))
+        .await
+        .click()
+        .await
+        .unwrap();
 }
 
 /// Protects: a payer whose browser has a wallet presses one button.
@@ -39,11 +51,16 @@ async fn a_lightning_wallet_in_the_browser_pays() {
         .await;
     open(&shop, &browser, 1).await;
     let shown = invoice(&browser).await;
-    browser.find("[data-farebox=webln]").await.click().await.unwrap();
+    browser
+        .find("[data-farebox=webln]")
+        .await
+        .click()
+        .await
+        .unwrap();
     browser.until("Waiting for the wallet").await;
     let asked = browser.run("return window.asked").await;
     assert_eq!(asked, json!(shown));
-    let preimage = pay(&shop, &shown).await;
+    let preimage = preimage(&shop, &browser).await;
     browser.run(&format!("window.paid('{preimage}')")).await;
     browser.until(JOKE).await;
     assert_eq!(shop.served(), 1);
@@ -57,22 +74,28 @@ async fn a_lightning_wallet_in_the_browser_pays() {
 async fn a_preimage_can_be_pasted() {
     let (shop, browser) = (Shop::open(Rails::All).await, Browser::start().await);
     browser
-        .before_pages(
-            "window.webln = { enable: async () => { throw new Error('locked'); } };",
-        )
+        .before_pages("window.webln = { enable: async () => { throw new Error('locked'); } };")
         .await;
     open(&shop, &browser, 1).await;
-    browser.find("[data-farebox=webln]").await.click().await.unwrap();
+    browser
+        .find("[data-farebox=webln]")
+        .await
+        .click()
+        .await
+        .unwrap();
     browser.until("did not confirm the payment: locked").await;
     let field = browser.find("input[name=preimage]").await;
-    for (text, said) in [("abc", "64 hexadecimal digits"), (&"0".repeat(64), "another invoice")] {
+    for (text, said) in [
+        ("abc", "64 hexadecimal digits"),
+        (&"0".repeat(64), "another invoice"),
+    ] {
         field.clear().await.unwrap();
         field.send_keys(text).await.unwrap();
         field.send_keys("\u{e007}").await.unwrap();
         browser.until(said).await;
     }
     assert_eq!(shop.served(), 0);
-    let preimage = pay(&shop, &invoice(&browser).await).await;
+    let preimage = preimage(&shop, &browser).await;
     field.clear().await.unwrap();
     field.send_keys(&preimage).await.unwrap();
     field.send_keys("\u{e007}").await.unwrap();
@@ -86,7 +109,7 @@ async fn a_preimage_can_be_pasted() {
 #[ignore = "needs chromium"]
 async fn a_wallet_for_tokens_pays() {
     let (shop, browser) = (Shop::open(Rails::All).await, Browser::start().await);
-    let (account, _) = shop.payer();
+    let account = shop.payer();
     browser
         .before_pages(&format!(
             "window.ethereum = {{ request: ({{ method, params }}) => {{
@@ -98,14 +121,32 @@ async fn a_wallet_for_tokens_pays() {
         ))
         .await;
     open(&shop, &browser, 2).await;
-    browser.find("[data-farebox=wallet]").await.click().await.unwrap();
+    browser
+        .find("[data-farebox=wallet]")
+        .await
+        .click()
+        .await
+        .unwrap();
     browser.until("Waiting for the wallet").await;
     let mut asked = Value::Null;
     while asked.is_null() {
         asked = browser.run("return window.asked ?? null").await;
     }
-    assert_eq!((&asked["from"], &asked["value"]), (&json!(account.to_string()), &json!("0x0")));
-    let hash = shop.send(&asked).await;
+    assert_eq!(
+        (&asked["from"], &asked["value"]),
+        (&json!(account), &json!("0x0"))
+    );
+    // A wallet signs other transactions than this one, but the call is the same.
+    let payload = shop.pay("tempo", &challenge(&browser, 2).await).await;
+    let (raw, call) = (
+        payload["signature"].as_str().unwrap(),
+        asked["data"].as_str().unwrap(),
+    );
+    assert!(
+        raw.contains(call.trim_start_matches("0x")),
+        "{call} in {raw}"
+    );
+    let hash = shop.broadcast(raw).await;
     browser.run(&format!("window.sent('{hash}')")).await;
     browser.until(JOKE).await;
     assert_eq!(shop.served(), 1);
