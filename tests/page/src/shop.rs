@@ -110,7 +110,7 @@ impl Shop {
         let paid = server
             .paid("GET /joke", offers)
             .unwrap()
-            .page(Page::new(Look::new()).unwrap());
+            .page(Page::new(Look::new().title("Corner Shop")).unwrap());
         let (served, failures) = (Arc::new(AtomicUsize::new(0)), Arc::new(AtomicUsize::new(0)));
         let (count, fail) = (served.clone(), failures.clone());
         let joke = move || async move {

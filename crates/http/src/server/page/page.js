@@ -14,7 +14,11 @@ let renewing = null;
 const alertBox = document.getElementById("farebox-alert");
 const statusBox = document.getElementById("farebox-status");
 const say = (text) => { statusBox.textContent = text; };
-const fail = (text) => { alertBox.textContent = text; alertBox.hidden = !text; };
+const fail = (text) => {
+  alertBox.textContent = text;
+  alertBox.hidden = !text;
+  if (text) alertBox.scrollIntoView({ block: "nearest" });
+};
 
 window.farebox = Object.freeze({ part: (offer, setup) => { setups.set(offer, setup); } });
 
