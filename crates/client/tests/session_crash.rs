@@ -178,6 +178,35 @@ async fn a_lost_top_up_is_found_again() {
     }
 }
 
+/// Protects: a top-up whose answer got lost at one resource is finished at another of the same payee.
+#[tokio::test(start_paused = true)]
+async fn a_lost_top_up_is_finished_elsewhere() {
+    for before in [true, false] {
+        let server = Server::new(1, 3);
+        let wallet = Coins::new(&server.chain);
+        let disk: Arc<dyn Store> = Arc::new(VolatileStore::new());
+        let sessions = sessions(&wallet, &disk, 100);
+        for _ in 0..3 {
+            served(&sessions, &server).await.unwrap();
+        }
+        let lose = match before {
+            true => &server.lose_before,
+            false => &server.lose_after,
+        };
+        lose.store(3, Ordering::SeqCst);
+        let lost = served(&sessions, &server).await;
+        assert!(matches!(lost, Err(SessionError::OutcomeUnknown { .. })));
+        let asked = server.challenges.load(Ordering::SeqCst);
+        server.oldest.store(asked, Ordering::SeqCst);
+        served(&sessions, &server).await.unwrap();
+        let (_, locked) = server.chain.only();
+        assert_eq!(
+            (locked.deposit, sessions.budget().spent("coin")),
+            (6, coins(6))
+        );
+    }
+}
+
 /// Protects: calls whose future is dropped at any point leave the channel usable.
 #[tokio::test(start_paused = true)]
 async fn abandoned_calls_do_no_harm() {

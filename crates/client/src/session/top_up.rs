@@ -7,7 +7,7 @@ use farebox_core::{
 
 use super::{
     call::Call,
-    courier::{Answer, Courier},
+    courier::{Answer, Cause, Courier},
     error::SessionError,
     record::{self, Phase, Record, plus},
 };
@@ -89,6 +89,20 @@ impl Call {
                 Ok(true)
             }
             Standing::Closed { .. } | Standing::Absent => Err(SessionError::Closing),
+            _ => Ok(false),
+        }
+    }
+
+    /// Whether the rail itself says that a recorded top-up was made; then it counts.
+    async fn was_topped_up(&self, total: Amount) -> Result<bool, SessionError> {
+        let stored = record::load(self.sessions.store.as_ref(), &self.key).await?;
+        let held = stored.ok_or(SessionError::NoChannel)?.record.held;
+        let standing = self.payer.standing(&held).await;
+        match standing.map_err(SessionError::Standing)? {
+            Standing::Open { channel, .. } if channel.deposit >= total => {
+                self.topped_up(total, channel.held).await?;
+                Ok(true)
+            }
             _ => Ok(false),
         }
     }
@@ -255,11 +269,15 @@ impl Call {
                 Answer::Refused {
                     status, problem, ..
                 } => {
-                    // It proves nothing: the server may make the top-up whatever it says.
-                    if self.payer.spending() == Spending::Prepaid
-                        || !self.sessions.is_expired(&self.challenge)
-                    {
+                    // It proves nothing: the server may make the top-up whatever it says. A recorded
+                    // challenge may be for another resource than this call's.
+                    let useless = self.sessions.is_expired(&self.challenge)
+                        || Cause::of(problem.as_deref()) == Cause::Challenge;
+                    if self.payer.spending() == Spending::Prepaid || !useless {
                         return Err(SessionError::NotAccepted { status, problem });
+                    }
+                    if self.was_topped_up(plus(record.deposit, amount)).await? {
+                        return Ok(());
                     }
                     self.another(courier).await?;
                 }

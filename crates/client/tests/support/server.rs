@@ -28,7 +28,9 @@ pub struct Server {
     /// How many of the next credentials get lost: before the server sees them, or after.
     pub lose_before: AtomicU32,
     pub lose_after: AtomicU32,
-    challenges: AtomicU32,
+    pub challenges: AtomicU32,
+    /// What was asked before this many challenges is another resource's.
+    pub oldest: AtomicU32,
 }
 
 #[derive(Clone, Copy, Default, Debug)]
@@ -71,6 +73,7 @@ impl Server {
             lose_before: AtomicU32::new(0),
             lose_after: AtomicU32::new(0),
             challenges: AtomicU32::new(0),
+            oldest: AtomicU32::new(0),
         })
     }
 
@@ -138,6 +141,10 @@ impl Server {
     fn honour(&self, credential: &Credential, units: u128) -> Answer {
         let presented: Presented = credential.payload.decode().unwrap();
         let id = presented.channel.clone();
+        let issued: u32 = credential.challenge.id[1..].parse().unwrap();
+        if issued < self.oldest.load(Ordering::SeqCst) {
+            return self.refuse("invalid-challenge");
+        }
         let mut channels = self.channels.lock().unwrap();
         match presented.action.as_str() {
             "open" => {
