@@ -31,6 +31,7 @@ pub mod method;
 pub mod page;
 pub mod payer;
 pub mod plan;
+pub mod quote;
 pub mod refusal;
 pub mod registry;
 pub mod session;
@@ -53,10 +54,11 @@ pub use intent::{
     SessionRequest, SessionTerms,
 };
 
-pub use method::{AnyQuote, Method, NoQuote, Presented, Quote, Rail, Typed};
+pub use method::{AnyQuote, Method, Presented, Rail, Typed};
 pub use page::PagePart;
 pub use payer::{Cost, Paid, PayError, Payer, Paying, TypedPayer, Wallet};
 pub use plan::{AnyPlan, ChannelAction, ChannelPlan, OncePlan, Plan, ProofKey, Step};
+pub use quote::{NoQuote, Quote};
 pub use refusal::{Fault, Refusal, Rejection};
 pub use registry::{Linked, Plugin, Registry, RegistryError};
 pub use session::{
@@ -67,7 +69,7 @@ pub use settle::{IdempotencyKey, Never, NoSettler, Outcome, Settle, Settler, Sto
 pub use statement::{Answer, Attachment, Event, Moment, Served, Statement};
 pub use store::{Durability, Listener, Notices, Store};
 pub use tally::{Account, Reserved, Tally};
-pub use upkeep::{AnyErrand, AnyUpkeep, Due, Schedule, Upkeep};
+pub use upkeep::{AnyErrand, AnyUpkeep, Due, Schedule, Together, Upkeep};
 
 /// The protocol values, re-exported so that a rail needs one dependency.
 pub use farebox_wire as wire;
@@ -113,8 +115,8 @@ pub mod prelude {
         Charge, ChargeRequest, ChargeTerms, Cost, Due, Event, Fault, IdempotencyKey, IntentSpec,
         Invalid, Issue, Moment, Never, NoQuote, NoSettler, Observed, Once, Outcome, PagePart, Paid,
         PayError, Paying, Plan, Presented, ProofKey, Quote, Rail, Refund, Refusal, Rejection,
-        Schedule, Secret, Served, Session, SessionRequest, SessionTerms, Settle, Statement, Upkeep,
-        Voucher, Wallet, plugin,
+        Schedule, Secret, Served, Session, SessionRequest, SessionTerms, Settle, Statement,
+        Together, Upkeep, Voucher, Wallet, plugin,
     };
     pub use farebox_wire::{Amount, Challenge, Problem, Receipt, Timestamp};
     pub use serde::{Deserialize, Serialize};

@@ -15,79 +15,13 @@ use crate::{
     intent::{Intent, IntentOf, IntentSpec},
     page::PagePart,
     plan::{self, AnyPlan, ChannelAction, Plan},
+    quote::{NoQuote, Quote},
     refusal::{Fault, Refusal, Rejection},
     settle::{Settle, Settler},
     statement::{self, Answer, Event, Moment, Served, Statement},
     tally::Tally,
-    upkeep::{self, AnyUpkeep, Due, Schedule, Upkeep},
+    upkeep::{self, AnyUpkeep, Due, Schedule, Together, Upkeep},
 };
-
-/// What a rail asks for.
-pub struct Quote<I: IntentSpec, D> {
-    request: I::Request,
-    details: D,
-    not_after: Option<Timestamp>,
-    at_least: Duration,
-    private: Option<Value>,
-}
-
-impl<I: IntentSpec, D> Quote<I, D> {
-    /// The shared request members and the rail's own (`methodDetails`).
-    pub fn new(request: I::Request, details: D) -> Self {
-        Self {
-            request,
-            details,
-            not_after: None,
-            at_least: Duration::ZERO,
-            private: None,
-        }
-    }
-
-    /// The challenge must lapse by then (a BOLT11 invoice's expiry).
-    pub fn not_after(mut self, instant: Timestamp) -> Self {
-        self.not_after = Some(instant);
-        self
-    }
-
-    /// How long the challenge must last for anybody to be able to pay it. Where it would lapse
-    /// sooner it is not issued.
-    #[must_use]
-    pub fn at_least(mut self, time: Duration) -> Self {
-        self.at_least = time;
-        self
-    }
-
-    /// What the engine keeps with the challenge and hands back to `verify`, unseen by the payer.
-    /// It costs a store round trip per challenge; prefer the request, which is bound by HMAC.
-    pub fn private(mut self, value: Value) -> Self {
-        self.private = Some(value);
-        self
-    }
-}
-
-/// What is private stays out of `Debug`.
-impl<I: IntentSpec, D> std::fmt::Debug for Quote<I, D> {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Quote")
-            .field("not_after", &self.not_after)
-            .finish_non_exhaustive()
-    }
-}
-
-/// Why a rail makes no quote. The offer then loses its place in the 402.
-#[derive(Debug)]
-pub enum NoQuote {
-    /// It does not apply: below the currency's minimum, say. The text is for the seller.
-    Declined(String),
-    /// The rail is away.
-    Fault(Fault),
-}
-
-impl From<Fault> for NoQuote {
-    fn from(fault: Fault) -> Self {
-        Self::Fault(fault)
-    }
-}
 
 /// An authenticated presentation, without transport types.
 #[derive(Clone, Copy)]
@@ -255,6 +189,19 @@ pub trait Rail<I: IntentSpec>: Send + Sync + 'static {
         async { Ok(Upkeep::nothing()) }
     }
 
+    /// One movement that settles all of `channels`, of each of which [`Due::Settle`] is due: an
+    /// answer for each, in their order, and to carry out any one's order is to carry out all.
+    /// `None`: they are settled one by one, as where the movement would fail for one of them. Like
+    /// [`upkeep`](Self::upkeep), only reads.
+    fn settle_together(
+        &self,
+        channels: &[(ChannelId, ChannelState)],
+    ) -> impl Future<Output = Result<Together<<Self::Settler as Settle>::Order>, Fault>> + Send
+    {
+        let _ = channels;
+        async { Ok(None) }
+    }
+
     /// Its part of the page that a browser gets, for a challenge of its own; `None` where it has
     /// none. Pure.
     fn page(&self, challenge: &Challenge, ask: &Ask<I, Self::Details>) -> Option<PagePart> {
@@ -337,6 +284,11 @@ pub trait Method: Send + Sync + 'static {
         state: &ChannelState,
         due: Due,
     ) -> Result<AnyUpkeep, Fault>;
+    /// See [`Rail::settle_together`].
+    async fn settle_together(
+        &self,
+        channels: &[(ChannelId, ChannelState)],
+    ) -> Result<Option<Vec<AnyUpkeep>>, Fault>;
     /// See [`Rail::page`].
     fn page(&self, challenge: &Challenge) -> Result<Option<PagePart>, Fault>;
     /// See [`Rail::prepare`].
@@ -473,6 +425,17 @@ impl<I: IntentSpec, R: Rail<I>> Method for Typed<R, I> {
     ) -> Result<AnyUpkeep, Fault> {
         let upkeep = self.rail.upkeep(channel, state, due).await?;
         upkeep::erase(upkeep).map_err(|e| Fault::new("serialising an order").caused_by(e))
+    }
+
+    async fn settle_together(
+        &self,
+        channels: &[(ChannelId, ChannelState)],
+    ) -> Result<Option<Vec<AnyUpkeep>>, Fault> {
+        let together = self.rail.settle_together(channels).await?;
+        let erase = |upkeeps: Vec<_>| upkeeps.into_iter().map(upkeep::erase).collect();
+        let erased: Option<Result<_, _>> = together.map(erase);
+        let erased = erased.transpose();
+        erased.map_err(|e| Fault::new("serialising an order").caused_by(e))
     }
 
     fn page(&self, challenge: &Challenge) -> Result<Option<PagePart>, Fault> {

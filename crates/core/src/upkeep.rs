@@ -101,6 +101,10 @@ struct Errand<O> {
     order: Option<O>,
 }
 
+/// What [`Rail::settle_together`](crate::Rail::settle_together) answers: an [`Upkeep`] for each
+/// channel, or that they cannot be settled together.
+pub type Together<O> = Option<Vec<Upkeep<O>>>;
+
 impl<O> Upkeep<O> {
     /// Nothing needs to be done.
     pub fn nothing() -> Self {
@@ -117,6 +121,11 @@ impl<O> Upkeep<O> {
             Change::none().settled(to),
             Some(order),
         )
+    }
+
+    /// The same, with what was observed so far.
+    pub fn settling(self, to: Amount, order: O) -> Self {
+        Self::settle(to, order).observed(self.observed)
     }
 
     /// Close the channel, carrying out `order` (capture), if anything. The same as

@@ -14,6 +14,7 @@ use farebox_core::{
 
 use crate::{
     balance::Ledger,
+    batch::Gathered,
     deadline::Punctual,
     drain::Drain,
     gate::Gate,
@@ -251,6 +252,7 @@ impl EngineBuilder {
                 hub: Hub::default(),
                 ledger: Ledger::default(),
                 heart: Heart::default(),
+                gathered: Gathered::default(),
             }),
         })
     }
@@ -274,6 +276,7 @@ pub(crate) struct Shared {
     pub(crate) hub: Hub,
     pub(crate) ledger: Ledger,
     pub(crate) heart: Heart,
+    pub(crate) gathered: Gathered,
 }
 
 impl Engine {

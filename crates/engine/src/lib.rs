@@ -20,6 +20,7 @@ mod ending;
 
 mod account;
 mod balance;
+mod batch;
 mod books;
 mod challenge;
 mod conclude;

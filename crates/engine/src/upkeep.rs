@@ -3,6 +3,7 @@
 //! before it is attempted, looked up where nobody can say.
 
 use std::{
+    collections::BTreeMap,
     sync::{Arc, OnceLock},
     time::Duration,
 };
@@ -18,6 +19,7 @@ use tokio::{task::JoinSet, time::timeout};
 use crate::{
     account::{Account, Closing},
     balance,
+    batch::Batch,
     conclude::insist,
     engine::{Engine, Shared},
     payment::Driven,
@@ -49,7 +51,7 @@ const CHAIN: usize = 3;
 
 /// What an errand came to.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Ran {
+pub(crate) enum Ran {
     /// Nothing is due, or somebody else is at it.
     Idle,
     /// The rail had nothing to be done.
@@ -68,28 +70,45 @@ impl Engine {
         let shared = &self.shared;
         let mut upkept = Upkept::default();
         let mut due = Vec::new();
+        let mut settle: BTreeMap<String, Vec<ChannelId>> = BTreeMap::new();
         for (key, text) in shared.store.scan(CHANNEL).await? {
             // One of another version is left to that version.
             if let (Some(channel), Ok(account)) = (
                 ChannelId::stored(&key[CHANNEL.len()..]),
                 Account::decode(&text),
-            ) && shared.is_due(&account).is_some()
+            ) && let Some(what) = shared.is_due(&account)
             {
-                due.push(channel);
+                match what {
+                    Due::Settle => settle.entry(account.method).or_default().push(channel),
+                    _ => due.push((channel, false)),
+                }
             }
+        }
+        for (method, channels) in settle {
+            let Some(method) = shared.method(&method) else {
+                continue;
+            };
+            let together = tokio::spawn({
+                let shared = shared.clone();
+                async move { shared.settle_together(method, channels).await }
+            });
+            // As below.
+            let batch = together.await.unwrap_or_else(|_| Batch::failed());
+            upkept.count(batch.ran.iter().map(|ran| vec![*ran]));
+            due.extend(batch.alone.into_iter().map(|channel| (channel, true)));
         }
         for batch in due.chunks(AT_ONCE) {
             if self.is_draining() {
                 break;
             }
             let mut tasks = JoinSet::new();
-            for channel in batch {
-                let (shared, channel) = (shared.clone(), channel.clone());
-                tasks.spawn(async move { shared.look_after_channel(&channel).await });
+            for (channel, at_once) in batch {
+                let (shared, channel, at_once) = (shared.clone(), channel.clone(), *at_once);
+                tasks.spawn(async move { shared.look_after_channel(&channel, at_once).await });
             }
             // A rail that panics holds up nobody else.
             while let Some(ran) = tasks.join_next().await {
-                upkept.count(ran.unwrap_or(vec![Ran::Open]));
+                upkept.count([ran.unwrap_or(vec![Ran::Open])]);
             }
         }
         Ok(upkept)
@@ -97,15 +116,18 @@ impl Engine {
 }
 
 impl Upkept {
-    fn count(&mut self, errands: Vec<Ran>) {
-        self.asked += usize::from(errands.iter().any(|ran| *ran != Ran::Idle));
-        for ran in errands {
-            match ran {
-                Ran::Idle | Ran::Nothing => {}
-                Ran::Done(ChannelAction::Settle) => self.settled += 1,
-                Ran::Done(ChannelAction::Close) => self.closed += 1,
-                Ran::Done(_) => self.refunded += 1,
-                Ran::Open => self.open += 1,
+    /// Counts what each channel's errands came to.
+    fn count(&mut self, channels: impl IntoIterator<Item = Vec<Ran>>) {
+        for errands in channels {
+            self.asked += usize::from(errands.iter().any(|ran| *ran != Ran::Idle));
+            for ran in errands {
+                match ran {
+                    Ran::Idle | Ran::Nothing => {}
+                    Ran::Done(ChannelAction::Settle) => self.settled += 1,
+                    Ran::Done(ChannelAction::Close) => self.closed += 1,
+                    Ran::Done(_) => self.refunded += 1,
+                    Ran::Open => self.open += 1,
+                }
             }
         }
     }
@@ -168,31 +190,35 @@ impl Shared {
     /// Has a settlement made that a change has made due, behind the caller's back.
     pub(crate) fn settle_if_due(self: &Arc<Self>, key: &str, account: &Account) {
         let settles = matches!(self.is_due(account), Some(Due::Settle));
-        let (true, Some(channel), Ok(runtime)) = (
+        let (true, Some(channel), Ok(_)) = (
             settles && !self.drain.started(),
             key.strip_prefix(CHANNEL).and_then(ChannelId::stored),
             tokio::runtime::Handle::try_current(),
         ) else {
             return;
         };
-        let shared = self.clone();
-        runtime.spawn(async move { shared.look_after_channel(&channel).await });
+        self.settle_soon(&account.method, &channel);
     }
 
     /// Gives back what a closed channel owes, as far as that is known in time.
     pub(crate) async fn give_back_owed(self: &Arc<Self>, channel: &ChannelId) {
         let (shared, channel) = (self.clone(), channel.clone());
-        let work = tokio::spawn(async move { shared.look_after_channel(&channel).await });
+        let work = tokio::spawn(async move { shared.look_after_channel(&channel, false).await });
         // What takes longer goes on.
         let _ = timeout(self.timing.settle, work).await;
     }
 
-    /// Does what is due of a channel, and what that makes due.
-    async fn look_after_channel(self: &Arc<Self>, channel: &ChannelId) -> Vec<Ran> {
+    /// Does what is due of a channel, and what that makes due. `at_once`: even where an errand came
+    /// to nothing a moment ago.
+    pub(crate) async fn look_after_channel(
+        self: &Arc<Self>,
+        channel: &ChannelId,
+        at_once: bool,
+    ) -> Vec<Ran> {
         let _under_way = self.drain.settling();
         let mut errands = Vec::new();
-        for _ in 0..CHAIN {
-            match self.run(channel).await {
+        for n in 0..CHAIN {
+            match self.run(channel, at_once && n == 0).await {
                 Ok(Ran::Idle) => break,
                 Ok(ran) => {
                     errands.push(ran);
@@ -210,7 +236,7 @@ impl Shared {
         errands
     }
 
-    async fn run(self: &Arc<Self>, channel: &ChannelId) -> Result<Ran, Fault> {
+    async fn run(self: &Arc<Self>, channel: &ChannelId, at_once: bool) -> Result<Ran, Fault> {
         let key = channel_key(channel);
         let (op, claim) = (Self::nonce()?, Self::nonce()?);
         let Some(account) = self.glance(&key).await? else {
@@ -219,7 +245,9 @@ impl Shared {
         let Some(method) = self.method(&account.method) else {
             return Ok(Ran::Idle);
         };
-        let Some((due, account)) = self.begin(&key, &method.schedule(), &op, &claim).await? else {
+        let schedule = method.schedule();
+        let begun = self.begin(&key, &schedule, (&op, &claim), at_once);
+        let Some((due, account)) = begun.await? else {
             return Ok(Ran::Idle);
         };
         let now = self.clock.millis();
@@ -250,14 +278,18 @@ impl Shared {
     }
 
     /// Claims the channel's errands, if one is due.
-    async fn begin(
+    pub(crate) async fn begin(
         self: &Arc<Self>,
         key: &str,
         schedule: &Schedule,
-        op: &str,
-        claim: &str,
+        (op, claim): (&str, &str),
+        at_once: bool,
     ) -> Result<Option<(Due, Account)>, Fault> {
         let (now, until) = (self.clock.millis(), self.after(self.timing.reserve));
+        let pause = match at_once {
+            true => Duration::ZERO,
+            false => self.again(),
+        };
         self.update(key, |account| {
             let mut next = account
                 .cloned()
@@ -265,11 +297,11 @@ impl Shared {
             if next.errand.as_ref().is_some_and(|errand| errand.op == op) {
                 // Written before, and its reply was lost.
                 next.errand = None;
-                let due = next.due(schedule, self.again(), now);
+                let due = next.due(schedule, pause, now);
                 let next = account.cloned().unwrap_or_default();
                 return Ok((next.clone(), due.map(|due| (due, next))));
             }
-            let Some(due) = next.due(schedule, self.again(), now) else {
+            let Some(due) = next.due(schedule, pause, now) else {
                 return Ok((next, None));
             };
             next.errand = Some(Closing {
@@ -284,7 +316,12 @@ impl Shared {
     }
 
     /// Nothing comes of the errand `op`.
-    async fn end(self: &Arc<Self>, key: &str, op: &str, tried: Option<i64>) -> Result<(), Fault> {
+    pub(crate) async fn end(
+        self: &Arc<Self>,
+        key: &str,
+        op: &str,
+        tried: Option<i64>,
+    ) -> Result<(), Fault> {
         self.update(key, |account| {
             let mut next = account.cloned().unwrap_or_default();
             if next.errand.take_if(|errand| errand.op == op).is_some() {
@@ -348,7 +385,13 @@ impl Shared {
     }
 
     /// The terms of an errand's record: nobody presented it, and nobody collects it.
-    fn errand(&self, method: &dyn Method, op: &str, claim: String, change: ChannelChange) -> Terms {
+    pub(crate) fn errand(
+        &self,
+        method: &dyn Method,
+        op: &str,
+        claim: String,
+        change: ChannelChange,
+    ) -> Terms {
         let now = self.clock.millis();
         let moved = match change.action {
             ChannelAction::Refund => change.change.refunded,

@@ -113,11 +113,11 @@ impl Receipt {
         }) && !transfers.is_empty()
     }
 
-    /// The first event `E` that a contract logged.
-    pub(crate) fn event<E: SolEvent>(&self, contract: Address) -> Option<E> {
-        let logs = self.logs.iter().filter(|log| log.address == contract);
-        logs.map(|log| E::decode_raw_log(log.topics.iter().copied(), &log.data))
-            .find_map(Result::ok)
+    /// The events `E` that a contract logged.
+    pub(crate) fn events<E: SolEvent>(&self, contract: Address) -> impl Iterator<Item = E> {
+        let logs = self.logs.iter();
+        let logs = logs.filter(move |log| log.address == contract);
+        logs.filter_map(|log| E::decode_raw_log(log.topics.iter().copied(), &log.data).ok())
     }
 
     /// The transfers that a token logged. It logs one with a memo twice, with and without it, one

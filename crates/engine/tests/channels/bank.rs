@@ -283,6 +283,8 @@ pub(crate) struct World {
     pub(crate) clock: Arc<AtomicI64>,
     pub(crate) ledger: Arc<Mutex<Ledger>>,
     pub(crate) schedule: Schedule,
+    /// How long settlements, and closes, are waited for.
+    pub(crate) patience: Duration,
 }
 
 pub(crate) struct Process {
@@ -297,6 +299,7 @@ impl World {
             clock: Arc::new(AtomicI64::new(1_800_000_000_000)),
             ledger: Arc::default(),
             schedule,
+            patience: Duration::from_secs(10),
         }
     }
 
@@ -313,6 +316,7 @@ impl World {
         let clock = self.clock.clone();
         let engine = Engine::builder("test.example", test_secrets(), store)
             .clock(Clock::from_fn(move || clock.load(SeqCst)))
+            .settle_deadline(self.patience)
             .build()
             .unwrap();
         let bank = Bank {

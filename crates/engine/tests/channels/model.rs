@@ -59,7 +59,9 @@ impl Model {
 }
 
 async fn play(ops: Vec<Op>) {
-    let world = World::new(Schedule::default());
+    let mut world = World::new(Schedule::default());
+    // A close that is put off must not outlast a lease.
+    world.patience = std::time::Duration::from_millis(1);
     let process = world.boot();
     let open = json!({"do": "open", "n": 100, "chain": true});
     process.go(open).await.unwrap();

@@ -180,6 +180,13 @@ impl Rail<Session> for TempoSession {
     ) -> Result<Upkeep<SessionOrder>, Fault> {
         operator::upkeep(self, channel, state, due).await
     }
+
+    async fn settle_together(
+        &self,
+        channels: &[(ChannelId, ChannelState)],
+    ) -> Result<Together<SessionOrder>, Fault> {
+        operator::together(self, channels).await
+    }
 }
 
 impl TempoSession {

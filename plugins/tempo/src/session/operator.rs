@@ -7,9 +7,10 @@ use alloy::{
     signers::Signer,
     sol_types::SolCall,
 };
-use farebox_core::{ChannelId, ChannelState, Due, Fault, Observed, Upkeep};
+use farebox_core::{ChannelId, ChannelState, Due, Fault, Observed, Together, Upkeep};
 use farebox_proof::sign_hash;
 use farebox_wire::Amount;
+use futures_util::future::join_all;
 use tempo_contracts::precompiles::ITIP20ChannelReserve::{closeCall, settleCall};
 use tempo_primitives::{
     TempoTransaction,
@@ -20,13 +21,18 @@ use super::{
     SessionOrder, TempoSession,
     channel::{Descriptor, SignedVoucher, u96},
     kept,
+    snapshot::Kept,
+    states::OnChain,
     tx::{How, Moved},
     verify::closing,
 };
-use crate::charge::{
-    Order,
-    build::{DEAREST_GAS, LEAST_GAS, end_of_window_from_now},
-    tx::{SignedTx, request},
+use crate::{
+    charge::{
+        Order,
+        build::{DEAREST_GAS, LEAST_GAS, end_of_window_from_now},
+        tx::{SignedTx, request},
+    },
+    rpc::RpcError,
 };
 
 /// The account that settles and closes.
@@ -84,19 +90,13 @@ impl Operator {
         descriptor: &Descriptor,
         voucher: &SignedVoucher,
     ) -> Result<SessionOrder, Fault> {
-        let call = settleCall {
-            descriptor: descriptor.abi(),
-            cumulativeAmount: u96(voucher.cumulative.get()),
-            signature: voucher.signature.clone(),
-        };
-        let input = call.abi_encode().into();
         let how = How::Settled(voucher.cumulative);
+        let input = settling(descriptor, voucher);
         self.order(rail, channel, descriptor.token, input, how)
             .await
     }
 
-    /// Signs a transaction of one call. It has an expiring nonce, so any number of processes may
-    /// sign with one key, and one that was never included is final soon after its window.
+    /// An order of one call.
     async fn order(
         &self,
         rail: &TempoSession,
@@ -105,39 +105,54 @@ impl Operator {
         input: Bytes,
         how: How,
     ) -> Result<SessionOrder, Fault> {
+        let signed = self.sign(rail, token, vec![input]).await;
+        let order = signed.map_err(|error| {
+            Fault::unavailable("preparing a session's settlement").caused_by(error)
+        })?;
+        Ok(SessionOrder::new(order, moved(rail, channel, how)))
+    }
+
+    /// Signs a transaction of these calls of the reserve: all are made, or none is. It has an
+    /// expiring nonce, so any number of processes may sign with one key, and one that was never
+    /// included is final soon after its window.
+    ///
+    /// # Errors
+    /// [`Refused`](RpcError::Refused): a node says that it would fail.
+    async fn sign(
+        &self,
+        rail: &TempoSession,
+        token: Address,
+        inputs: Vec<Bytes>,
+    ) -> Result<Order, SignError> {
         let chain = &rail.base.chain;
         let escrow = rail.domain.escrow();
         let end = end_of_window_from_now();
+        let calls = inputs.into_iter().map(|input| Call {
+            to: TxKind::Call(escrow),
+            value: U256::ZERO,
+            input,
+        });
         let mut tx = TempoTransaction {
             chain_id: chain.id(),
             fee_token: self.fee_token.or(Some(token)),
-            calls: vec![Call {
-                to: TxKind::Call(escrow),
-                value: U256::ZERO,
-                input,
-            }],
+            calls: calls.collect(),
             nonce_key: TEMPO_EXPIRING_NONCE_KEY,
             valid_before: NonZeroU64::new(end),
             ..TempoTransaction::default()
         };
         let simulation = request(self.signer.address(), &tx, false);
         let (gas, price) = tokio::join!(chain.estimate(&simulation), chain.gas_price());
-        let unavailable = |error: crate::rpc::RpcError| {
-            Fault::unavailable("preparing a session's settlement").caused_by(error)
-        };
-        let (gas, price) = (gas.map_err(unavailable)?, price.map_err(unavailable)?);
+        let (gas, price) = (gas?, price?);
         if price > DEAREST_GAS {
-            let why = format!("gas costs {price} attodollars; {DEAREST_GAS} are paid");
-            return Err(Fault::unavailable("the network fee is too high").caused_by(why));
+            return Err(SignError::TooDear(price));
         }
         tx.gas_limit = gas.saturating_add(gas / 5).max(LEAST_GAS);
         tx.max_fee_per_gas = price.saturating_mul(2);
         tx.max_priority_fee_per_gas = price / 10;
         let signature = sign_hash(self.signer.as_ref(), &tx.signature_hash()).await?;
         let signed = SignedTx::of(tx.into_signed(TempoSignature::from(signature)));
-        let signed =
-            signed.map_err(|why| Fault::new("signing a settlement").caused_by(why.detail))?;
-        let order = Order {
+        let signed = signed.map_err(|why| SignError::Unreadable(why.detail))?;
+        Ok(Order {
             raw: signed.raw,
             hash: signed.hash,
             valid_before: end,
@@ -145,14 +160,111 @@ impl Operator {
             sponsored: false,
             share: None,
             moved: None,
-        };
-        let moved = Moved {
-            escrow,
-            channel,
-            how,
-        };
-        Ok(SessionOrder::new(order, moved))
+        })
     }
+}
+
+/// Why there is no transaction.
+#[derive(Debug, thiserror::Error)]
+enum SignError {
+    #[error(transparent)]
+    Rpc(#[from] RpcError),
+    #[error("gas costs {0} attodollars; {DEAREST_GAS} are paid")]
+    TooDear(u128),
+    #[error("the signed transaction cannot be read: {0}")]
+    Unreadable(String),
+    #[error(transparent)]
+    Signer(#[from] Fault),
+}
+
+/// The call that settles all that a voucher hands over.
+fn settling(descriptor: &Descriptor, voucher: &SignedVoucher) -> Bytes {
+    let call = settleCall {
+        descriptor: descriptor.abi(),
+        cumulativeAmount: u96(voucher.cumulative.get()),
+        signature: voucher.signature.clone(),
+    };
+    call.abi_encode().into()
+}
+
+fn moved(rail: &TempoSession, channel: B256, how: How) -> Moved {
+    Moved {
+        escrow: rail.domain.escrow(),
+        channel,
+        how,
+    }
+}
+
+/// One transaction that settles several channels.
+///
+/// Each channel's order is that transaction and what its receipt must show of the channel, so each
+/// is looked up by itself. What is settled is cumulative: were one sent whose companion's order got
+/// lost, the chain would say what it has settled there.
+pub(super) async fn together(
+    rail: &TempoSession,
+    channels: &[(ChannelId, ChannelState)],
+) -> Result<Together<SessionOrder>, Fault> {
+    let looks = channels.iter().map(|(channel, state)| async move {
+        let (id, kept) = read(channel, state)?;
+        Ok::<_, Fault>((id, kept, on_chain(rail, id).await?))
+    });
+    let (mut inputs, mut token) = (Vec::new(), None);
+    let mut upkeeps = Vec::with_capacity(channels.len());
+    for (look, (_, state)) in join_all(looks).await.into_iter().zip(channels) {
+        let (id, kept, seen) = look?;
+        upkeeps.push(match kept.voucher.cumulative {
+            _ if seen.deposit == 0 => (gone(state, Due::Settle), None),
+            cumulative if cumulative.get() > seen.settled => {
+                inputs.push(settling(&kept.descriptor, &kept.voucher));
+                token.get_or_insert(kept.descriptor.token);
+                (
+                    Upkeep::nothing().observed(observed(&seen)),
+                    Some((id, cumulative)),
+                )
+            }
+            _ => (Upkeep::nothing().observed(observed(&seen)), None),
+        });
+    }
+    let Some(token) = token.filter(|_| inputs.len() > 1) else {
+        return Ok(None);
+    };
+    let order = match rail.operator()?.sign(rail, token, inputs).await {
+        Ok(order) => order,
+        // One of them would fail, and with it all.
+        Err(SignError::Rpc(RpcError::Refused(why))) => {
+            tracing::debug!(code = why.code, "channels are settled one by one");
+            return Ok(None);
+        }
+        Err(error) => {
+            return Err(Fault::unavailable("preparing sessions' settlement").caused_by(error));
+        }
+    };
+    let settle = |(upkeep, settles): (Upkeep<SessionOrder>, Option<(B256, Amount)>)| match settles {
+        None => upkeep,
+        Some((id, to)) => {
+            let order = SessionOrder::new(order.clone(), moved(rail, id, How::Settled(to)));
+            upkeep.settling(to, order)
+        }
+    };
+    Ok(Some(upkeeps.into_iter().map(settle).collect()))
+}
+
+fn read(channel: &ChannelId, state: &ChannelState) -> Result<(B256, Kept), Fault> {
+    match (channel.id().parse::<B256>(), kept(state)) {
+        (Ok(id), Some(kept)) => Ok((id, kept)),
+        _ => Err(Fault::new("a channel's record is of another version")),
+    }
+}
+
+async fn on_chain(rail: &TempoSession, id: B256) -> Result<OnChain, Fault> {
+    let seen = rail.states.now(id).await;
+    seen.map_err(|error| Fault::unavailable("reading a channel's state").caused_by(error))
+}
+
+fn observed(seen: &OnChain) -> Observed {
+    Observed::default()
+        .settled(Amount::new(seen.settled))
+        .close_requested(seen.is_closing())
 }
 
 /// What is to be done with a channel between requests.
@@ -162,18 +274,11 @@ pub(super) async fn upkeep(
     state: &ChannelState,
     due: Due,
 ) -> Result<Upkeep<SessionOrder>, Fault> {
-    let (Ok(id), Some(kept)) = (channel.id().parse::<B256>(), kept(state)) else {
-        return Err(Fault::new("a channel's record is of another version"));
-    };
-    let on_chain = rail.states.now(id).await;
-    let on_chain = on_chain
-        .map_err(|error| Fault::unavailable("reading a channel's state").caused_by(error))?;
+    let (id, kept) = read(channel, state)?;
+    let on_chain = on_chain(rail, id).await?;
     if on_chain.deposit == 0 {
         return Ok(gone(state, due));
     }
-    let observed = Observed::default()
-        .settled(Amount::new(on_chain.settled))
-        .close_requested(on_chain.is_closing());
     let upkeep = match due {
         Due::Settle if kept.voucher.cumulative.get() > on_chain.settled => {
             let order = rail
@@ -196,7 +301,7 @@ pub(super) async fn upkeep(
         }
         _ => Upkeep::nothing(),
     };
-    Ok(upkeep.observed(observed))
+    Ok(upkeep.observed(observed(&on_chain)))
 }
 
 /// A channel of which the chain knows nothing any more. A node may be behind, so that alone does

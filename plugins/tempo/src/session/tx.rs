@@ -131,22 +131,22 @@ pub(crate) enum How {
 }
 
 impl Moved {
-    /// Whether the receipt has that log.
+    /// Whether the receipt has that log, among those of other channels.
     pub(crate) fn is_shown(&self, receipt: &Receipt) -> bool {
         let Self {
             escrow, channel, ..
         } = *self;
         match self.how {
-            How::Opened(deposit) => receipt.event::<ChannelOpened>(escrow).is_some_and(|event| {
-                event.channelId == channel && event.deposit == u96(deposit.get())
-            }),
-            How::ToppedUp(more) => receipt.event::<TopUp>(escrow).is_some_and(|event| {
+            How::Opened(deposit) => receipt
+                .events::<ChannelOpened>(escrow)
+                .any(|event| event.channelId == channel && event.deposit == u96(deposit.get())),
+            How::ToppedUp(more) => receipt.events::<TopUp>(escrow).any(|event| {
                 event.channelId == channel && event.additionalDeposit == u96(more.get())
             }),
-            How::Settled(to) => receipt.event::<Settled>(escrow).is_some_and(|event| {
-                event.channelId == channel && event.newSettled == u96(to.get())
-            }),
-            How::Closed(captured) => receipt.event::<ChannelClosed>(escrow).is_some_and(|event| {
+            How::Settled(to) => receipt
+                .events::<Settled>(escrow)
+                .any(|event| event.channelId == channel && event.newSettled == u96(to.get())),
+            How::Closed(captured) => receipt.events::<ChannelClosed>(escrow).any(|event| {
                 event.channelId == channel && event.settledToPayee == u96(captured.get())
             }),
         }

@@ -3,6 +3,7 @@
 #![allow(clippy::unwrap_used, reason = "a test may panic")]
 
 mod bad;
+mod batch;
 mod conformance;
 mod kit;
 mod life;
