@@ -83,9 +83,42 @@ impl LdkConfig {
         url: impl Into<String>,
     ) -> Self {
         Self {
-            data_dir: data_dir.into(),
-            seed,
             esplora: Some(url.into()),
+            ..Self::without_chain(data_dir.into(), seed)
+        }
+    }
+
+    /// The same from an Electrum server, `tcp://host:port` or `ssl://host:port`.
+    #[must_use]
+    pub fn electrum(
+        data_dir: impl Into<PathBuf>,
+        seed: SecretSource,
+        url: impl Into<String>,
+    ) -> Self {
+        Self {
+            electrum: Some(url.into()),
+            ..Self::without_chain(data_dir.into(), seed)
+        }
+    }
+
+    /// The same from a Bitcoin Core node.
+    #[must_use]
+    pub fn bitcoind(
+        data_dir: impl Into<PathBuf>,
+        seed: SecretSource,
+        bitcoind: BitcoindConfig,
+    ) -> Self {
+        Self {
+            bitcoind: Some(bitcoind),
+            ..Self::without_chain(data_dir.into(), seed)
+        }
+    }
+
+    fn without_chain(data_dir: PathBuf, seed: SecretSource) -> Self {
+        Self {
+            data_dir,
+            seed,
+            esplora: None,
             electrum: None,
             bitcoind: None,
             listen: Vec::new(),
@@ -109,6 +142,24 @@ pub struct BitcoindConfig {
     pub user: String,
     /// `rpcpassword`.
     pub password: SecretSource,
+}
+
+impl BitcoindConfig {
+    /// Where it answers, and as whom.
+    #[must_use]
+    pub fn new(
+        host: impl Into<String>,
+        port: u16,
+        user: impl Into<String>,
+        password: SecretSource,
+    ) -> Self {
+        Self {
+            host: host.into(),
+            port,
+            user: user.into(),
+            password,
+        }
+    }
 }
 
 /// The keys that name a node, wherever they are configured.

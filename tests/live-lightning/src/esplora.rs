@@ -1,5 +1,5 @@
-//! A chain of our own behind Esplora's HTTP interface: as much of it as LDK reads. There is no
-//! proof of work and no script is run; a transaction that is posted is in the next block.
+//! A chain of our own behind Esplora's HTTP interface: as much of it as LDK reads. Its proof of work
+//! is regtest's and no script is run; a transaction that is posted stays in the pool.
 
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
@@ -14,7 +14,7 @@ use bitcoin::consensus::encode::{deserialize_hex, serialize, serialize_hex};
 use bitcoin::hashes::{Hash as _, sha256};
 use bitcoin::{
     Address, Amount, CompactTarget, Network, OutPoint, ScriptBuf, Sequence, Transaction, TxIn,
-    TxMerkleNode, TxOut, Txid, Witness, transaction,
+    TxMerkleNode, TxOut, Witness, transaction,
 };
 use serde_json::{Value, json};
 use tokio::net::TcpListener;
@@ -23,9 +23,9 @@ use tokio::task::AbortHandle;
 /// The easiest target there is.
 const REGTEST_BITS: u32 = 0x207f_ffff;
 
-struct Chain {
-    blocks: Vec<Block>,
-    pending: Vec<Transaction>,
+pub(crate) struct Chain {
+    pub(crate) blocks: Vec<Block>,
+    pub(crate) pending: Vec<Transaction>,
 }
 
 impl Chain {
@@ -44,22 +44,35 @@ impl Chain {
             txdata: transactions,
         };
         block.header.merkle_root = block.compute_merkle_root().unwrap();
+        let target = block.header.target();
+        while block.header.validate_pow(target).is_err() {
+            block.header.nonce += 1;
+        }
         self.blocks.push(block);
     }
 
+    /// Takes a transaction; the answer is its id.
+    pub(crate) fn post(&mut self, tx: Transaction) -> String {
+        let txid = tx.compute_txid().to_string();
+        if self.find(&txid).is_none() {
+            self.pending.push(tx);
+        }
+        txid
+    }
+
     /// Every transaction with the height of its block, the pending ones last.
-    fn transactions(&self) -> impl Iterator<Item = (&Transaction, Option<usize>)> {
+    pub(crate) fn transactions(&self) -> impl Iterator<Item = (&Transaction, Option<usize>)> {
         let mined = self.blocks.iter().enumerate().skip(1);
         let mined = mined.flat_map(|(at, block)| block.txdata.iter().map(move |tx| (tx, Some(at))));
         mined.chain(self.pending.iter().map(|tx| (tx, None)))
     }
 
-    fn find(&self, txid: &str) -> Option<(&Transaction, Option<usize>)> {
+    pub(crate) fn find(&self, txid: &str) -> Option<(&Transaction, Option<usize>)> {
         let mut all = self.transactions();
         all.find(|(tx, _)| tx.compute_txid().to_string() == txid)
     }
 
-    fn spent(&self, output: &OutPoint) -> Option<&TxOut> {
+    pub(crate) fn spent(&self, output: &OutPoint) -> Option<&TxOut> {
         let (tx, _) = self.find(&output.txid.to_string())?;
         tx.output.get(output.vout as usize)
     }
@@ -127,7 +140,7 @@ impl Chain {
         Value::Array((0..=from).rev().take(10).map(summary).collect())
     }
 
-    fn block(&self, id: &str) -> Option<usize> {
+    pub(crate) fn block(&self, id: &str) -> Option<usize> {
         let mut blocks = self.blocks.iter();
         blocks.position(|block| block.block_hash().to_string() == id)
     }
@@ -148,7 +161,7 @@ impl Chain {
         Value::Array(found)
     }
 
-    fn outspend(&self, output: &OutPoint) -> Value {
+    pub(crate) fn outspend(&self, output: &OutPoint) -> Value {
         let spender = self.transactions().find_map(|(tx, at)| {
             let input = tx.input.iter().position(|i| i.previous_output == *output)?;
             Some((tx.compute_txid(), input, at))
@@ -167,11 +180,7 @@ impl Chain {
         let text = match (method.as_str(), parts.as_slice()) {
             ("POST", ["tx"]) => {
                 let tx: Transaction = deserialize_hex(std::str::from_utf8(body).ok()?).ok()?;
-                let txid = tx.compute_txid().to_string();
-                if self.find(&txid).is_none() {
-                    self.pending.push(tx);
-                }
-                txid
+                self.post(tx)
             }
             ("GET", ["fee-estimates"]) => "{}".into(),
             ("GET", ["blocks", "tip", "hash"]) => self.blocks[tip].block_hash().to_string(),
@@ -225,7 +234,7 @@ impl Drop for Esplora {
     }
 }
 
-fn lock(chain: &Mutex<Chain>) -> MutexGuard<'_, Chain> {
+pub(crate) fn lock(chain: &Mutex<Chain>) -> MutexGuard<'_, Chain> {
     chain.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
@@ -259,38 +268,56 @@ impl Esplora {
         }
     }
 
+    /// The chain, for its other faces.
+    pub(crate) fn chain(&self) -> Arc<Mutex<Chain>> {
+        Arc::clone(&self.chain)
+    }
+
     /// Where it answers.
     pub fn url(&self) -> &str {
         &self.url
+    }
+
+    /// Nobody answers there any more.
+    pub fn stop(&mut self) {
+        self.server.abort();
     }
 
     /// Gives `sat` to an address out of nothing, and buries it under six blocks.
     pub fn fund(&self, address: &Address, sat: u64) {
         let mut chain = lock(&self.chain);
         let seed = chain.blocks.len() as u64;
-        chain.mine(vec![coin(seed, Some((address, sat)))]);
+        chain.mine(coin(seed, Some((address, sat))));
         for n in 1..=6 {
-            chain.mine(vec![coin(seed + n, None)]);
+            chain.mine(coin(seed + n, None));
         }
     }
 }
 
-/// A transaction that spends what never was; `seed` makes it unlike the others.
-fn coin(seed: u64, to: Option<(&Address, u64)>) -> Transaction {
+/// A block's reward, and a transaction that spends it at once; `seed` makes them unlike the others.
+fn coin(seed: u64, to: Option<(&Address, u64)>) -> Vec<Transaction> {
     let output = to.map(|(address, sat)| TxOut {
         value: Amount::from_sat(sat),
         script_pubkey: address.script_pubkey(),
     });
-    let from = sha256::Hash::hash(&seed.to_be_bytes()).to_byte_array();
-    Transaction {
+    let transaction = |previous_output, script_sig, output| Transaction {
         version: transaction::Version::TWO,
         lock_time: LockTime::ZERO,
         input: vec![TxIn {
-            previous_output: OutPoint::new(Txid::from_byte_array(from), 0),
-            script_sig: ScriptBuf::new(),
+            previous_output,
+            script_sig,
             sequence: Sequence::MAX,
             witness: Witness::new(),
         }],
-        output: output.into_iter().collect(),
-    }
+        output,
+    };
+    let reward = TxOut {
+        value: Amount::from_int_btc(50),
+        script_pubkey: ScriptBuf::new(),
+    };
+    let mark = ScriptBuf::from_bytes(seed.to_be_bytes().to_vec());
+    let reward = transaction(OutPoint::null(), mark, vec![reward]);
+    let from = OutPoint::new(reward.compute_txid(), 0);
+    let coin = transaction(from, ScriptBuf::new(), output.into_iter().collect());
+    vec![reward, coin]
 }

@@ -9,7 +9,7 @@ use async_trait::async_trait;
 use farebox::SecretSource;
 use farebox::rails::lightning::ldk::ldk_node;
 use farebox::rails::lightning::ldk::{Ldk, Settings};
-use farebox::rails::lightning::{LdkConfig, Network, Node, PaymentHash, Preimage};
+use farebox::rails::lightning::{BitcoindConfig, LdkConfig, Network, Node, PaymentHash, Preimage};
 use ldk_node::lightning::ln::channelmanager::PaymentId;
 use ldk_node::lightning_invoice::{Bolt11InvoiceDescription, Description};
 use ldk_node::payment::PaymentKind;
@@ -18,6 +18,7 @@ use tokio::time::{Instant, sleep};
 
 use crate::Pair;
 use crate::esplora::Esplora;
+use crate::faces::{Face, RPC_USER};
 
 const CHANNEL_SAT: u64 = 1_000_000;
 const DEADLINE: Duration = Duration::from_secs(60);
@@ -28,6 +29,7 @@ pub struct LdkPair {
     payer: RwLock<Option<Arc<Ldk>>>,
     payer_config: LdkConfig,
     hop: Option<ldk_node::Node>,
+    _face: Option<Face>,
     _esplora: Esplora,
     _folder: TempDir,
 }
@@ -36,6 +38,34 @@ pub struct LdkPair {
 pub fn config(folder: &Path, name: &str, esplora: &Esplora) -> LdkConfig {
     let seed = SecretSource::File(folder.join(format!("{name}.seed")));
     LdkConfig::esplora(folder.join(name), seed, esplora.url())
+}
+
+/// How the nodes read the chain.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Source {
+    /// Esplora's HTTP interface.
+    Esplora,
+    /// An Electrum server.
+    Electrum,
+    /// Bitcoin Core's RPC.
+    Bitcoind,
+}
+
+impl Source {
+    /// A node's configuration; `port` is where a source that is not Esplora answers.
+    pub fn config(self, folder: &Path, name: &str, esplora: &Esplora, port: u16) -> LdkConfig {
+        let at_esplora = config(folder, name, esplora);
+        let (folder, seed) = (at_esplora.data_dir.clone(), at_esplora.seed.clone());
+        match self {
+            Self::Esplora => at_esplora,
+            Self::Electrum => LdkConfig::electrum(folder, seed, format!("tcp://127.0.0.1:{port}")),
+            Self::Bitcoind => {
+                let password = serde_json::from_value(RPC_USER.into()).unwrap();
+                let bitcoind = BitcoindConfig::new("127.0.0.1", port, RPC_USER, password);
+                LdkConfig::bitcoind(folder, seed, bitcoind)
+            }
+        }
+    }
 }
 
 fn node(config: &LdkConfig) -> Arc<Ldk> {
@@ -124,11 +154,23 @@ fn hop(folder: &Path, esplora: &Esplora, payer: &str, address: &str) -> ldk_node
 impl LdkPair {
     /// Starts both, and opens a channel from the payer to the seller.
     pub async fn start() -> Self {
+        Self::start_on(Source::Esplora).await
+    }
+
+    /// The same, reading the chain in another way.
+    pub async fn start_on(source: Source) -> Self {
         let folder = tempfile::tempdir().unwrap();
         let esplora = Esplora::start().await;
-        let payer_config = config(folder.path(), "payer", &esplora);
+        let face = match source {
+            Source::Esplora => None,
+            Source::Electrum => Some(Face::electrum(&esplora).await),
+            Source::Bitcoind => Some(Face::bitcoind(&esplora).await),
+        };
+        let port = face.as_ref().map_or(0, Face::port);
+        let config = |folder: &Path, name| source.config(folder, name, &esplora, port);
+        let payer_config = config(folder.path(), "payer");
         let payer = node(&payer_config);
-        let mut seller_config = config(folder.path(), "seller", &esplora);
+        let mut seller_config = config(folder.path(), "seller");
         seller_config.listen = vec![format!("127.0.0.1:{}", free_port())];
         seller_config.trusted_peers = vec![payer.info().await.expect("the payer starts").id];
         let seller = node(&seller_config);
@@ -140,6 +182,7 @@ impl LdkPair {
             payer: RwLock::new(Some(payer)),
             payer_config,
             hop: None,
+            _face: face,
             _esplora: esplora,
             _folder: folder,
         }
@@ -186,6 +229,7 @@ impl LdkPair {
             payer: RwLock::new(Some(payer)),
             payer_config,
             hop: Some(hop),
+            _face: None,
             _esplora: esplora,
             _folder: folder,
         }

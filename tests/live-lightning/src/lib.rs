@@ -15,6 +15,7 @@ use farebox::rails::lightning::{Node, PaymentHash, Preimage};
 pub mod caps;
 pub mod cln;
 pub mod esplora;
+pub mod faces;
 pub mod ldk;
 pub mod lnd;
 pub mod rail;

@@ -217,16 +217,35 @@ fn outcome(details: PaymentDetails, hash: PaymentHash) -> Payment {
     }
 }
 
+/// Why a node did not start, with the key to look at where that is its chain source.
+fn not_started(error: ldk_node::NodeError, chain_key: &str) -> NodeError {
+    let why = match error {
+        // Nobody else is connected to so early.
+        ldk_node::NodeError::ConnectionFailed => {
+            format!("its chain source does not answer: {error}")
+        }
+        other => match explain(other) {
+            NodeError::Unreachable(why) => why,
+            refused => return refused,
+        },
+    };
+    NodeError::Unreachable(format!(
+        "{why}; see that the server of `{chain_key}` is up, and that its address is right"
+    ))
+}
+
 /// Blocks: it reads the database, and asks the chain source for the fees.
 fn start(settings: Settings, handle: Handle) -> Result<ldk_node::Node, NodeError> {
     let peers = settings.peers.clone();
+    let chain_key = settings.chain_key();
     let mut builder = settings.builder()?;
     builder.set_runtime(handle);
     builder.set_custom_logger(Arc::new(Log));
     let node = builder
         .build()
         .map_err(|e| refused("the node cannot be built", e))?;
-    node.start().map_err(explain)?;
+    node.start()
+        .map_err(|error| not_started(error, chain_key))?;
     for (peer, address) in peers {
         if let Err(error) = node.connect(peer, address, true) {
             tracing::warn!(%peer, %error, "a peer of the Lightning node cannot be reached");

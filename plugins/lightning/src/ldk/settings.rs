@@ -101,13 +101,16 @@ impl Settings {
         let url = |text: &String, schemes: &[&str]| schemes.iter().any(|s| text.starts_with(s));
         if let Some(esplora) = &config.esplora {
             if !url(esplora, &["http://", "https://"]) {
-                note("ldk.esplora", "is no http:// or https:// URL".into());
+                note(
+                    "ldk.esplora",
+                    "is no http:// or https:// URL; give that of an Esplora server".into(),
+                );
             }
             chains.push(Chain::Esplora(esplora.trim_end_matches('/').to_owned()));
         }
         if let Some(electrum) = &config.electrum {
             if !url(electrum, &["tcp://", "ssl://"]) {
-                note("ldk.electrum", "is no tcp:// or ssl:// URL".into());
+                note("ldk.electrum", "is no tcp:// or ssl:// URL; give tcp://host:port or ssl://host:port of an Electrum server".into());
             }
             chains.push(Chain::Electrum(electrum.clone()));
         }
@@ -168,6 +171,15 @@ impl Settings {
                 rapid_gossip: config.rapid_gossip.clone(),
             }),
             _ => Err(issues),
+        }
+    }
+
+    /// Which key names the chain source. Not its address, which may hold a password.
+    pub(super) fn chain_key(&self) -> &'static str {
+        match self.chain {
+            Chain::Esplora(_) => "ldk.esplora",
+            Chain::Electrum(_) => "ldk.electrum",
+            Chain::Bitcoind { .. } => "ldk.bitcoind",
         }
     }
 
@@ -243,4 +255,88 @@ fn make_seed(path: &PathBuf) -> Result<Seed, NodeError> {
     file.write_all(text.as_bytes()).map_err(|e| refused(&e))?;
     file.sync_all().map_err(|e| refused(&e))?;
     Ok(Seed::Bytes(bytes))
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used, reason = "a test may panic")]
+    use serde_json::{Value, json};
+
+    use super::*;
+
+    fn check(chain: Value) -> Result<Settings, Vec<(String, String)>> {
+        let mut keys = json!({ "data_dir": "lightning", "seed": "00".repeat(SEED_LEN) });
+        let more = chain.as_object().unwrap().clone();
+        keys.as_object_mut().unwrap().extend(more);
+        let config: LdkConfig = serde_json::from_value(keys).unwrap();
+        let checked = Settings::check(&config, Network::Regtest);
+        checked.map_err(|issues| issues.into_iter().map(|i| (i.key, i.problem)).collect())
+    }
+
+    /// Protects: a node from starting without a chain, or with a source that is not the one meant.
+    #[test]
+    fn one_chain_source_is_named_rightly() {
+        let bitcoind = json!({ "host": "h", "port": 8332, "user": "u", "password": "p" });
+        for (chain, key) in [
+            (
+                json!({ "esplora": "https://esplora.example/api/" }),
+                "ldk.esplora",
+            ),
+            (
+                json!({ "electrum": "ssl://electrum.example:50002" }),
+                "ldk.electrum",
+            ),
+            (json!({ "bitcoind": bitcoind }), "ldk.bitcoind"),
+        ] {
+            let settings = check(chain).unwrap();
+            assert_eq!(settings.chain_key(), key);
+            // A source may have a password in it.
+            assert!(!format!("{settings:?}").contains("example"));
+        }
+        let nowhere = json!({ "file": "/does/not/exist" });
+        let no_password = json!({ "host": "h", "port": 1, "user": "u", "password": nowhere });
+        let esplora = "http://127.0.0.1:1";
+        for (chain, key, remedy) in [
+            (json!({}), "ldk", "give one chain source"),
+            (
+                json!({ "esplora": esplora, "electrum": "tcp://127.0.0.1:1" }),
+                "ldk",
+                "give one chain source",
+            ),
+            (
+                json!({ "esplora": "127.0.0.1" }),
+                "ldk.esplora",
+                "give that of",
+            ),
+            (
+                json!({ "electrum": "https://e" }),
+                "ldk.electrum",
+                "give tcp://host:port",
+            ),
+            (
+                json!({ "bitcoind": no_password }),
+                "ldk.bitcoind.password",
+                "/does/not/exist",
+            ),
+            (
+                json!({ "esplora": esplora, "listen": ["here"] }),
+                "ldk.listen",
+                "host:port",
+            ),
+            (
+                json!({ "esplora": esplora, "peers": ["02"] }),
+                "ldk.peers",
+                "node-id@host:port",
+            ),
+            (
+                json!({ "esplora": esplora, "seed": "abc" }),
+                "ldk.seed",
+                "128 hex digits",
+            ),
+        ] {
+            let issues = check(chain).unwrap_err();
+            assert_eq!(issues[0].0, key, "{issues:?}");
+            assert!(issues[0].1.contains(remedy), "{issues:?}");
+        }
+    }
 }
