@@ -63,6 +63,12 @@ struct Described {
 }
 
 impl Gate {
+    /// Whether the server [drains](crate::Engine::drain): that it issues no challenges then is as
+    /// planned.
+    pub fn is_draining(&self) -> bool {
+        self.shared.drain.started()
+    }
+
     /// The challenges of a 402: the offers that apply, in the payer's order of preference.
     ///
     /// A rail that cannot quote loses its place. When none is left the answer is a [`Fault`] (503):

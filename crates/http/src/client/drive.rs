@@ -229,10 +229,7 @@ pub(crate) fn payable<E: Error + 'static>(
                 }
             }
             Ok(challenge) if challenge.digest.as_ref().is_some_and(|d| !d.matches(body)) => {}
-            Ok(challenge)
-                if challenge.header == Some(CredentialHeader::PaymentAuthorization)
-                    && !options.no_redirects =>
-            {
+            Ok(challenge) if is_leaky(&challenge, options) => {
                 why = PayError::LeakyHeader;
             }
             Ok(challenge) => payable.push(challenge),
@@ -243,6 +240,11 @@ pub(crate) fn payable<E: Error + 'static>(
     } else {
         Ok(payable)
     }
+}
+
+/// Whether its credential goes into a header that reqwest would carry to another host.
+pub(crate) fn is_leaky(challenge: &Challenge, options: &PayOptions) -> bool {
+    challenge.header == Some(CredentialHeader::PaymentAuthorization) && !options.no_redirects
 }
 
 pub(crate) fn credential(

@@ -44,8 +44,10 @@ impl PayOptions {
         self
     }
 
-    /// The reqwest client was built with `redirect::Policy::none()`. Then credentials may go into
-    /// `Payment-Authorization`, which reqwest would otherwise carry to another host.
+    /// The reqwest client was built with `redirect::Policy::none()`, which is best for paying. Then
+    /// credentials may go into `Payment-Authorization`, which reqwest would otherwise carry to another
+    /// host. It does not carry `Authorization` there, but it does from `https` to `http` of the same
+    /// host and port.
     #[must_use]
     pub fn client_follows_no_redirects(mut self) -> Self {
         self.no_redirects = true;

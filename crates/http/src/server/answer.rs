@@ -59,6 +59,14 @@ pub(crate) async fn issue(
 ) -> (Response<Bytes>, Vec<Challenge>) {
     let challenges = match gate.challenges(inbound).await {
         Ok(challenges) => challenges,
+        // Every request of a planned restart ends here: nobody needs to be woken.
+        Err(error) if gate.is_draining() => {
+            tracing::debug!(
+                route = gate.route(),
+                "no challenge, because the server drains"
+            );
+            return (for_now(error.retry_after()), Vec::new());
+        }
         Err(error) => return (fault(gate.route(), &error), Vec::new()),
     };
     let (mut first, mut values) = (None, Vec::with_capacity(challenges.len()));
@@ -95,7 +103,12 @@ fn with_status(status: StatusCode, rejection: &Rejection) -> Response<Bytes> {
 /// Our own failure. What it was goes to the log and never to the payer.
 pub(crate) fn fault(route: &str, fault: &Fault) -> Response<Bytes> {
     tracing::error!(route, %fault, "payment failed on our side");
-    match fault.retry_after() {
+    for_now(fault.retry_after())
+}
+
+/// 503 if it passes, 500 if not.
+fn for_now(retry_after: Option<Duration>) -> Response<Bytes> {
+    match retry_after {
         Some(retry_after) => {
             let detail = "Payments cannot be processed right now. If you have paid, retry with \
                           the same credential; do not pay again.";

@@ -17,6 +17,7 @@ mod idempotency;
 mod page;
 mod rails;
 mod reach;
+mod redirects;
 mod script;
 mod secrets;
 mod sessions;

@@ -12,7 +12,7 @@ use farebox_client::session::{
     Answer, Call, ChannelInfo, Closed, Presentation, SessionError, Sessions,
 };
 use farebox_core::wire::Challenge;
-use http::{HeaderMap, HeaderValue, Method, header::ACCEPT};
+use http::{HeaderMap, HeaderValue, Method, StatusCode, header::ACCEPT};
 use reqwest::{Client, Request, Response, Url};
 use serde_json::Value;
 
@@ -211,7 +211,10 @@ impl SessionClient {
             let (response, answer, wait) = match self.client.execute(again).await {
                 Ok(mut response) => {
                     let wait = drive::retry_after(response.headers());
-                    let answer = courier::answer(&mut response).await;
+                    let answer = match Self::is_beside(request, presentation, &response) {
+                        true => Answer::Lost("it redirected to another server".to_owned()),
+                        false => courier::answer(&mut response, &self.options).await,
+                    };
                     (Some(response), answer, wait)
                 }
                 Err(error) => {
@@ -231,6 +234,14 @@ impl SessionClient {
             }
             tokio::time::sleep(wait.min(Duration::from_secs(60))).await;
         }
+    }
+
+    /// Whether another server answers, to which the credential did not go: what it serves may have been
+    /// paid for, but it cannot say so of a deposit, nor ask for anything.
+    fn is_beside(request: &Request, what: &Presentation, response: &Response) -> bool {
+        let status = response.status();
+        let asks = matches!(status, StatusCode::PAYMENT_REQUIRED | StatusCode::GONE);
+        drive::origin(request.url()) != drive::origin(response.url()) && (what.is_deposit() || asks)
     }
 
     /// Speaks of money with what is at `url`.

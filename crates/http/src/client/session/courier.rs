@@ -141,19 +141,30 @@ impl Courier for HttpCourier {
             request
         });
         match sent.await {
-            Ok(mut response) => answer(&mut response).await,
+            // What was reached instead, perhaps without the credential, says nothing about it.
+            Ok(response)
+                if response.status().is_redirection()
+                    || drive::without_fragment(response.url()) != self.url =>
+            {
+                Answer::Lost("the server redirects payment messages".to_owned())
+            }
+            Ok(mut response) => answer(&mut response, &self.options).await,
             Err(error) => Answer::Lost(error),
         }
     }
 }
 
 /// What a response to a credential says about it.
-pub(crate) async fn answer(response: &mut Response) -> Answer {
+pub(crate) async fn answer(response: &mut Response, options: &PayOptions) -> Answer {
     let status = response.status();
     match status {
         StatusCode::PAYMENT_REQUIRED | StatusCode::GONE => {
             let challenges = challenges(response.headers()).into_iter();
-            let challenges = challenges.filter_map(Result::ok).collect();
+            let challenges = challenges
+                .filter_map(Result::ok)
+                // One header is carried on to wherever a redirect leads.
+                .filter(|challenge| !drive::is_leaky(challenge, options))
+                .collect();
             Answer::Refused {
                 status: status.as_u16(),
                 problem: problem(response).await.map(Box::new),
