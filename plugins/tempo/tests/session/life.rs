@@ -3,7 +3,8 @@
 use std::time::Duration;
 
 use base64::{Engine as _, engine::general_purpose::URL_SAFE_NO_PAD};
-use farebox_core::{Standing, prelude::*};
+use farebox_core::{Moment, Standing, prelude::*};
+use farebox_engine::{Admission, Inbound};
 use farebox_sandbox_tempo::dev_account;
 use serde_json::{Value, json};
 
@@ -104,7 +105,18 @@ async fn small_steps_are_refused() {
     assert_eq!(slug, "session/delta-too-small");
     assert!(detail.contains("3000"), "{detail}");
     let enough = shop.voucher(&channel, 3_000).await;
-    shop.present(enough).await.unwrap();
+    let admitted = shop.gate.present(enough, &Inbound::default()).await;
+    let Ok(Admission::Serve(serving)) = admitted else {
+        panic!("{admitted:?}");
+    };
+    // What a stream asks for would be accepted.
+    let exhausted = Moment::Exhausted {
+        required: Amount::new(4_000),
+        next: Amount::new(1_000),
+    };
+    let state = shop.state(&channel).await;
+    let asked = serving.meter().unwrap().event(&state, &exhausted).unwrap();
+    assert_eq!(asked.data["requiredCumulative"], "5000");
 }
 
 /// Protects: a channel of which nothing was spent gives everything back.

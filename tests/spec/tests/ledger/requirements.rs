@@ -7,13 +7,14 @@ use crate::tree::{
 };
 
 /// How many rows each table has. A new requirement needs a row and a new count.
-const ROWS: [(&str, usize); 8] = [
+const ROWS: [(&str, usize); 9] = [
     ("CORE", 65),
     ("CHG", 12),
     ("TCHG", 27),
     ("TSES", 51),
     ("STC", 14),
     ("LNC", 23),
+    ("LNS", 37),
     ("MCP", 30),
     ("DISC", 16),
 ];
