@@ -8,6 +8,7 @@ use std::{error::Error, fmt, time::Duration};
 
 use farebox_wire::Problem;
 use serde::{Deserialize, Serialize};
+use serde_json::{Map, Value};
 
 /// The payer's fault. Safe to show; stored with a declined payment.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -19,6 +20,9 @@ pub struct Rejection {
     /// The proof or challenge was already used: 403 without a challenge instead of 402 with one.
     #[serde(default)]
     pub spent: bool,
+    /// Further members of the answer, such as `requiredTopUp`.
+    #[serde(default, skip_serializing_if = "Map::is_empty")]
+    pub members: Map<String, Value>,
 }
 
 impl Rejection {
@@ -28,7 +32,15 @@ impl Rejection {
             problem,
             detail: detail.into(),
             spent: false,
+            members: Map::new(),
         }
+    }
+
+    /// With a further member of the answer.
+    #[must_use]
+    pub fn member(mut self, name: &str, value: impl Into<Value>) -> Self {
+        self.members.insert(name.to_owned(), value.into());
+        self
     }
 
     /// `verification-failed`: the proof does not pay for this challenge.

@@ -3,8 +3,7 @@
 use std::{fmt, pin::pin, sync::Arc, time::Duration};
 
 use farebox_core::{
-    Attachment, ChannelId, ChannelState, Event, Fault, Method, Moment, Rejection, Served,
-    Statement,
+    Attachment, ChannelId, ChannelState, Event, Fault, Method, Moment, Served, Statement,
     wire::{Amount, Receipt},
 };
 use futures_util::future::select;
@@ -215,7 +214,7 @@ impl Meter {
     pub fn refused(&self, error: MeterError) -> Refused {
         match (&error, &self.terms.method) {
             (MeterError::Exhausted { .. }, Some(method)) => {
-                Rejection::new(method.insufficient(), error.to_string()).into()
+                error.insufficient(method.insufficient()).into()
             }
             _ => error.into(),
         }

@@ -64,13 +64,31 @@ impl From<Fault> for Refused {
     }
 }
 
+impl MeterError {
+    /// The balance does not cover what is asked for, and what is missing.
+    pub(crate) fn insufficient(&self, problem: Problem) -> Rejection {
+        let rejection = Rejection::new(problem, self.to_string());
+        match self {
+            Self::Exhausted {
+                required,
+                authorized,
+                ..
+            } => {
+                let missing = required.get().saturating_sub(authorized.get());
+                rejection.member("requiredTopUp", missing.to_string())
+            }
+            _ => rejection,
+        }
+    }
+}
+
 impl From<MeterError> for Refused {
     /// A balance that does not cover what is asked for is the payer's to raise.
     fn from(error: MeterError) -> Self {
         match error {
             MeterError::Exhausted { .. } => {
                 let problem = Problem::rail("session", "insufficient-balance");
-                Rejection::new(problem, error.to_string()).into()
+                error.insufficient(problem).into()
             }
             MeterError::Channel(error) => error.into(),
             MeterError::Fault(fault) => fault.into(),

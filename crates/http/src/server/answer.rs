@@ -13,6 +13,7 @@ use http::{
     header::{CACHE_CONTROL, CONTENT_TYPE, RETRY_AFTER, WWW_AUTHENTICATE},
 };
 use serde::Serialize;
+use serde_json::{Map, Value};
 
 /// The answer to a refusal, with fresh challenges where paying would help. For handlers too, whose
 /// [`Meter`](farebox_engine::Meter) refuses: `refuse(&gate, &inbound, error.into())`.
@@ -25,7 +26,10 @@ pub async fn refuse(gate: &Gate, inbound: &Inbound<'_>, refused: Refused) -> Res
                 "payment rejected"
             );
             // 402, or 410 where a session's channel is gone and a fresh challenge opens another.
-            challenge(gate, inbound, &rejection.problem, &rejection.detail).await
+            let (kind, detail) = (&rejection.problem, &rejection.detail);
+            issue_with(gate, inbound, kind, detail, &rejection.members)
+                .await
+                .0
         }
         Refused::Request(rejection) => with_status(StatusCode::BAD_REQUEST, &rejection),
         Refused::Conflict(rejection) => with_status(StatusCode::UNPROCESSABLE_ENTITY, &rejection),
@@ -57,6 +61,16 @@ pub(crate) async fn issue(
     kind: &Problem,
     detail: &str,
 ) -> (Response<Bytes>, Vec<Challenge>) {
+    issue_with(gate, inbound, kind, detail, &Map::new()).await
+}
+
+async fn issue_with(
+    gate: &Gate,
+    inbound: &Inbound<'_>,
+    kind: &Problem,
+    detail: &str,
+    members: &Map<String, Value>,
+) -> (Response<Bytes>, Vec<Challenge>) {
     let challenges = match gate.challenges(inbound).await {
         Ok(challenges) => challenges,
         // Every request of a planned restart ends here: nobody needs to be woken.
@@ -85,7 +99,7 @@ pub(crate) async fn issue(
         let error = Fault::new("writing challenges");
         return (fault(gate.route(), &error), Vec::new());
     }
-    let mut response = problem(status_of(kind), kind, detail, first);
+    let mut response = problem(status_of(kind), kind, detail, first, members);
     for value in values {
         response.headers_mut().append(WWW_AUTHENTICATE, value);
     }
@@ -97,7 +111,8 @@ fn header_value(challenge: &Challenge) -> Result<HeaderValue, Box<dyn std::error
 }
 
 fn with_status(status: StatusCode, rejection: &Rejection) -> Response<Bytes> {
-    problem(status, &rejection.problem, &rejection.detail, None)
+    let (kind, detail) = (&rejection.problem, &rejection.detail);
+    problem(status, kind, detail, None, &rejection.members)
 }
 
 /// Our own failure. What it was goes to the log and never to the payer.
@@ -143,7 +158,7 @@ fn wait(kind: &Problem, detail: &str, retry_after: Duration) -> Response<Bytes> 
 
 /// A refusal without challenges.
 pub(crate) fn simple(kind: &Problem, detail: &str) -> Response<Bytes> {
-    problem(status_of(kind), kind, detail, None)
+    problem(status_of(kind), kind, detail, None, &Map::new())
 }
 
 fn status_of(kind: &Problem) -> StatusCode {
@@ -160,24 +175,32 @@ struct Details<'a> {
     detail: &'a str,
     #[serde(rename = "challengeId", skip_serializing_if = "Option::is_none")]
     challenge_id: Option<&'a str>,
+    #[serde(flatten)]
+    members: &'a Map<String, Value>,
 }
 
 /// The detail of the answer to a request without a credential.
 pub(crate) const PAY: &str = "This resource is paid for. Pay one of the challenges and retry with \
                               the credential.";
 
-fn body(status: u16, kind: &Problem, detail: &str, challenge_id: Option<&str>) -> Vec<u8> {
+fn body(
+    status: u16,
+    kind: &Problem,
+    detail: &str,
+    challenge_id: Option<&str>,
+    members: &Map<String, Value>,
+) -> Vec<u8> {
     /// The most frequent body, all of which but the challenge is always the same.
     static START: LazyLock<Vec<u8>> = LazyLock::new(|| {
         let kind = Problem::PaymentRequired;
-        let mut start = body(kind.status(), &kind, PAY, None);
+        let mut start = body(kind.status(), &kind, PAY, None, &Map::new());
         start.pop();
         start.extend_from_slice(br#","challengeId":"#);
         start
     });
     let mut text = Vec::with_capacity(384);
     let written = match (kind, challenge_id) {
-        (Problem::PaymentRequired, Some(id)) if detail == PAY => {
+        (Problem::PaymentRequired, Some(id)) if detail == PAY && members.is_empty() => {
             text.extend_from_slice(&START);
             let written = serde_json::to_writer(&mut text, id);
             text.push(b'}');
@@ -190,6 +213,7 @@ fn body(status: u16, kind: &Problem, detail: &str, challenge_id: Option<&str>) -
                 status,
                 detail,
                 challenge_id,
+                members,
             };
             serde_json::to_writer(&mut text, &details)
         }
@@ -206,8 +230,9 @@ fn problem(
     kind: &Problem,
     detail: &str,
     challenge_id: Option<&str>,
+    members: &Map<String, Value>,
 ) -> Response<Bytes> {
-    let body = body(status.as_u16(), kind, detail, challenge_id);
+    let body = body(status.as_u16(), kind, detail, challenge_id, members);
     let mut response = Response::new(Bytes::from(body));
     *response.status_mut() = status;
     let headers = response.headers_mut();
@@ -223,6 +248,7 @@ fn problem(
 #[cfg(test)]
 mod tests {
     use farebox_core::wire::ProblemDetails;
+    use serde_json::json;
 
     use super::*;
 
@@ -239,8 +265,12 @@ mod tests {
             for id in [None, Some("c\"1")] {
                 let mut details = ProblemDetails::new(&kind, detail);
                 details.challenge_id = id.map(str::to_owned);
-                let expected = serde_json::to_vec(&details).unwrap();
-                assert_eq!(body(kind.status(), &kind, detail, id), expected, "{kind:?}");
+                for members in [json!({}), json!({ "requiredTopUp": "5" })] {
+                    details.extra = members.as_object().unwrap().clone();
+                    let expected = serde_json::to_vec(&details).unwrap();
+                    let written = body(kind.status(), &kind, detail, id, &details.extra);
+                    assert_eq!(written, expected, "{kind:?}");
+                }
             }
         }
     }

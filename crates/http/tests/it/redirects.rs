@@ -111,11 +111,16 @@ impl Opened {
     }
 }
 
-/// Protects: a close that ends up elsewhere is not taken for closed.
+/// Protects: a close that ends up elsewhere is not taken for closed; and a request with a credential
+/// has a key.
 #[tokio::test]
 async fn a_redirected_close_closes_nothing() {
     let opened = open("POST").await;
     assert_eq!(opened.get().await.unwrap().text().await.unwrap(), "ha");
+    for headers in opened.front.seen.lock().unwrap().iter() {
+        let paid = headers.contains_key(header::AUTHORIZATION);
+        assert_eq!(headers.contains_key("idempotency-key"), paid, "{headers:?}");
+    }
     let error = opened.client.close_all().await.unwrap_err();
     assert!(matches!(error, SessionError::Unreachable(_)), "{error}");
     assert_eq!(opened.client.sessions().channels().await.unwrap().len(), 1);

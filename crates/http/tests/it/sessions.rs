@@ -32,6 +32,8 @@ async fn a_request_costs_a_unit() {
         (third.status, third.kind().as_str()),
         (402, "session/insufficient-balance")
     );
+    let problem: serde_json::Value = serde_json::from_str(&third.body).unwrap();
+    assert_eq!(problem["requiredTopUp"], "2", "{problem}");
     assert_eq!(
         booth.behind.calls.load(SeqCst),
         2,
