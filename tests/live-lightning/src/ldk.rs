@@ -188,7 +188,7 @@ impl LdkPair {
         }
     }
 
-    /// The same with a third node between them, which takes [`HOP_FEE_MSAT`] for each payment.
+    /// The same with a third node between them, which takes a sat for each payment.
     pub async fn through_a_hop() -> Self {
         let folder = tempfile::tempdir().unwrap();
         let esplora = Esplora::start().await;
