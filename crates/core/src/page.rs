@@ -32,10 +32,12 @@ pub struct PagePart {
     pub script: &'static str,
     /// Scripts of others that it needs, by URL. They are loaded before it.
     pub libraries: Vec<String>,
-    /// Origins that it and its libraries may ask.
-    pub connects: Vec<String>,
-    /// Origins that its libraries may put into frames and load further scripts from.
+    /// Origins that its libraries load further scripts from.
+    pub scripts: Vec<String>,
+    /// Origins that its libraries put into frames.
     pub frames: Vec<String>,
+    /// Origins that it and its libraries ask.
+    pub connects: Vec<String>,
     /// What the template and the script may know: an object.
     pub data: Value,
 }
@@ -66,19 +68,31 @@ impl PagePart {
         self
     }
 
-    /// With another's script, which may load more from `frames`, put them into frames and ask
-    /// `connects`, all of them origins.
+    /// With another's script.
     #[must_use]
-    pub fn library<'a>(
-        mut self,
-        url: impl Into<String>,
-        frames: impl IntoIterator<Item = &'a str>,
-        connects: impl IntoIterator<Item = &'a str>,
-    ) -> Self {
+    pub fn library(mut self, url: impl Into<String>) -> Self {
         self.libraries.push(url.into());
-        self.frames.extend(frames.into_iter().map(str::to_owned));
-        self.connects
-            .extend(connects.into_iter().map(str::to_owned));
+        self
+    }
+
+    /// Which may load further scripts from these origins.
+    #[must_use]
+    pub fn scripts<'a>(mut self, origins: impl IntoIterator<Item = &'a str>) -> Self {
+        self.scripts.extend(origins.into_iter().map(str::to_owned));
+        self
+    }
+
+    /// And put these into frames.
+    #[must_use]
+    pub fn frames<'a>(mut self, origins: impl IntoIterator<Item = &'a str>) -> Self {
+        self.frames.extend(origins.into_iter().map(str::to_owned));
+        self
+    }
+
+    /// May ask these origins, beside the page's own.
+    #[must_use]
+    pub fn connects<'a>(mut self, origins: impl IntoIterator<Item = &'a str>) -> Self {
+        self.connects.extend(origins.into_iter().map(str::to_owned));
         self
     }
 

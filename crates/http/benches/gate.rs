@@ -8,7 +8,7 @@ use axum::{Router, body::Body, response::Response, routing::get};
 use divan::Bencher;
 use farebox_core::{Offer, Typed, compose, prelude::*, wire};
 use farebox_engine::{Engine, MemoryStore};
-use farebox_http::PaymentLayer;
+use farebox_http::{Look, Page, PaymentLayer};
 use http::{Request, StatusCode, header};
 use http_body_util::BodyExt as _;
 use tokio::runtime::Runtime;
@@ -53,9 +53,17 @@ impl Rail<Charge> for Tokens {
     fn settler(&self) -> &NoSettler {
         &NoSettler
     }
+
+    fn page(&self, _: &Challenge, _: &Ask<Charge, Details>) -> Option<PagePart> {
+        Some(PagePart::new("Token", "$0.10").html("<p>{{ price }}</p>"))
+    }
 }
 
 fn app() -> Router {
+    app_with(|layer| layer)
+}
+
+fn app_with(change: impl FnOnce(PaymentLayer) -> PaymentLayer) -> Router {
     let ring = wire::SecretRing::new(["0123456789abcdef0123456789abcdef".into()]).unwrap();
     let engine = Engine::builder("api.example.com", ring, Arc::new(MemoryStore::new()))
         .build()
@@ -65,7 +73,7 @@ fn app() -> Router {
     let gate = engine.gate("GET /joke", compose([offer]).unwrap()).unwrap();
     Router::new().route(
         "/joke",
-        get(|| async { "a joke" }).layer(PaymentLayer::new(gate)),
+        get(|| async { "a joke" }).layer(change(PaymentLayer::new(gate))),
     )
 }
 
@@ -91,6 +99,41 @@ async fn answer(app: &Router, request: Request<Body>, expected: StatusCode) -> R
 fn payment_required(bencher: Bencher<'_, '_>) {
     let (runtime, app) = (runtime(), app());
     bencher.with_inputs(unpaid).bench_local_values(|request| {
+        runtime.block_on(answer(&app, request, StatusCode::PAYMENT_REQUIRED))
+    });
+}
+
+fn with_page() -> Router {
+    let page = Page::new(Look::new().title("Example")).unwrap();
+    app_with(|layer| layer.page(page))
+}
+
+/// Asked by a program, where a browser would get a page.
+#[divan::bench]
+fn payment_required_beside_a_page(bencher: Bencher<'_, '_>) {
+    let (runtime, app) = (runtime(), with_page());
+    let asked = || {
+        let mut request = unpaid();
+        let anything = header::HeaderValue::from_static("application/json, */*;q=0.5");
+        request.headers_mut().insert(header::ACCEPT, anything);
+        request
+    };
+    bencher.with_inputs(asked).bench_local_values(|request| {
+        runtime.block_on(answer(&app, request, StatusCode::PAYMENT_REQUIRED))
+    });
+}
+
+/// Asked by a browser.
+#[divan::bench]
+fn page(bencher: Bencher<'_, '_>) {
+    let (runtime, app) = (runtime(), with_page());
+    let asked = || {
+        let mut request = unpaid();
+        let browser = header::HeaderValue::from_static("text/html, */*;q=0.8");
+        request.headers_mut().insert(header::ACCEPT, browser);
+        request
+    };
+    bencher.with_inputs(asked).bench_local_values(|request| {
         runtime.block_on(answer(&app, request, StatusCode::PAYMENT_REQUIRED))
     });
 }

@@ -59,6 +59,11 @@ impl Shop {
 
     /// The same, with a Stripe that behaves so.
     pub async fn with(rails: Rails, config: StripeConfig) -> Self {
+        Self::looking(rails, config, Look::new().title("Corner Shop")).await
+    }
+
+    /// The same, with a page that looks so.
+    pub async fn looking(rails: Rails, config: StripeConfig, look: Look) -> Self {
         let stripe = Stripe::start(config).await.unwrap();
         let lightning = Lightning::start(Default::default()).await.unwrap();
         let chain = Chain::start(Default::default()).await.unwrap();
@@ -110,7 +115,7 @@ impl Shop {
         let paid = server
             .paid("GET /joke", offers)
             .unwrap()
-            .page(Page::new(Look::new().title("Corner Shop")).unwrap());
+            .page(Page::new(look).unwrap());
         let (served, failures) = (Arc::new(AtomicUsize::new(0)), Arc::new(AtomicUsize::new(0)));
         let (count, fail) = (served.clone(), failures.clone());
         let joke = move || async move {

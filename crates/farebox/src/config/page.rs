@@ -72,3 +72,44 @@ fn colors(table: &mut Section, key: &str, issues: &mut Vec<Issue>) -> Colors {
     keys.finish(issues);
     colors
 }
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used, reason = "a test may panic")]
+mod tests {
+    use super::*;
+
+    fn keys(text: &str) -> (Vec<String>, bool) {
+        let value = crate::config::parse(text).unwrap();
+        let mut issues = Vec::new();
+        let page = read(value.get("page").cloned(), &mut issues);
+        let shown = issues.iter().map(|i| i.key.clone()).collect();
+        (shown, page.is_some())
+    }
+
+    /// Protects: an operator hears of everything that is wrong with the page at once, by its key.
+    #[test]
+    fn a_page_is_read_or_every_problem_named() {
+        assert_eq!(keys(""), (vec![], true));
+        assert_eq!(keys("page = false"), (vec![], false));
+        let good = "page = { title = \"Shop\", colors = { accent = \"#2554e0\" } }";
+        assert_eq!(keys(good), (vec![], true));
+        let (wrong, page) = keys(
+            "[page]\ntitle = 7\ntitel = \"x\"\nlogo = \"none.svg\"\ntemplate = \"none.html\"\n\
+             colors = { accent = \"#fff\", tint = \"#fff\" }\ndark_colors = { text = \"red\" }\n",
+        );
+        let expected = [
+            "page.title",
+            "page.logo",
+            "page.template",
+            "page.colors.tint",
+            "page.titel",
+            "page.colors.accent",
+            "page.dark_colors.text",
+        ];
+        assert_eq!(
+            (wrong.iter().map(String::as_str).collect::<Vec<_>>(), page),
+            (expected.to_vec(), false)
+        );
+        assert_eq!(keys("page = \"Shop\"").0, ["page"]);
+    }
+}

@@ -76,11 +76,10 @@ impl Rail<Charge> for CardRail {
         let part = PagePart::new("Card <b>", "5 pts")
             .html("<p id=\"{{ id }}evil\">{{ evil }} {{ price }}</p>")
             .script("// the rail's script")
-            .library(
-                "https://js.example/v1/",
-                ["https://frames.example"],
-                ["https://api.example"],
-            )
+            .library("https://js.example/v1/")
+            .scripts(["https://more.example"])
+            .frames(["https://frames.example"])
+            .connects(["https://api.example"])
             .data(&json!({ "evil": "</script><script>alert(1)</script>" }));
         (!challenge.id.is_empty()).then_some(part)
     }
@@ -279,7 +278,7 @@ async fn nothing_can_be_injected() {
     );
     for directive in [
         "default-src 'none'".to_owned(),
-        format!("script-src 'nonce-{nonce}' https://js.example/v1/ https://frames.example"),
+        format!("script-src 'nonce-{nonce}' https://js.example/v1/ https://more.example"),
         format!("style-src 'nonce-{nonce}' 'self'"),
         "connect-src 'self' https://api.example".to_owned(),
         "frame-src https://frames.example".to_owned(),

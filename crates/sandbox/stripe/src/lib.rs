@@ -4,7 +4,8 @@
 //! Shared Payment Tokens with their limits, PaymentIntents that are confirmed as they are created,
 //! and answers kept for idempotency keys with Stripe's rules (the first answer is repeated, errors
 //! of a working endpoint included; other parameters are refused; a concurrent request gets 409).
-//! Things can be made to go wrong with [`Stripe::fault`].
+//! Things can be made to go wrong with [`Stripe::fault`]. For browsers it serves a stand-in for
+//! Stripe.js ([`Stripe::stripe_js`]), which takes Stripe's test cards.
 //!
 //! What is not real: there is one account with one key, and it is both the agent's and the
 //! seller's; nobody checks `seller_details`; texts of errors differ from Stripe's.

@@ -22,12 +22,9 @@ use crate::{
 /// Where Stripe.js is, unless the configuration says otherwise.
 pub(crate) const STRIPE_JS: &str = "https://js.stripe.com/v3/";
 
-/// What Stripe.js loads and asks, besides itself (docs.stripe.com/security/guide).
-const FRAMES: [&str; 3] = [
-    "https://js.stripe.com",
-    "https://*.js.stripe.com",
-    "https://hooks.stripe.com",
-];
+/// What Stripe.js loads, frames and asks, besides itself (docs.stripe.com/security/guide).
+const SCRIPTS: [&str; 2] = ["https://js.stripe.com", "https://*.js.stripe.com"];
+const FRAMES: [&str; 3] = [SCRIPTS[0], SCRIPTS[1], "https://hooks.stripe.com"];
 const CONNECTS: [&str; 1] = ["https://api.stripe.com"];
 
 /// What a page is made of, where the configuration allows one.
@@ -104,14 +101,11 @@ impl PageConfig {
                 "publishableKey": self.publishable_key,
                 "options": account.map_or(json!({}), |account| json!({ "stripeAccount": account })),
             }));
-        Some(match origin == "https://js.stripe.com" {
-            true => part.library(self.stripe_js.as_str(), FRAMES, CONNECTS),
+        let part = part.library(self.stripe_js.as_str());
+        Some(match origin == SCRIPTS[0] {
+            true => part.scripts(SCRIPTS).frames(FRAMES).connects(CONNECTS),
             // A stand-in is all in one place.
-            false => part.library(
-                self.stripe_js.as_str(),
-                [origin.as_str()],
-                [origin.as_str()],
-            ),
+            false => part.connects([origin.as_str()]),
         })
     }
 }

@@ -127,6 +127,11 @@ async fn without_a_publishable_key_there_is_no_page() {
         ("$0.50", &json!("pk_test_1"))
     );
     assert_eq!(part.libraries, ["https://js.stripe.com/v3/"]);
+    assert!(
+        part.scripts
+            .iter()
+            .all(|origin| origin.ends_with("js.stripe.com"))
+    );
     let text = format!("{part:?}");
     assert!(
         !text.contains(shop.sandbox.secret_key()) && !text.contains("sk_"),

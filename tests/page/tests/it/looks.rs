@@ -1,5 +1,6 @@
 //! What the page looks like, and whom it shuts out.
 
+use farebox::http::{Look, server::page::Colors};
 use farebox_page_tests::{Browser, Rails, Scheme, Shop};
 use serde_json::json;
 
@@ -47,4 +48,46 @@ async fn without_javascript_the_page_explains_itself() {
     let text = browser.until("Nothing has been charged").await;
     assert!(!text.contains("$0.50"), "{text}");
     browser.picture("no-javascript").await;
+}
+
+/// Protects: an operator's own template, logo and colours, which the page's policy lets through.
+#[tokio::test(flavor = "multi_thread")]
+#[ignore = "needs chromium and axe-core"]
+async fn an_operators_own_look_holds() {
+    const LOGO: &[u8] = br##"<svg xmlns="http://www.w3.org/2000/svg" width="36" height="36">
+        <rect width="36" height="36" rx="8" fill="#0a7d55"/></svg>"##;
+    const TEMPLATE: &str = r#"<!doctype html>
+        <html lang="en"><head><meta name="viewport" content="width=device-width">
+        <title>{{ heading }}</title>{{ style }}
+        <style nonce="{{ nonce }}">main { border-top: 6px solid rgb(1, 2, 3) }</style></head>
+        <body><main class="sheet"><header><img src="{{ logo }}" alt="{{ title }}"></header>
+        <h1>{{ heading }}</h1>{{ payment }}</main>{{ script }}</body></html>"#;
+    let look = Look::new()
+        .title("Green Grocer")
+        .logo("logo.svg", LOGO)
+        .colors(
+            Colors::new().accent("#0a7d55"),
+            Colors::new().accent("#4fd1a1"),
+        )
+        .template(TEMPLATE);
+    let shop = Shop::looking(Rails::Card, Default::default(), look).await;
+    let browser = Browser::start().await;
+    for scheme in [Scheme::Light, Scheme::Dark] {
+        browser.look(900, 800, scheme).await;
+        browser.open(&shop.joke()).await;
+        browser.find("input[name=number]").await;
+        browser
+            .picture(&format!("own-{scheme:?}").to_lowercase())
+            .await;
+        let seen = "return [document.images[0].naturalWidth,
+            getComputedStyle(document.querySelector('main')).borderTopColor]";
+        assert_eq!(browser.run(seen).await, json!([36, "rgb(1, 2, 3)"]));
+        let found = browser.accessibility().await;
+        assert!(found.is_empty(), "{scheme:?}: {found:#?}");
+    }
+    let refused = browser.complaints().await;
+    assert!(
+        !refused.iter().any(|c| c.contains("Content Security")),
+        "{refused:?}"
+    );
 }

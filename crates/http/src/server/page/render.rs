@@ -110,6 +110,11 @@ impl Page {
                 asked.method
             )
         });
+        // Without a challenge nothing has told it.
+        let realm = match asked.realm {
+            "" => "This site",
+            realm => realm,
+        };
         let shown: String = asked.path.chars().take(PATH_SHOWN).collect();
         let payment = look.templates.get_template(PAYMENT).and_then(|payment| {
             payment.render(context! {
@@ -124,7 +129,7 @@ impl Page {
         let style = format!("<style nonce=\"{nonce}\">{}</style>", look.style);
         let shell = look.templates.get_template(SHELL).and_then(|shell| {
             shell.render(context! {
-                title => look.title.as_deref().unwrap_or(asked.realm),
+                title => look.title.as_deref().unwrap_or(realm),
                 heading => heading,
                 logo => look.logo.as_deref(),
                 nonce => &nonce,
@@ -233,15 +238,15 @@ fn policy(nonce: &str, ways: &[Way]) -> String {
             .into_iter()
             .fold(String::new(), |list, source| list + " " + source)
     };
-    let (libraries, frames) = (list(|p| &p.libraries), list(|p| &p.frames));
-    let connects = list(|p| &p.connects);
+    let (libraries, scripts) = (list(|p| &p.libraries), list(|p| &p.scripts));
+    let (frames, connects) = (list(|p| &p.frames), list(|p| &p.connects));
     let framed = if frames.is_empty() {
         " 'none'"
     } else {
         &frames
     };
     format!(
-        "default-src 'none'; script-src 'nonce-{nonce}'{libraries}{frames}; \
+        "default-src 'none'; script-src 'nonce-{nonce}'{libraries}{scripts}; \
          style-src 'nonce-{nonce}' 'self'; img-src 'self' data:; font-src 'self'; \
          connect-src 'self'{connects}; frame-src{framed}; worker-src 'self'; base-uri 'none'; \
          form-action 'none'; frame-ancestors 'none'"
