@@ -59,7 +59,7 @@ async fn an_operators_own_look_holds() {
     const TEMPLATE: &str = r#"<!doctype html>
         <html lang="en"><head><meta name="viewport" content="width=device-width">
         <title>{{ heading }}</title>{{ style }}
-        <style nonce="{{ nonce }}">main { border-top: 6px solid rgb(1, 2, 3) }</style></head>
+        <style nonce="{{ nonce }}">.sheet { border-top: 6px solid rgb(1, 2, 3) }</style></head>
         <body><main class="sheet"><header><img src="{{ logo }}" alt="{{ title }}"></header>
         <h1>{{ heading }}</h1>{{ payment }}</main>{{ script }}</body></html>"#;
     let look = Look::new()
