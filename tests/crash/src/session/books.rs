@@ -106,15 +106,18 @@ impl ChannelBooks {
 ///
 /// - a request whose answer got lost may have cost its unit;
 /// - a stream that broke off may have cost units that did not arrive, and have brought units that
-///   were not charged; either is a block at most, which is no more than `block` units.
+///   were not charged; either is a block at most, which is no more than `block` units;
+/// - of either there was one at most per payer and death, `in_flight` in all.
 ///
-/// No more was signed over than that and one unit ahead in each channel.
+/// No more was signed over than a unit for each that arrived, got lost or broke off, and one ahead in
+/// each channel.
 pub fn balance(
     rail: SessionRail,
     channels: &[ChannelBooks],
     moved: Drained,
     tally: &Tally,
     block: u64,
+    in_flight: u64,
 ) -> Result<(), Problem> {
     channels.iter().try_for_each(ChannelBooks::ended)?;
     let sum = |of: fn(&ChannelBooks) -> u128| channels.iter().map(of).sum::<u128>();
@@ -127,7 +130,8 @@ pub fn balance(
     };
     let (spent, broken) = (units(sum(|channel| channel.spent))?, tally.broken.len());
     let free: u64 = tally.broken.iter().map(|came| block.min(*came)).sum();
-    let most = tally.received + tally.lost + u64::try_from(broken)? * block;
+    let by_payers = tally.lost + u64::try_from(broken)? * block;
+    let most = tally.received + by_payers.min(in_flight * block);
     let ahead = u64::try_from(channels.len() + broken)?;
     let signed = units(sum(|channel| channel.authorized))?;
     let wrong = if moved != agreed {

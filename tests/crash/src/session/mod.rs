@@ -41,7 +41,7 @@ const RESERVE: &str = "0x4d50500000000000000000000000000000000000";
 pub const DEPOSIT: u64 = 6;
 
 /// Units that a channel may hold at most.
-pub const MAX_DEPOSIT: u64 = 60;
+pub const MAX_DEPOSIT: u64 = 300;
 
 /// A rail that sessions are paid on.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -52,6 +52,19 @@ pub struct Tally {
     pub again: u64,
 }
 
+impl Tally {
+    /// Adds what another payer got.
+    pub fn add(&mut self, other: Self) {
+        self.received += other.received;
+        self.lost += other.lost;
+        self.broken.extend(other.broken);
+        self.refunded += other.refunded;
+        self.spent += other.spent;
+        self.closed += other.closed;
+        self.again += other.again;
+    }
+}
+
 impl SessionPayer {
     /// A payer at `address`, with its channels in the file `channels`.
     pub fn new(world: &SessionWorld, address: &str, channels: &Path) -> Result<Self, Problem> {
@@ -158,6 +171,8 @@ impl SessionPayer {
         let (mut here, mut why) = (0, None);
         while let Some(event) = stream.recv().await {
             match event {
+                // The mark of the end, which some rails send, costs nothing.
+                Ok(event) if event.data == "[DONE]" => {}
                 Ok(_) => here += 1,
                 Err(error) => {
                     honest(&error)?;

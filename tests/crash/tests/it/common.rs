@@ -217,11 +217,16 @@ impl Killer {
         Self::pausing(servers, 50..600)
     }
 
-    /// The same with so many milliseconds between two kills.
+    /// The same with so many milliseconds between two kills. When and whom follows from a seed, which
+    /// `FAREBOX_CRASH_SEED` may say.
     pub(crate) fn pausing(servers: Vec<Arc<Supervised>>, pause: Range<u64>) -> Self {
+        let given = std::env::var("FAREBOX_CRASH_SEED").ok();
+        let seed = given.map_or_else(|| fastrand::u64(..), |seed| seed.parse().unwrap());
+        println!("kills by FAREBOX_CRASH_SEED={seed}");
         let stop = Arc::new(AtomicBool::new(false));
         let stopped = stop.clone();
         let thread = std::thread::spawn(move || {
+            fastrand::seed(seed);
             let runtime = tokio::runtime::Builder::new_current_thread()
                 .enable_all()
                 .build();
@@ -270,8 +275,13 @@ pub(crate) async fn buy_many(world: &World, address: &str, count: usize, at_once
 
 /// One payer after the other on every rail.
 pub(crate) async fn buy_on_every_rail(world: &World, address: &str) -> Books {
+    buy_on(&RAILS.map(|(rail, _)| rail), world, address).await
+}
+
+/// One payer after the other on each of `rails`.
+pub(crate) async fn buy_on(rails: &[&str], world: &World, address: &str) -> Books {
     let mut books = Books::default();
-    for (rail, _) in RAILS {
+    for rail in rails {
         let payer = Payer::new(world, rail, address).unwrap();
         books.enter(rail, payer.buy().await.unwrap());
     }

@@ -8,4 +8,5 @@ mod effects;
 mod kills;
 mod outages;
 mod replicas;
+mod session_kills;
 mod sessions;

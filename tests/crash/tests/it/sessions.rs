@@ -57,7 +57,7 @@ const SETTLE_AFTER: u64 = DEPOSIT + 3;
 const AT_ONCE: usize = 12;
 
 /// As short as can be, so that a crash is over in seconds.
-fn timing() -> Value {
+pub(crate) fn timing() -> Value {
     json!({
         "settle": "1s",
         "settle_at_most": "2s",
@@ -176,7 +176,8 @@ impl Life {
             SessionRail::Tempo => 1 + tally.lost,
             SessionRail::Lightning => 2 * DEPOSIT,
         };
-        balance(rail, &channels, moved, tally, block).unwrap();
+        let deaths = u64::try_from(self.server.restarts()).unwrap();
+        balance(rail, &channels, moved, tally, block, deaths).unwrap();
     }
 }
 
