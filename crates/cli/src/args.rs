@@ -50,6 +50,9 @@ pub(crate) enum Command {
     Books(Books),
     /// Finish what a crash or a lost answer left open: one run, beside a server or without one
     Reconcile(Reconcile),
+    /// Give back what a payment was charged, all of it or a part, on rails that can (Stripe)
+    #[command(after_long_help = REFUND_HELP)]
+    Refund(Refund),
     /// Run the offline stand-ins of every rail and print how to reach them
     Sandbox(Json),
 }
@@ -225,7 +228,7 @@ pub(crate) struct Books {
     /// Only payments presented at least this long ago: `90s`, `1h 30m`, `2d`
     #[arg(long, value_name = "AGE", value_parser = humantime::parse_duration)]
     pub(crate) older_than: Option<Duration>,
-    /// One JSON object per line: payments, then `{"channel": …}`
+    /// One JSON object per line: payments, then `{"channel": …}` and `{"refunded": …}`
     #[arg(long)]
     pub(crate) json: bool,
 }
@@ -248,6 +251,39 @@ pub(crate) struct Reconcile {
     #[arg(long)]
     pub(crate) json: bool,
 }
+
+#[derive(Clone, Debug, Args)]
+pub(crate) struct Refund {
+    /// What the payment's receipt, the books and the rail call it: `pi_…`
+    #[arg(value_name = "REFERENCE")]
+    pub(crate) reference: String,
+    /// The configuration file, TOML
+    #[arg(long, value_name = "FILE")]
+    pub(crate) config: PathBuf,
+    /// How much, in the currency's usual unit: `0.10`. All that is left unless given
+    #[arg(long, value_name = "AMOUNT")]
+    pub(crate) amount: Option<String>,
+    /// A name for this refund, which tells it from another one of the same amount
+    #[arg(long, value_name = "NAME")]
+    pub(crate) key: Option<String>,
+    /// The rail of the payment, `stripe/charge`; found by the reference unless given
+    #[arg(long, value_name = "RAIL")]
+    pub(crate) rail: Option<String>,
+    /// Machine-readable output: JSON
+    #[arg(long)]
+    pub(crate) json: bool,
+}
+
+const REFUND_HELP: &str = "\
+A refund is written down before it is tried, and repeating the command gives the money
+back once: the same amount of the same payment is the same refund. To give the same
+amount back once more, name it with --key. It may run beside a server.
+
+Exit codes:
+  0   the money went back, now or before
+  1   it did not: the rail refuses, or cannot be asked
+  2   wrong usage or configuration: no such payment, more than is left of it
+  6   nobody knows yet; run the same command again, or wait for the reconciler";
 
 const VALIDATE_HELP: &str = "\
 One line for each check: pass, fail, warn or skip, the requirements it stands for (by

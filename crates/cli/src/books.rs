@@ -15,6 +15,7 @@ use crate::{
     args::{Books, Reconcile},
     check,
     failure::{Failure, printable},
+    refund,
 };
 
 /// Prints payments in the order they were presented, and the balances of channels.
@@ -28,9 +29,13 @@ pub(crate) async fn run(args: Books) -> Result<(), Failure> {
     };
     let payments = engine.books().await.map_err(Failure::general)?;
     let payments: Vec<Entry> = payments.into_iter().filter(wanted).collect();
-    // A channel is in none of the states, and has no age.
+    // A channel is in none of the states, and has no age; nor has a refund.
     let channels = match args.state.is_empty() && args.older_than.is_none() {
         true => engine.channels().await.map_err(Failure::general)?,
+        false => Vec::new(),
+    };
+    let refunds = match args.state.is_empty() && args.older_than.is_none() {
+        true => engine.refunds().await.map_err(Failure::general)?,
         false => Vec::new(),
     };
     let mut out = std::io::stdout().lock();
@@ -41,11 +46,17 @@ pub(crate) async fn run(args: Books) -> Result<(), Failure> {
         for channel in &channels {
             writeln!(out, "{}", json!({ "channel": channel }))?;
         }
+        for refunded in &refunds {
+            writeln!(out, "{}", json!({ "refunded": refunded }))?;
+        }
         return Ok(());
     }
     writeln!(out, "{}", payments_table(&payments))?;
     if !channels.is_empty() {
         writeln!(out, "{}", channels_table(&channels))?;
+    }
+    if !refunds.is_empty() {
+        writeln!(out, "{}", refund::table(&refunds))?;
     }
     writeln!(out, "{}", counts(&payments))?;
     Ok(())
@@ -60,9 +71,11 @@ pub(crate) async fn reconcile(args: Reconcile) -> Result<(), Failure> {
     }
     let engine = config.server.engine();
     let found = engine.reconcile().await.map_err(Failure::general)?;
+    let refunds = engine.reconcile_refunds().await.map_err(Failure::general)?;
     let channels = engine.upkeep().await.map_err(Failure::general)?;
     if args.json {
         let mut line = json!(found);
+        line["refunds"] = json!(refunds);
         line["channels"] = json!(channels);
         println!("{line}");
         return Ok(());
@@ -75,6 +88,12 @@ pub(crate) async fn reconcile(args: Reconcile) -> Result<(), Failure> {
         "{} looked at: {} settled, {} declined, {} freed, {} unknown{later}",
         found.looked_at, found.settled, found.declined, found.freed, found.unknown
     );
+    if refunds.looked_at > 0 {
+        println!(
+            "{} refunds: {} done, {} refused, {} unknown",
+            refunds.looked_at, refunds.done, refunds.refused, refunds.unknown
+        );
+    }
     if channels.asked > 0 {
         println!(
             "{} channels: {} settled, {} closed, {} refunded, {} open",
@@ -85,7 +104,7 @@ pub(crate) async fn reconcile(args: Reconcile) -> Result<(), Failure> {
 }
 
 /// The configuration of a server whose payments another process can see.
-fn durable(path: &Path) -> Result<Config, Failure> {
+pub(crate) fn durable(path: &Path) -> Result<Config, Failure> {
     let config = check::read(path)?;
     match config.server.engine().store().durability() {
         Durability::Durable => Ok(config),

@@ -14,6 +14,9 @@ pub(crate) struct Failure {
 /// The exit code of wrong usage or configuration.
 pub(crate) const USAGE: u8 = 2;
 
+/// The exit code of a payment or a refund whose outcome nobody knows.
+pub(crate) const UNKNOWN: u8 = 6;
+
 impl Failure {
     pub(crate) fn new(code: u8, message: impl Into<String>) -> Self {
         Self {

@@ -10,10 +10,12 @@ mod check;
 mod demo;
 mod discovery;
 mod failure;
+mod hooks;
 mod inspect;
 mod pay;
 mod proxy;
 mod rails;
+mod refund;
 mod request;
 mod sandbox;
 mod serve;
@@ -61,6 +63,7 @@ pub fn main() -> ExitCode {
             Command::Validate(validate) => validate::run(validate).await,
             Command::Books(books) => books::run(books).await,
             Command::Reconcile(reconcile) => books::reconcile(reconcile).await,
+            Command::Refund(refund) => refund::run(refund).await,
             Command::Sandbox(json) => sandbox::run(json.json).await,
         }
     });

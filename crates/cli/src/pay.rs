@@ -14,7 +14,7 @@ use serde_json::{Value, json};
 
 use crate::{
     args::Pay,
-    failure::{Failure, printable},
+    failure::{Failure, UNKNOWN, printable},
     request::{Max, Prepared, budget, challenges, client, decimals, wallets},
     session,
 };
@@ -23,7 +23,6 @@ use crate::{
 const NOT_SERVED: u8 = 3;
 pub(crate) const NOT_PAID: u8 = 4;
 pub(crate) const PAID_NOT_SERVED: u8 = 5;
-pub(crate) const UNKNOWN: u8 = 6;
 
 pub(crate) async fn run(args: Pay) -> Result<(), Failure> {
     match pay(&args).await {

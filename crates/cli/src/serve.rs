@@ -24,6 +24,7 @@ use crate::{
     check,
     discovery::{self, Discovery},
     failure::Failure,
+    hooks,
     proxy::Upstream,
     signals::Signals,
 };
@@ -107,6 +108,7 @@ fn app(config: &Config) -> Result<Router, Failure> {
         let discovery = Discovery::new(config.server.engine().realm(), &config.routes);
         app = app.route(discovery::PATH, get(discovery::serve).with_state(discovery));
     }
+    app = app.merge(hooks::router(config));
     // Outermost, so that a page can read refusals too, and no preflight meets a price.
     Ok(match &config.cors {
         Some(origins) => app.layer(cors(origins)),

@@ -25,6 +25,7 @@ pub mod channel;
 pub mod compose;
 pub mod config;
 pub mod driver;
+pub mod hook;
 pub mod intent;
 
 pub mod method;
@@ -32,6 +33,7 @@ pub mod page;
 pub mod payer;
 pub mod plan;
 pub mod quote;
+pub mod refund;
 pub mod refusal;
 pub mod registry;
 pub mod session;
@@ -49,6 +51,7 @@ pub use channel::{
 pub use compose::{ComposeError, Offer, Offers, PricingContext, compose};
 pub use config::{Invalid, Issue, Secret, SecretSource};
 pub use driver::{Backend, Opener, StoreDriver, StoreDrivers};
+pub use hook::{Delivery, Hint, Unheeded};
 pub use intent::{
     Channel, Charge, ChargeRequest, ChargeTerms, Intent, IntentSpec, Lifecycle, Once, Session,
     SessionRequest, SessionTerms,
@@ -59,6 +62,7 @@ pub use page::PagePart;
 pub use payer::{Cost, Paid, PayError, Payer, Paying, TypedPayer, Wallet};
 pub use plan::{AnyPlan, ChannelAction, ChannelPlan, OncePlan, Plan, ProofKey, Step};
 pub use quote::{NoQuote, Quote};
+pub use refund::{NoRefund, RefundKey, RefundOrder, Refundable, Refunded};
 pub use refusal::{Fault, Refusal, Rejection};
 pub use registry::{Linked, Plugin, Registry, RegistryError};
 pub use session::{
@@ -112,11 +116,12 @@ pub mod prelude {
     };
     pub use crate::{
         Answer, Approved, Ask, Authorize, Change, Channel, ChannelAction, ChannelId, ChannelState,
-        Charge, ChargeRequest, ChargeTerms, Cost, Due, Event, Fault, IdempotencyKey, IntentSpec,
-        Invalid, Issue, Moment, Never, NoQuote, NoSettler, Observed, Once, Outcome, PagePart, Paid,
-        PayError, Paying, Plan, Presented, ProofKey, Quote, Rail, Refund, Refusal, Rejection,
+        Charge, ChargeRequest, ChargeTerms, Cost, Delivery, Due, Event, Fault, Hint,
+        IdempotencyKey, IntentSpec, Invalid, Issue, Moment, Never, NoQuote, NoRefund, NoSettler,
+        Observed, Once, Outcome, PagePart, Paid, PayError, Paying, Plan, Presented, ProofKey,
+        Quote, Rail, Refund, RefundKey, RefundOrder, Refundable, Refunded, Refusal, Rejection,
         Schedule, Secret, Served, Session, SessionRequest, SessionTerms, Settle, Statement,
-        Together, Upkeep, Voucher, Wallet, plugin,
+        Together, Unheeded, Upkeep, Voucher, Wallet, plugin,
     };
     pub use farebox_wire::{Amount, Challenge, Problem, Receipt, Timestamp};
     pub use serde::{Deserialize, Serialize};

@@ -12,6 +12,7 @@ use crate::{
     ask::{Ask, Place},
     channel::{ChannelId, ChannelState, Channels, NoChannels, Observed},
     config::{self, Invalid},
+    hook::{Delivery, Hint, Unheeded},
     intent::{Intent, IntentOf, IntentSpec},
     page::PagePart,
     plan::{self, AnyPlan, ChannelAction, Plan},
@@ -148,6 +149,22 @@ pub trait Rail<I: IntentSpec>: Send + Sync + 'static {
     /// What moves the money.
     fn settler(&self) -> &Self::Settler;
 
+    /// Whether somebody outside calls this rail when something has happened to a payment, so that it
+    /// wants an address of its own for [`heed`](Self::heed).
+    fn listens(&self) -> bool {
+        false
+    }
+
+    /// Reads such a call into what is to be looked at now. Pure. It is a hint: whatever it says, the
+    /// settler is asked what became of the payment.
+    ///
+    /// # Errors
+    /// It is not genuine, as far as can be told.
+    fn heed(&self, delivery: &Delivery<'_>) -> Result<Vec<Hint>, Unheeded> {
+        let _ = delivery;
+        Err(Unheeded("this rail takes no calls"))
+    }
+
     /// What an answer says about its channel, as it stands then. Pure; asked for every answer of a
     /// session, and for the last word of a stream.
     fn statement(&self, channel: &ChannelId, state: &ChannelState, served: &Served) -> Statement {
@@ -267,6 +284,10 @@ pub trait Method: Send + Sync + 'static {
     async fn quote(&self, terms: &Value) -> Result<AnyQuote, NoQuote>;
     /// See [`Rail::verify`].
     async fn verify(&self, cx: &Presented<'_>, payload: &Payload) -> Result<AnyPlan, Refusal>;
+    /// See [`Rail::listens`].
+    fn listens(&self) -> bool;
+    /// See [`Rail::heed`].
+    fn heed(&self, delivery: &Delivery<'_>) -> Result<Vec<Hint>, Unheeded>;
     /// See [`Rail::statement`].
     fn statement(&self, channel: &ChannelId, state: &ChannelState, served: &Served) -> Statement;
     /// See [`Rail::event`].
@@ -395,6 +416,14 @@ impl<I: IntentSpec, R: Rail<I>> Method for Typed<R, I> {
             .await
             .map_err(Self::named_refusal)?;
         plan::erase(plan).map_err(|e| Fault::new("serialising an order").caused_by(e).into())
+    }
+
+    fn listens(&self) -> bool {
+        self.rail.listens()
+    }
+
+    fn heed(&self, delivery: &Delivery<'_>) -> Result<Vec<Hint>, Unheeded> {
+        self.rail.heed(delivery)
     }
 
     fn statement(&self, channel: &ChannelId, state: &ChannelState, served: &Served) -> Statement {

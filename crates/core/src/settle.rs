@@ -6,7 +6,10 @@ use async_trait::async_trait;
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
 use serde_json::{Map, Value};
 
-use crate::refusal::Rejection;
+use crate::{
+    refund::{NoRefund, RefundKey, RefundOrder, Refundable, Refunded},
+    refusal::Rejection,
+};
 
 /// One per payment, the same for every attempt and every lookup. The engine derives it from the
 /// challenge id, so a proof minted anew for the same challenge cannot move money again.
@@ -80,6 +83,50 @@ pub trait Settle: Send + Sync + 'static {
         key: &IdempotencyKey,
         order: &Self::Order,
     ) -> impl Future<Output = Outcome> + Send;
+
+    /// The same, where somebody has said what the rail calls the movement of money: it can be read
+    /// by that name, and need not be searched for. The word of others is no evidence, so what is read
+    /// there must be this order's.
+    fn look_at(
+        &self,
+        key: &IdempotencyKey,
+        order: &Self::Order,
+        reference: &str,
+    ) -> impl Future<Output = Outcome> + Send {
+        let _ = reference;
+        self.lookup(key, order)
+    }
+
+    /// What there is to give back of a payment, by its receipt's reference. Reads only. Unless said,
+    /// the rail cannot refund.
+    fn refundable(
+        &self,
+        reference: &str,
+    ) -> impl Future<Output = Result<Refundable, NoRefund>> + Send {
+        let _ = reference;
+        async { Err(NoRefund::Unsupported) }
+    }
+
+    /// Gives money back, idempotently under the key. Called at most once per key, unless a process
+    /// died before it recorded that it had called.
+    fn refund(
+        &self,
+        key: &RefundKey,
+        order: &RefundOrder,
+    ) -> impl Future<Output = Refunded> + Send {
+        let _ = (key, order);
+        async { Refunded::Unknown }
+    }
+
+    /// Finds out what became of a refund, as [`lookup`](Self::lookup) does of an order.
+    fn look_up_refund(
+        &self,
+        key: &RefundKey,
+        order: &RefundOrder,
+    ) -> impl Future<Output = Refunded> + Send {
+        let _ = (key, order);
+        async { Refunded::Unknown }
+    }
 }
 
 /// The order of a rail that never settles: it has no values, so such a plan cannot be written.
@@ -134,6 +181,18 @@ pub trait Settler: Send + Sync {
 
     /// See [`Settle::lookup`].
     async fn lookup(&self, key: &IdempotencyKey, order: &StoredOrder) -> Outcome;
+
+    /// See [`Settle::look_at`].
+    async fn look_at(&self, key: &IdempotencyKey, order: &StoredOrder, reference: &str) -> Outcome;
+
+    /// See [`Settle::refundable`].
+    async fn refundable(&self, reference: &str) -> Result<Refundable, NoRefund>;
+
+    /// See [`Settle::refund`].
+    async fn refund(&self, key: &RefundKey, order: &RefundOrder) -> Refunded;
+
+    /// See [`Settle::look_up_refund`].
+    async fn look_up_refund(&self, key: &RefundKey, order: &RefundOrder) -> Refunded;
 }
 
 #[async_trait]
@@ -151,5 +210,24 @@ impl<S: Settle> Settler for S {
             Ok(order) => Settle::lookup(self, key, &order).await,
             Err(_) => Outcome::Unknown,
         }
+    }
+
+    async fn look_at(&self, key: &IdempotencyKey, order: &StoredOrder, reference: &str) -> Outcome {
+        match serde_json::from_str(&order.0) {
+            Ok(order) => Settle::look_at(self, key, &order, reference).await,
+            Err(_) => Outcome::Unknown,
+        }
+    }
+
+    async fn refundable(&self, reference: &str) -> Result<Refundable, NoRefund> {
+        Settle::refundable(self, reference).await
+    }
+
+    async fn refund(&self, key: &RefundKey, order: &RefundOrder) -> Refunded {
+        Settle::refund(self, key, order).await
+    }
+
+    async fn look_up_refund(&self, key: &RefundKey, order: &RefundOrder) -> Refunded {
+        Settle::look_up_refund(self, key, order).await
     }
 }

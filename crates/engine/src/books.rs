@@ -74,6 +74,8 @@ pub struct Entry {
     pub currency: Option<String>,
     /// What the rail calls the movement of money, once it has moved.
     pub reference: Option<String>,
+    /// What of it went back, in base units; see [`Engine::refunds`].
+    pub refunded: Option<Amount>,
     /// The seller's own reference.
     pub external_id: Option<String>,
     /// The challenge that was paid.
@@ -152,6 +154,14 @@ impl Engine {
                 "records of another version are not in the books"
             );
         }
+        for given in self.refunds().await? {
+            let of = |entry: &&mut Entry| {
+                entry.method == given.method && entry.reference.as_deref() == Some(&given.reference)
+            };
+            if let Some(entry) = entries.iter_mut().find(of) {
+                entry.refunded = Some(given.refunded);
+            }
+        }
         entries.sort_by(|a, b| (&a.presented, &a.id).cmp(&(&b.presented, &b.id)));
         Ok(entries)
     }
@@ -200,6 +210,7 @@ impl Entry {
             amount: record.amount.clone(),
             currency: record.currency.clone(),
             reference: receipt.map(|receipt| receipt.reference.clone()),
+            refunded: None,
             external_id: record.external_id.clone(),
             challenge_id: record.challenge.clone(),
             presented: Timestamp::from_unix_millis(record.presented),

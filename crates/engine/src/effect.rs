@@ -22,6 +22,12 @@
 //! | `lookup` | the rail is asked what became of it |
 //! | `channel.changed` | a channel's balance changes: opened, topped up, raised, spent, closed |
 //! | `channel.frozen` | a channel is held for its close, or let go of again |
+//! | `refund.listed` | a refund is put on the reconciler's list |
+//! | `refund.attempted` | a refund is written ahead |
+//! | `refund` | the rail gives money back |
+//! | `refund.lookup` | the rail is asked what became of a refund |
+//! | `refund.recorded` | what became of it is recorded, or that nobody knows |
+//! | `refund.struck` | it is taken off the list |
 
 /// The names of all effects.
 #[cfg(feature = "failpoints")]
@@ -42,6 +48,12 @@ pub const EFFECTS: &[&str] = &[
     "lookup",
     "channel.changed",
     "channel.frozen",
+    "refund.listed",
+    "refund.attempted",
+    "refund",
+    "refund.lookup",
+    "refund.recorded",
+    "refund.struck",
 ];
 
 /// Carries out an effect between its two fail points.

@@ -353,6 +353,14 @@ impl fmt::Debug for Engine {
 }
 
 impl Shared {
+    /// All methods, by name.
+    pub(crate) fn methods(&self) -> Vec<Arc<dyn Method>> {
+        let methods = self.methods.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut methods: Vec<_> = methods.values().cloned().collect();
+        methods.sort_by(|a, b| a.name().cmp(b.name()));
+        methods
+    }
+
     pub(crate) fn method(&self, name: &str) -> Option<Arc<dyn Method>> {
         self.methods
             .lock()

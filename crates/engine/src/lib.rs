@@ -31,6 +31,7 @@ mod drain;
 mod engine;
 mod gate;
 mod heartbeat;
+mod heed;
 mod hub;
 mod lease;
 mod managed;
@@ -42,6 +43,7 @@ mod payment;
 mod pulse;
 mod reconcile;
 mod record;
+mod refund;
 mod reply;
 mod serving;
 mod tap;
@@ -57,12 +59,17 @@ pub use drain::Drained;
 pub use effect::EFFECTS;
 pub use engine::{Clock, Engine, EngineBuilder, EngineError};
 pub use gate::{Gate, Inbound};
+pub use heed::{HeedError, Heeded};
 pub use lease::{Charge, Lease};
 pub use managed::Managed;
 pub use memory::MemoryStore;
 pub use meter::{Answered, Meter, MeterError};
 pub use payment::{Authentic, Driven, Payment, Reserved, Verified};
 pub use reconcile::{Reconciled, Reconciler};
+pub use refund::{
+    GaveBack, RefundEntry, RefundError, RefundRequest, RefundState, RefundedEntry,
+    RefundsReconciled,
+};
 pub use reply::{FREE_REPLY, Kept, Reply};
 pub use serving::{Admission, Serving};
 pub use tap::{HOLD, Tap};

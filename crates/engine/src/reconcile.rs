@@ -15,6 +15,7 @@ use crate::{
     engine::{Engine, Shared},
     payment::Driven,
     record::{State, Stored, TODO, todo_key},
+    refund::RefundsReconciled,
     upkeep::Upkept,
 };
 
@@ -104,7 +105,8 @@ impl Engine {
         Ok(found)
     }
 
-    /// Reconciles, and looks after channels ([`upkeep`](Self::upkeep)), now and then about every
+    /// Reconciles, and looks after [refunds](Self::reconcile_refunds) and channels
+    /// ([`upkeep`](Self::upkeep)), now and then about every
     /// `interval`, until the handle is dropped.
     ///
     /// Any number of processes may do so on one store: together they look a payment up about once
@@ -119,6 +121,11 @@ impl Engine {
                     Ok(found) if found == Reconciled::default() => {}
                     Ok(found) => tracing::info!(?found, "reconciled"),
                     Err(fault) => tracing::warn!(%fault, "cannot reconcile"),
+                }
+                match engine.reconcile_refunds().await {
+                    Ok(found) if found == RefundsReconciled::default() => {}
+                    Ok(found) => tracing::info!(?found, "looked after refunds"),
+                    Err(fault) => tracing::warn!(%fault, "cannot look after refunds"),
                 }
                 match engine.upkeep().await {
                     Ok(upkept) if upkept == Upkept::default() => {}
@@ -214,6 +221,16 @@ impl Shared {
         id: &str,
         stored: &Stored,
     ) -> Result<Option<Driven>, Fault> {
+        self.look_up_at(id, stored, None).await
+    }
+
+    /// The same, where somebody has said what the rail calls the movement of money.
+    pub(crate) async fn look_up_at(
+        self: &Arc<Self>,
+        id: &str,
+        stored: &Stored,
+        reference: Option<&str>,
+    ) -> Result<Option<Driven>, Fault> {
         let State::Attempted {
             todo,
             order,
@@ -241,7 +258,12 @@ impl Shared {
             return Ok(None);
         };
         let key = IdempotencyKey::for_challenge(id);
-        let lookup = AssertUnwindSafe(method.settler().lookup(&key, order)).catch_unwind();
+        let settler = method.settler();
+        let lookup = match reference {
+            Some(reference) => settler.look_at(&key, order, reference),
+            None => settler.lookup(&key, order),
+        };
+        let lookup = AssertUnwindSafe(lookup).catch_unwind();
         let lookup = timeout(self.timing.settle, lookup);
         // Whatever it was, the payment is put back, so that the next one may ask.
         let (outcome, panicked) = match effect!("lookup", lookup.await) {

@@ -8,6 +8,7 @@
 //! | feature | what it brings |
 //! |---|---|
 //! | `tempo`, `stripe`, `lightning`, `proof` | a rail, for servers and clients |
+//! | `stripe-webhooks` | signed calls from Stripe: [`Engine::heed`] |
 //! | `sqlite`, `redis`, `postgres` | a durable store, opened by its URL |
 //! | `axum`, `tower` | paid routes: `Server::paid`, `http::PaymentLayer` |
 //! | `page` | a page that browsers can pay on: `http::Page` |

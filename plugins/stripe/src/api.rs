@@ -78,6 +78,8 @@ pub(crate) struct ApiError {
     pub(crate) code: Option<String>,
     pub(crate) decline_code: Option<String>,
     pub(crate) param: Option<String>,
+    /// Stripe's own words, for the seller.
+    pub(crate) message: Option<String>,
     pub(crate) payment_intent: Option<Intent>,
 }
 
@@ -88,11 +90,25 @@ pub(crate) struct Intent {
     pub(crate) amount: u64,
     pub(crate) currency: String,
     status: String,
+    /// Unix seconds, where it says.
+    pub(crate) created: Option<i64>,
     #[serde(default)]
     metadata: Value,
+    application_fee_amount: Option<u64>,
+    transfer_data: Option<Value>,
 }
 
 impl Intent {
+    /// Whether the platform kept a fee.
+    pub(crate) fn has_fee(&self) -> bool {
+        self.application_fee_amount.is_some_and(|fee| fee > 0)
+    }
+
+    /// Whether the money went on to another account.
+    pub(crate) fn has_transfer(&self) -> bool {
+        self.transfer_data.is_some()
+    }
+
     pub(crate) fn status(&self) -> PaymentIntentStatus {
         match self.status.parse() {
             Ok(status) => status,
@@ -174,6 +190,17 @@ impl Api {
     ) -> Result<Answer, NoAnswer> {
         self.send_as(&self.version, request, account, Some(key))
             .await
+    }
+
+    /// Sends a request under an idempotency key, once.
+    pub(crate) async fn send_once(
+        &self,
+        version: &str,
+        request: RequestBuilder,
+        account: Option<&str>,
+        key: &str,
+    ) -> Result<Answer, NoAnswer> {
+        self.send_as(version, request, account, Some(key)).await
     }
 
     async fn send_as(

@@ -12,6 +12,7 @@ use crate::{
     connect::{Connect, ConnectConfig},
     currency::Currency,
     page::{PageConfig, STRIPE_JS},
+    refund::RefundPolicy,
     token::TokenParameter,
 };
 
@@ -51,6 +52,15 @@ pub struct Config {
     pub minimums: BTreeMap<String, String>,
     /// How charges are settled over Stripe Connect, for platforms.
     pub connect: Option<ConnectConfig>,
+    /// The signing secrets of webhooks, `whsec_…`, any of which may have signed. Empty, and no call
+    /// is taken.
+    #[cfg(feature = "webhooks")]
+    #[serde(default)]
+    pub webhook_secrets: Vec<SecretSource>,
+    /// How old a webhook may be, seconds. Default 300.
+    #[cfg(feature = "webhooks")]
+    #[serde(default = "crate::webhook::tolerance")]
+    pub webhook_tolerance: u32,
     /// How long one call may take, seconds. Default 30.
     #[serde(default = "timeout")]
     pub timeout: u64,
@@ -119,6 +129,9 @@ pub(crate) struct Checked {
     pub(crate) minimums: BTreeMap<String, Amount>,
     pub(crate) connect: Connect,
     pub(crate) page: Option<PageConfig>,
+    pub(crate) refunds: RefundPolicy,
+    #[cfg(feature = "webhooks")]
+    pub(crate) webhooks: crate::webhook::Webhooks,
 }
 
 impl Config {
@@ -134,6 +147,10 @@ impl Config {
             token_parameter: token_parameter(),
             minimums: BTreeMap::new(),
             connect: None,
+            #[cfg(feature = "webhooks")]
+            webhook_secrets: Vec::new(),
+            #[cfg(feature = "webhooks")]
+            webhook_tolerance: crate::webhook::tolerance(),
             timeout: TIMEOUT,
             publishable_key: None,
             stripe_js: stripe_js(),
@@ -188,6 +205,7 @@ impl Config {
                 Err(problem) => issues.push(Issue::new(format!("minimums.{code}"), problem)),
             }
         }
+        let refunds = self.connect.as_ref().map(|connect| connect.refund);
         let settling = match self.connect {
             Some(config) => config.check(&mut issues).map(Connect::Policy),
             None => Some(Connect::None),
@@ -196,6 +214,12 @@ impl Config {
             self.publishable_key.as_deref(),
             &self.stripe_js,
             &self.secret_key,
+            &mut issues,
+        );
+        #[cfg(feature = "webhooks")]
+        let webhooks = crate::webhook::Webhooks::check(
+            &self.webhook_secrets,
+            self.webhook_tolerance,
             &mut issues,
         );
         let api = connect(
@@ -210,6 +234,9 @@ impl Config {
             (Some(api), Some(token_parameter), Some(connect)) if issues.is_empty() => Ok(Checked {
                 connect,
                 page,
+                refunds: refunds.unwrap_or_default(),
+                #[cfg(feature = "webhooks")]
+                webhooks,
                 api,
                 network_id: self.network_id,
                 payment_method_types: self.payment_method_types,

@@ -8,7 +8,7 @@ use farebox_wire::Amount;
 use serde::{Deserialize, Serialize};
 use stripe_core::payment_intent::{CreatePaymentIntent, CreatePaymentIntentTransferData};
 
-use crate::{currency::Currency, quote::Details};
+use crate::{currency::Currency, quote::Details, refund::RefundPolicy};
 
 /// What a charge says of connected accounts. Empty unless a platform charges for others.
 ///
@@ -123,6 +123,10 @@ pub struct ConnectConfig {
     /// What it keeps besides, a decimal for each currency: `{ usd = "0.05" }`.
     #[serde(default)]
     pub application_fee: BTreeMap<String, String>,
+    /// What goes with a refund: `{ application_fee = true, reverse_transfer = true }`. Neither,
+    /// unless said.
+    #[serde(default)]
+    pub refund: RefundPolicy,
 }
 
 /// A library user's own rule.

@@ -101,6 +101,11 @@ impl Currency {
         self.decimals.into()
     }
 
+    /// The same, as amounts are read.
+    pub(crate) fn exponent(&self) -> u8 {
+        self.decimals
+    }
+
     /// Reads `"0.50"` into Stripe's units. The error is for the seller.
     pub(crate) fn read(&self, text: &str) -> Result<Amount, String> {
         let example = if self.decimals == 0 {

@@ -41,6 +41,8 @@ use farebox_core::{
     Rail, Refusal, plugin,
     wire::{Challenge, Payload as Collected},
 };
+#[cfg(feature = "webhooks")]
+use farebox_core::{Delivery, Hint, Unheeded};
 use reqwest::StatusCode;
 use stripe_client_core::StripeRequest as _;
 use stripe_core::payment_intent::ListPaymentIntent;
@@ -54,15 +56,19 @@ mod order;
 mod outcome;
 mod page;
 mod quote;
+mod refund;
 mod settle;
 mod token;
 mod verify;
 mod wallet;
+#[cfg(feature = "webhooks")]
+mod webhook;
 
 pub use config::{Config, WalletConfig};
 pub use connect::{ConnectConfig, Settlement};
 pub use order::Order;
 pub use quote::Details;
+pub use refund::RefundPolicy;
 pub use settle::StripeSettler;
 pub use token::{SharedPaymentToken, TokenParameter};
 pub use verify::Payload;
@@ -91,6 +97,8 @@ pub struct Stripe {
     connect: Connect,
     page: Option<PageConfig>,
     settler: StripeSettler,
+    #[cfg(feature = "webhooks")]
+    webhooks: webhook::Webhooks,
 }
 
 impl fmt::Debug for Stripe {
@@ -109,6 +117,7 @@ impl Stripe {
     /// Everything wrong with the configuration.
     pub fn new(config: Config) -> Result<Self, Invalid> {
         let checked = config.check()?;
+        let account = checked.connect.account().map(str::to_owned);
         Ok(Self {
             quoting: Quoting {
                 network_id: checked.network_id,
@@ -120,7 +129,11 @@ impl Stripe {
             page: checked.page,
             settler: StripeSettler {
                 api: Arc::new(checked.api),
+                account,
+                refunds: checked.refunds,
             },
+            #[cfg(feature = "webhooks")]
+            webhooks: checked.webhooks,
         })
     }
 
@@ -132,6 +145,14 @@ impl Stripe {
         decide: impl Fn(&Ask<Charge, Details>) -> Settlement + Send + Sync + 'static,
     ) -> Self {
         self.connect = Connect::Custom(Arc::new(decide));
+        self.settler.account = None;
+        self
+    }
+
+    /// What goes with refunds over Connect; otherwise `[rails.stripe.connect.refund]` says it.
+    #[must_use]
+    pub fn refunding(mut self, policy: RefundPolicy) -> Self {
+        self.settler.refunds = policy;
         self
     }
 }
@@ -206,5 +227,15 @@ impl Rail<Charge> for Stripe {
     ) -> Result<Collected, Refusal> {
         let (api, account) = (&self.settler.api, self.connect.account());
         page::prepare(self.page.as_ref(), api, account, cx, ask, collected).await
+    }
+
+    #[cfg(feature = "webhooks")]
+    fn listens(&self) -> bool {
+        self.webhooks.listens()
+    }
+
+    #[cfg(feature = "webhooks")]
+    fn heed(&self, delivery: &Delivery<'_>) -> Result<Vec<Hint>, Unheeded> {
+        self.webhooks.heed(delivery)
     }
 }

@@ -20,13 +20,13 @@ use crate::{
 
 /// Stripe keeps an idempotency key for at least 24 hours. An hour less, and a key that we use is
 /// never one that Stripe has forgotten.
-const KEY_LIFE: i64 = 23 * 3600;
+pub(crate) const KEY_LIFE: i64 = 23 * 3600;
 /// How long the first call may come after the order was written down. The engine's writes in between
 /// take seconds.
-const DELAY: i64 = 300;
+pub(crate) const DELAY: i64 = 300;
 /// How far Stripe's search may lag behind in an outage (docs.stripe.com/search). No call of ours is
 /// under way for that long either.
-const SEARCH_LAG: i64 = 3600;
+pub(crate) const SEARCH_LAG: i64 = 3600;
 
 /// All that is needed to charge a token, and to find out later whether it was charged.
 #[derive(Clone, Serialize, Deserialize)]

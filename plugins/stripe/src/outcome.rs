@@ -34,6 +34,16 @@ pub(crate) fn judge(answer: &Answer, order: &Order, asked: Asked) -> Verdict {
     const WHAT: &str = "charging a token";
     if answer.status.is_success() {
         return match answer.read::<Intent>() {
+            Ok(intent) if asked == Asked::First && answer.replayed && precedes(&intent, order) => {
+                error!(
+                    payment_intent = intent.id,
+                    challenge = order.challenge,
+                    request_id = answer.request_id,
+                    "a challenge was charged before its order was written down: has the store lost \
+                     a payment?"
+                );
+                Verdict::Known(Outcome::Declined(charged_before()))
+            }
             Ok(intent) => judge_intent(&intent, order),
             Err(_) => unexpected(WHAT, answer),
         };
@@ -63,6 +73,12 @@ pub(crate) fn judge(answer: &Answer, order: &Order, asked: Asked) -> Verdict {
         None if asked == Asked::First || of_the_key => Verdict::Known(Outcome::Declined(rejection)),
         None => unexpected(WHAT, answer),
     }
+}
+
+/// Whether it is another order's success: one that a store forgot, and that was served for then.
+fn precedes(intent: &Intent, order: &Order) -> bool {
+    let before = intent.created.is_some_and(|at| at < order.created);
+    before && intent.status() == PaymentIntentStatus::Succeeded
 }
 
 pub(crate) fn judge_intent(intent: &Intent, order: &Order) -> Verdict {
@@ -115,6 +131,10 @@ fn declined(error: &ApiError) -> Rejection {
         _ => "the issuer declined; use another payment method",
     };
     Rejection::verification(format!("not charged: {advice}"))
+}
+
+fn charged_before() -> Rejection {
+    Rejection::spent("the challenge was charged before; ask the seller, and do not pay again")
 }
 
 fn did_not_go_through() -> Rejection {

@@ -142,12 +142,16 @@ pub(crate) struct Quoting {
 }
 
 impl Quoting {
-    /// Checks terms at startup, the minimum included.
+    /// Checks terms at startup. A price below the minimum is no mistake of the configuration's own:
+    /// the offer is left out of every 402, as its rail is where it cannot quote, and the log says so.
     pub(crate) fn check(&self, terms: &ChargeTerms, connect: &Connect) -> Result<(), Invalid> {
         let price = read(terms)?;
-        self.reaches_minimum(&price)
-            .and_then(|()| connect.check(price.currency.code(), price.amount))
-            .map_err(|problem| Invalid::new("amount", problem))
+        if let Err(problem) = self.reaches_minimum(&price) {
+            tracing::warn!("an offer is not made: {problem}");
+            return Ok(());
+        }
+        let settled = connect.check(price.currency.code(), price.amount);
+        settled.map_err(|problem| Invalid::new("amount", problem))
     }
 
     pub(crate) fn quote(
@@ -214,11 +218,8 @@ mod tests {
             (ChargeTerms::amount("0.40").currency("gbp"), true),
             (ChargeTerms::amount("1").currency("vnd"), true),
         ] {
-            assert_eq!(
-                quoting().check(&terms, &Connect::None).is_ok(),
-                offered,
-                "{terms:?}"
-            );
+            // The server starts all the same, and says so in its log.
+            assert!(quoting().check(&terms, &Connect::None).is_ok(), "{terms:?}");
             match quoting().quote(&terms, &Connect::None) {
                 Ok(_) => assert!(offered, "{terms:?}"),
                 Err(NoQuote::Declined(_)) => assert!(!offered, "{terms:?}"),

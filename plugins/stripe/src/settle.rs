@@ -2,7 +2,10 @@
 
 use std::{sync::Arc, time::Duration};
 
-use farebox_core::{IdempotencyKey, Outcome, Rejection, Settle};
+use farebox_core::{
+    IdempotencyKey, NoRefund, Outcome, RefundKey, RefundOrder, Refundable, Refunded, Rejection,
+    Settle,
+};
 use reqwest::StatusCode;
 use stripe_client_core::{RequestBuilder, StripeRequest as _};
 use stripe_core::payment_intent::CancelPaymentIntent;
@@ -12,15 +15,19 @@ use crate::{
     api::{Answer, Api, Intent, NoAnswer},
     order::{Order, unix_now},
     outcome::{Asked, Verdict, judge, judge_intent, unanswered},
+    refund::RefundPolicy,
 };
 
 /// Pauses before another call under the same key, after 409 and 429.
-const PAUSES: [Duration; 2] = [Duration::from_millis(250), Duration::from_millis(750)];
+pub(crate) const PAUSES: [Duration; 2] = [Duration::from_millis(250), Duration::from_millis(750)];
 
 /// Charges tokens.
 #[derive(Clone, Debug)]
 pub struct StripeSettler {
     pub(crate) api: Arc<Api>,
+    /// The connected account that charges, if it is always the same one.
+    pub(crate) account: Option<String>,
+    pub(crate) refunds: RefundPolicy,
 }
 
 impl Settle for StripeSettler {
@@ -31,7 +38,9 @@ impl Settle for StripeSettler {
     /// be served twice, but here the engine has claimed challenge and token before it calls, at
     /// most once. So a replayed success is the truth about this very challenge, and refusing it
     /// would keep the money and serve nothing. What it must not be is a success of another
-    /// challenge; the metadata says of which one it is.
+    /// challenge; the metadata says of which one it is. Nor of another order for this challenge, as
+    /// a store that lost a payment would have it: a PaymentIntent that is older than the order was
+    /// served for before, so it is refused here. A lookup takes every success for the truth.
     ///
     /// The key is made of the challenge alone. The draft suggests challenge and token, but then a
     /// token minted anew for the same challenge would be a second charge.
@@ -69,6 +78,33 @@ impl Settle for StripeSettler {
             }
         }
         self.find(order, now >= order.conclusive_from()).await
+    }
+
+    /// The PaymentIntent by its name, before anything that has to search for it.
+    async fn look_at(&self, key: &IdempotencyKey, order: &Order, reference: &str) -> Outcome {
+        let named = reference.strip_prefix("pi_").is_some_and(|id| {
+            let word = |b: u8| b.is_ascii_alphanumeric() || b == b'_';
+            !id.is_empty() && id.bytes().all(word)
+        });
+        if named
+            && let Verdict::Known(paid @ Outcome::Settled { .. }) =
+                self.read(reference, order).await
+        {
+            return paid;
+        }
+        self.lookup(key, order).await
+    }
+
+    async fn refundable(&self, reference: &str) -> Result<Refundable, NoRefund> {
+        self.what_to_refund(reference).await
+    }
+
+    async fn refund(&self, key: &RefundKey, order: &RefundOrder) -> Refunded {
+        self.give_back(key, order).await
+    }
+
+    async fn look_up_refund(&self, key: &RefundKey, order: &RefundOrder) -> Refunded {
+        self.find_refund(key, order).await
     }
 }
 

@@ -16,8 +16,8 @@ use serde_json::json;
 use super::{note, summary::Summary};
 use crate::{
     args::Pay,
-    failure::Failure,
-    pay::{NOT_PAID, PAID_NOT_SERVED, Shown, UNKNOWN, show},
+    failure::{Failure, UNKNOWN},
+    pay::{NOT_PAID, PAID_NOT_SERVED, Shown, show},
     request::{Max, Prepared, most, named},
     signals::Signals,
 };

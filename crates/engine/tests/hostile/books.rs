@@ -51,7 +51,7 @@ async fn the_books_show_every_payment_as_it_stands() {
     let first = serde_json::to_value(&books[0]).unwrap();
     let expected = json!({
         "id": ids[0], "method": "test/charge", "offer": "test/charge", "state": "delivered",
-        "amount": "100", "currency": "usd", "reference": "ref-0", "externalId": null,
+        "amount": "100", "currency": "usd", "reference": "ref-0", "refunded": null, "externalId": null,
         "challengeId": ids[0], "presented": Timestamp::from_unix_millis(T0),
         "expires": Timestamp::from_unix_millis(T0 + 300_000), "ageSeconds": 4,
     });

@@ -53,6 +53,7 @@ const TOP: &[&str] = &[
     "cors",
     "reply_limit",
     "challenge_limit",
+    "hooks",
     "timing",
     "page",
     "rails",
@@ -82,6 +83,9 @@ pub struct Config {
     /// The page that browsers get; `None` where the file says `page = false`.
     #[cfg(feature = "page")]
     pub page: Option<farebox_http::Page>,
+    /// The path under which rails are called from outside, `<hooks>/<method>/<intent>`: see
+    /// [`Engine::heed`](farebox_engine::Engine::heed).
+    pub hooks: Option<String>,
     /// How often payments are looked after that a crash or a lost answer left open.
     pub reconcile: std::time::Duration,
     /// How long what is under way may take to finish when the server is told to end.
@@ -170,6 +174,7 @@ fn read(value: &Value, gateway: bool) -> Result<Config, Invalid> {
         let problem = "is not in this binary; build it with the feature `page`";
         issues.push(Issue::new("page", problem));
     }
+    let hooks = hooks(&mut top, &mut issues);
     let mut builder = match (top.text("realm", REALM, &mut issues), value.get("realm")) {
         (Some(realm), _) => Server::builder(realm),
         (None, None) => Server::builder_on_platform(),
@@ -227,8 +232,20 @@ fn read(value: &Value, gateway: bool) -> Result<Config, Invalid> {
     issues.append(&mut draft.issues);
     let routes = routes::read(routes, &draft, gateway, &mut issues);
     top.finish(&mut issues);
+    if let (Some(path), Some(engine)) = (&hooks, &draft.engine) {
+        let under = |route: &&Route| route.path.starts_with(path.as_str());
+        if let Some(route) = routes.iter().find(under) {
+            let problem = format!("is where the route {} is; give another path", route.path);
+            issues.push(Issue::new("hooks", problem));
+        } else if issues.is_empty() && engine.listeners().is_empty() {
+            let problem = "is there, and no rail takes calls; give the rail what tells genuine \
+                           calls, like `webhook_secrets` of `[rails.stripe]`, or drop it";
+            issues.push(Issue::new("hooks", problem));
+        }
+    }
     Invalid::unless_empty(issues)?;
     Ok(Config {
+        hooks,
         listen,
         trusted_proxies,
         cors,
@@ -243,6 +260,19 @@ fn read(value: &Value, gateway: bool) -> Result<Config, Invalid> {
         server: draft.finish().map_err(unbuilt)?,
         routes,
     })
+}
+
+const HOOKS: &str = "give a path such as \"/hooks\"";
+
+/// A path of plain segments.
+fn hooks(top: &mut Section, issues: &mut Vec<Issue>) -> Option<String> {
+    let path = top.text("hooks", HOOKS, issues)?;
+    let plain = |b: u8| b.is_ascii_alphanumeric() || matches!(b, b'-' | b'_' | b'.' | b'/');
+    if !path.starts_with('/') || path.len() < 2 || !path.bytes().all(plain) {
+        issues.push(Issue::new("hooks", format!("`{path}` is no path; {HOOKS}")));
+        return None;
+    }
+    Some(path.trim_end_matches('/').to_owned())
 }
 
 const REALM: &str = "give the host that clients ask, such as \"api.example.com\"";

@@ -1,6 +1,8 @@
 //! What can be made to go wrong.
 
-/// Something that goes wrong with the next attempt to create a PaymentIntent.
+use std::time::Duration;
+
+/// Something that goes wrong with the next attempt to create a PaymentIntent, or a refund.
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Fault {
@@ -20,6 +22,9 @@ pub enum Fault {
     ErrorAfterCommit,
     /// The card is charged, and no answer ever comes.
     HangAfterCommit,
+    /// All goes well, but so late that another call under the same key meets 409
+    /// `idempotency_key_in_use`.
+    Slow(Duration),
     /// The connection breaks before anything happens.
     DropBeforeCommit,
     /// The card is charged, and the connection breaks before the answer.

@@ -29,7 +29,8 @@ impl Ledger {
                 at.ok_or_else(|| ApiError::missing("payment_intent", after, "starting_after"))?;
             found.drain(..=at);
         }
-        page("list", "/v1/payment_intents", &found, form)
+        let found = found.into_iter().map(Intent::json).collect();
+        page("list", "/v1/payment_intents", found, form)
     }
 
     /// `metadata['key']:'value'`, with `AND` between several.
@@ -55,22 +56,26 @@ impl Ledger {
             .filter(seen)
             .filter(matches)
             .collect();
-        page("search_result", "/v1/payment_intents/search", &found, form)
+        let found = found.into_iter().map(Intent::json).collect();
+        page("search_result", "/v1/payment_intents/search", found, form)
     }
 }
 
-fn page(object: &str, url: &str, found: &[&Intent], form: &Form) -> Result<Value, ApiError> {
+/// The first of what was found.
+pub(crate) fn page(
+    object: &str,
+    url: &str,
+    mut found: Vec<Value>,
+    form: &Form,
+) -> Result<Value, ApiError> {
     let limit = form.integer("limit")?.unwrap_or(10);
     if !(1..=100).contains(&limit) {
         return Err(ApiError::invalid("The limit must be between 1 and 100").param("limit"));
     }
     let limit = usize::try_from(limit).unwrap_or(100);
-    let data: Vec<Value> = found
-        .iter()
-        .take(limit)
-        .map(|intent| intent.json())
-        .collect();
-    Ok(json!({ "object": object, "data": data, "has_more": found.len() > limit, "url": url }))
+    let has_more = found.len() > limit;
+    found.truncate(limit);
+    Ok(json!({ "object": object, "data": found, "has_more": has_more, "url": url }))
 }
 
 fn query(text: &str) -> Result<Vec<(String, String)>, ApiError> {

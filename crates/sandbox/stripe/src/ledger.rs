@@ -10,6 +10,8 @@ use crate::{
     fault::Fault,
     form::Form,
     model::{Intent, Status, Token, Verdict, declined, test_method},
+    refund::Refund,
+    webhook::Event,
 };
 
 /// How long an answer is kept for its key. Stripe promises at least this.
@@ -27,6 +29,9 @@ pub(crate) enum Call {
     CancelIntent(String),
     ListIntents,
     SearchIntents,
+    CreateRefund,
+    Refund(String),
+    ListRefunds,
     Balance,
 }
 
@@ -58,6 +63,9 @@ pub(crate) struct Ledger {
     tokens: HashMap<String, Token>,
     /// In order of creation.
     pub(crate) intents: Vec<Intent>,
+    pub(crate) refunds: Vec<Refund>,
+    /// What has happened and was not sent yet.
+    pub(crate) events: Vec<Event>,
     kept: HashMap<String, Kept>,
     pub(crate) search_lag: u64,
 }
@@ -145,6 +153,12 @@ impl Ledger {
             }
             Call::ListIntents => self.list(form, account),
             Call::SearchIntents => self.search(form, account, now),
+            Call::CreateRefund => self.create_refund(form, account, fault, now),
+            Call::Refund(id) => {
+                form.only(&["expand[]"])?;
+                self.refund(id, account)
+            }
+            Call::ListRefunds => self.list_refunds(form, account),
             Call::Balance => Ok(self.balance()),
         }
     }
@@ -167,6 +181,7 @@ impl Ledger {
         } else {
             intent.status = Status::RequiresPaymentMethod;
         }
+        self.events.push(happened(intent, now));
         true
     }
 
@@ -187,7 +202,11 @@ impl Ledger {
     }
 
     /// A PaymentIntent of the account that asks.
-    fn intent(&mut self, id: &str, account: Option<&str>) -> Result<&mut Intent, ApiError> {
+    pub(crate) fn intent(
+        &mut self,
+        id: &str,
+        account: Option<&str>,
+    ) -> Result<&mut Intent, ApiError> {
         self.intents
             .iter_mut()
             .find(|intent| intent.id == id && intent.account.as_deref() == account)
@@ -350,6 +369,7 @@ impl Ledger {
             settlement,
         };
         let json = intent.json();
+        self.events.push(happened(&intent, now));
         self.intents.push(intent);
         if status == Status::Succeeded {
             let token = self.token(&token.id, param)?;
@@ -368,7 +388,9 @@ impl Ledger {
             Status::RequiresAction | Status::RequiresPaymentMethod => {
                 intent.status = Status::Canceled;
                 intent.canceled_at = Some(now);
-                Ok(intent.json())
+                let (json, event) = (intent.json(), happened(intent, now));
+                self.events.push(event);
+                Ok(json)
             }
             status => {
                 let message = format!(
@@ -392,6 +414,9 @@ impl Ledger {
         {
             *sums.entry(&intent.currency).or_default() += intent.amount;
         }
+        for refund in self.refunds.iter().filter(|refund| refund.counts()) {
+            *sums.entry(&refund.currency).or_default() -= refund.amount;
+        }
         let available: Vec<Value> = sums
             .into_iter()
             .map(|(currency, amount)| {
@@ -400,6 +425,19 @@ impl Ledger {
             .collect();
         json!({ "object": "balance", "available": available, "livemode": false, "pending": [] })
     }
+}
+
+/// What is told of a PaymentIntent's status.
+fn happened(intent: &Intent, now: u64) -> Event {
+    let kind = match intent.status {
+        Status::Succeeded => "payment_intent.succeeded",
+        Status::Processing => "payment_intent.processing",
+        Status::RequiresAction => "payment_intent.requires_action",
+        Status::RequiresPaymentMethod => "payment_intent.payment_failed",
+        Status::Canceled => "payment_intent.canceled",
+    };
+    let account = intent.account.as_deref();
+    Event::new(kind, intent.json(), account, now)
 }
 
 fn currency(form: &Form, name: &str) -> Result<String, ApiError> {

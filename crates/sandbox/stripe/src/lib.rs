@@ -2,7 +2,7 @@
 //!
 //! It serves the part that machine payments use over plain HTTP on loopback, and it keeps state:
 //! Shared Payment Tokens with their limits, PaymentIntents that are confirmed as they are created,
-//! and answers kept for idempotency keys with Stripe's rules (the first answer is repeated, errors
+//! their refunds, and answers kept for idempotency keys with Stripe's rules (the first answer is repeated, errors
 //! of a working endpoint included; other parameters are refused; a concurrent request gets 409).
 //! Things can be made to go wrong with [`Stripe::fault`]. For browsers it serves a stand-in for
 //! Stripe.js ([`Stripe::stripe_js`]), which takes Stripe's test cards.
@@ -31,7 +31,9 @@ mod find;
 mod form;
 mod ledger;
 mod model;
+mod refund;
 mod server;
+mod webhook;
 
 use std::{
     collections::{BTreeMap, VecDeque},
@@ -47,9 +49,11 @@ use std::{
 use tokio::{net::TcpListener, task::JoinHandle};
 
 pub use fault::Fault;
+pub use webhook::Sent;
 
-use ledger::Ledger;
+use ledger::{Call, Ledger};
 use model::Status;
+use webhook::Endpoint;
 
 /// What the sandbox starts with.
 #[derive(Clone, Debug, Default)]
@@ -89,6 +93,18 @@ pub struct Charged {
     pub currency: String,
     /// Its metadata.
     pub metadata: BTreeMap<String, String>,
+}
+
+/// A refund.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Returned {
+    /// Its id, `re_…`.
+    pub id: String,
+    /// What it is of.
+    pub payment_intent: String,
+    /// In the currency's smallest unit.
+    pub amount: u64,
 }
 
 /// A request that came in, without what must stay secret: no `authorization` header, and
@@ -131,6 +147,9 @@ impl Stripe {
             skew: AtomicU64::new(0),
             ledger: Mutex::new(Ledger::new(config.search_lag.as_secs())),
             faults: Mutex::default(),
+            refund_faults: Mutex::default(),
+            endpoint: Mutex::default(),
+            sent: Mutex::default(),
             requests: Mutex::default(),
         });
         let router = server::router(Arc::clone(&shared));
@@ -201,17 +220,74 @@ impl Stripe {
 
     /// Lets the next `times` attempts go wrong in the same way.
     pub fn faults(&self, fault: Fault, times: usize) {
-        self.shared
-            .faults()
-            .extend(std::iter::repeat_n(fault, times));
+        let mut faults = self
+            .shared
+            .faults
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner);
+        faults.extend(std::iter::repeat_n(fault, times));
+    }
+
+    /// Lets the next attempt to refund go wrong: [`Fault::Processing`] leaves it `pending`, and
+    /// [`Fault::Decline`] makes it fail.
+    pub fn fault_refund(&self, fault: Fault) {
+        let faults = self.shared.refund_faults.lock();
+        let mut faults = faults.unwrap_or_else(PoisonError::into_inner);
+        faults.push_back(fault);
     }
 
     /// Ends the `processing` or `requires_action` of a PaymentIntent. Says whether there was one
     /// in that state.
     pub fn resolve(&self, payment_intent: &str, succeeded: bool) -> bool {
-        self.shared
-            .ledger()
-            .resolve(payment_intent, succeeded, self.shared.now())
+        let now = self.shared.now();
+        let resolved = self.shared.ledger().resolve(payment_intent, succeeded, now);
+        self.shared.send_events();
+        resolved
+    }
+
+    /// Sends events to this address from now on, what has happened so far included, signed with
+    /// `secret` (`whsec_…`), each until it is answered with 2xx. `None` keeps them for later.
+    ///
+    /// # Panics
+    /// Outside a Tokio runtime.
+    pub fn notify(&self, endpoint: Option<(&str, &str)>) {
+        let endpoint = endpoint.map(|(url, secret)| Endpoint {
+            url: url.to_owned(),
+            secret: secret.to_owned(),
+        });
+        *self.shared.endpoint() = endpoint;
+        self.shared.send_events();
+    }
+
+    /// The events that were sent, oldest first.
+    pub fn sent(&self) -> Vec<Sent> {
+        self.shared.sent().clone()
+    }
+
+    /// What `Stripe-Signature` says of a body that is sent now, for calls made by hand.
+    pub fn signature(&self, secret: &str, body: &str) -> String {
+        webhook::signature(secret, self.shared.now(), body)
+    }
+
+    /// The refunds that did not fail, oldest first.
+    pub fn refunded(&self) -> Vec<Returned> {
+        let ledger = self.shared.ledger();
+        let counted = ledger.refunds.iter().filter(|refund| refund.counts());
+        counted
+            .map(|refund| Returned {
+                id: refund.id.clone(),
+                payment_intent: refund.payment_intent.clone(),
+                amount: refund.amount,
+            })
+            .collect()
+    }
+
+    /// Ends a refund that is `pending`. Says whether there was one.
+    pub fn resolve_refund(&self, refund: &str, succeeded: bool) -> bool {
+        let now = self.shared.now();
+        let resolved = self.shared.ledger().resolve_refund(refund, succeeded, now);
+        self.shared.send_events();
+        resolved
     }
 
     /// Lets the account's clock run ahead, so that tokens expire and idempotency keys are
@@ -244,6 +320,9 @@ struct Shared {
     skew: AtomicU64,
     ledger: Mutex<Ledger>,
     faults: Mutex<VecDeque<Fault>>,
+    refund_faults: Mutex<VecDeque<Fault>>,
+    endpoint: Mutex<Option<Endpoint>>,
+    sent: Mutex<Vec<Sent>>,
     requests: Mutex<Vec<Recorded>>,
 }
 
@@ -259,17 +338,26 @@ impl Shared {
         self.ledger.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn faults(&self) -> MutexGuard<'_, VecDeque<Fault>> {
-        self.faults.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
     fn requests(&self) -> MutexGuard<'_, Vec<Recorded>> {
         self.requests.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// The next fault, if it is of the wanted sort.
-    fn next_fault(&self, wanted: impl FnOnce(&Fault) -> bool) -> Option<Fault> {
-        let mut faults = self.faults();
+    fn endpoint(&self) -> MutexGuard<'_, Option<Endpoint>> {
+        self.endpoint.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn sent(&self) -> MutexGuard<'_, Vec<Sent>> {
+        self.sent.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// The next fault of this call, if it is of the wanted sort.
+    fn next_fault(&self, call: &Call, wanted: impl FnOnce(&Fault) -> bool) -> Option<Fault> {
+        let faults = match call {
+            Call::CreateIntent => &self.faults,
+            Call::CreateRefund => &self.refund_faults,
+            _ => return None,
+        };
+        let mut faults = faults.lock().unwrap_or_else(PoisonError::into_inner);
         if faults.front().is_some_and(wanted) {
             faults.pop_front()
         } else {

@@ -70,6 +70,11 @@ pub(crate) fn router(shared: Arc<Shared>) -> Router {
             "/v1/payment_intents/{id}/cancel",
             post(of(Call::CancelIntent)),
         )
+        .route(
+            "/v1/refunds",
+            post(plain(Call::CreateRefund)).get(plain(Call::ListRefunds)),
+        )
+        .route("/v1/refunds/{id}", get(of(Call::Refund)))
         .route("/v1/balance", get(plain(Call::Balance)))
         .route(elements::SCRIPT_PATH, get(elements::script))
         .route("/v1/payment_methods", post(elements::create))
@@ -144,9 +149,13 @@ async fn run(shared: Arc<Shared>, call: Option<Call>, request: Request) -> Respo
             .map_err(|_| ApiError::invalid("The request body could not be read."))?;
         let worker = Arc::clone(&shared);
         // On a task of its own: Stripe finishes what it began, whether or not the caller stays.
-        tokio::spawn(async move { worker.work(call, &parts, &body).await })
-            .await
-            .unwrap_or_else(|_| Err(ApiError::internal()))
+        let work = async move {
+            let done = worker.work(call, &parts, &body).await;
+            worker.send_events();
+            done
+        };
+        let done = tokio::spawn(work).await;
+        done.unwrap_or_else(|_| Err(ApiError::internal()))
     };
     let (answer, replayed, delivery) = match work.await {
         Ok(done) => done,
@@ -202,8 +211,7 @@ impl Shared {
                 parts.uri.path(),
             ));
         };
-        let creates = matches!(call, Call::CreateIntent);
-        if let Some(fault) = self.next_fault(|fault| creates && fault.at_the_door()) {
+        if let Some(fault) = self.next_fault(&call, Fault::at_the_door) {
             return match fault {
                 Fault::Conflict => Err(ApiError::conflict()),
                 Fault::RateLimited => Err(ApiError::rate_limited()),
@@ -234,7 +242,10 @@ impl Shared {
         if !self.latency.is_zero() {
             tokio::time::sleep(self.latency).await;
         }
-        let fault = self.next_fault(|_| creates);
+        let fault = self.next_fault(&call, |_| true);
+        if let Some(Fault::Slow(span)) = &fault {
+            tokio::time::sleep(*span).await;
+        }
         let (answer, executed) = self.execute(&call, &form, account, fault.as_ref());
         if let Some(key) = key {
             let mut ledger = self.ledger();

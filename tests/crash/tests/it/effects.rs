@@ -41,9 +41,9 @@ async fn killed_at_every_effect_of_stripe() {
     killed_at_every_effect(&["stripe/charge", "stripe/charge"], file).await;
 }
 
-/// Effects that no payer here causes: channels, what a rail keeps with its challenge, and letting go
-/// of a reservation because another one has its proof.
-const OTHERS: [&str; 3] = ["channel.", "quote.", "pay.freed"];
+/// Effects that no payer here causes: channels, refunds, what a rail keeps with its challenge, and
+/// letting go of a reservation because another one has its proof.
+const OTHERS: [&str; 4] = ["channel.", "quote.", "pay.freed", "refund"];
 
 /// Servers at once, each with stand-ins of its own.
 const AT_ONCE: usize = 4;

@@ -1,0 +1,171 @@
+//! Looking up refunds that a crash or a lost answer left open.
+
+use std::{panic::AssertUnwindSafe, sync::Arc};
+
+use farebox_core::{Fault, Method, Refunded};
+use futures_util::FutureExt as _;
+use serde::Serialize;
+use tokio::time::timeout;
+
+use super::ledger::{Giving, OWED, State, Stored};
+use crate::{
+    engine::{Engine, Shared},
+    refund::give::key_of,
+};
+
+/// What a run found. Serialised in camel case.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "camelCase")]
+#[non_exhaustive]
+pub struct RefundsReconciled {
+    /// Payments on the list. Those not counted below needed nothing any more.
+    pub looked_at: usize,
+    /// Refunds found carried out.
+    pub done: usize,
+    /// Refunds found never to have been.
+    pub refused: usize,
+    /// Refunds under way, or whose rail cannot say yet.
+    pub unknown: usize,
+}
+
+impl Engine {
+    /// One run over the refunds that are not decided. Safe at any time and from several processes.
+    ///
+    /// # Errors
+    /// The store cannot be read.
+    pub async fn reconcile_refunds(&self) -> Result<RefundsReconciled, Fault> {
+        let mut found = RefundsReconciled::default();
+        for (key, listed) in self.shared.store.scan(OWED).await? {
+            if self.is_draining() {
+                break;
+            }
+            found.looked_at += 1;
+            let name = &key[OWED.len()..];
+            match self.shared.look_after_refund(name, &listed).await {
+                Ok(None) => {}
+                Ok(Some(State::Done { .. })) => found.done += 1,
+                Ok(Some(State::Refused { .. })) => found.refused += 1,
+                Ok(Some(State::Attempted { .. })) => found.unknown += 1,
+                Err(fault) => {
+                    tracing::warn!(%fault, "a refund could not be reconciled");
+                    found.unknown += 1;
+                }
+            }
+        }
+        Ok(found)
+    }
+}
+
+impl Shared {
+    /// Whether a payment has no refund that is not decided, having looked at the one it has.
+    pub(crate) async fn hear_refund(
+        self: &Arc<Self>,
+        method: &str,
+        reference: &str,
+    ) -> Result<bool, Fault> {
+        let Some(stored) = self.ledger_of(method, reference).await? else {
+            return Ok(true);
+        };
+        let now = self.clock.millis();
+        match stored.ledger.open().map(|open| &open.state) {
+            Some(State::Attempted { until }) if *until > now => Ok(false),
+            Some(_) => {
+                let method = self
+                    .method(method)
+                    .ok_or_else(|| Fault::new("a rail that took a call is gone"))?;
+                let state = self.look_up_refund(&*method, &stored).await?;
+                Ok(!matches!(state, State::Attempted { .. }))
+            }
+            None => Ok(true),
+        }
+    }
+
+    /// `None`: nothing was to be done.
+    async fn look_after_refund(
+        self: &Arc<Self>,
+        name: &str,
+        listed: &str,
+    ) -> Result<Option<State>, Fault> {
+        // A method's name may hold a colon, and so may a reference: both are tried.
+        let mut stored = None;
+        for (at, _) in name.match_indices(':') {
+            stored = self.ledger_of(&name[..at], &name[at + 1..]).await?;
+            if stored.is_some() {
+                break;
+            }
+        }
+        let now = self.clock.millis();
+        let Some(stored) = stored else {
+            // Listed, and not written down yet or never.
+            if lapsed(listed, now) {
+                let key = format!("{OWED}{name}");
+                let struck = self.store.compare_and_swap(&key, Some(listed), None, None);
+                effect!("refund.struck", struck.await)?;
+            }
+            return Ok(None);
+        };
+        let Some(open) = stored.ledger.open().cloned() else {
+            if lapsed(listed, now) {
+                self.strike_refund(&stored.ledger, listed).await?;
+            }
+            return Ok(None);
+        };
+        if matches!(open.state, State::Attempted { until } if until > now) {
+            return Ok(Some(open.state));
+        }
+        let method = self
+            .method(&stored.ledger.method)
+            .ok_or_else(|| Fault::unavailable("a refund's rail is not configured any more"))?;
+        let state = self.look_up_refund(&*method, &stored).await?;
+        if !matches!(state, State::Attempted { .. }) {
+            self.strike_refund(&stored.ledger, listed).await?;
+        }
+        Ok(Some(state))
+    }
+
+    /// Asks the rail what became of the refund that is open, and records what it knows. Answers
+    /// where it stands then.
+    pub(super) async fn look_up_refund(
+        self: &Arc<Self>,
+        method: &dyn Method,
+        stored: &Stored,
+    ) -> Result<State, Fault> {
+        let unknown = State::Attempted { until: 0 };
+        let Some(open) = stored.ledger.open() else {
+            return Ok(unknown);
+        };
+        // Taken before the rail is asked; who dies meanwhile leaves it to whoever comes after.
+        let taken = Giving {
+            state: State::Attempted {
+                until: self.after(self.timing.settle + self.timing.slack),
+            },
+            ..open.clone()
+        };
+        let ledger = stored.ledger.with(taken.clone());
+        let Some(held) = self.rewrite(Some(stored), ledger).await? else {
+            return Ok(unknown);
+        };
+        let key = key_of(&held.ledger, &taken);
+        let lookup = method.settler().look_up_refund(&key, &taken.order);
+        let lookup = timeout(self.timing.settle, AssertUnwindSafe(lookup).catch_unwind());
+        let outcome = match effect!("refund.lookup", lookup.await) {
+            Ok(Ok(outcome)) => outcome,
+            Ok(Err(_)) => {
+                tracing::error!("a rail panicked while a refund was looked up");
+                Refunded::Unknown
+            }
+            Err(_) => Refunded::Unknown,
+        };
+        let ledger = self.conclude_refund(&held, &taken, &outcome).await?;
+        Ok(ledger
+            .named(&taken.name)
+            .map_or(unknown, |g| g.state.clone()))
+    }
+}
+
+/// Whether whoever listed a refund is at it no more.
+fn lapsed(listed: &str, now: i64) -> bool {
+    let until = listed.split(' ').next();
+    let until = until.and_then(|text| text.parse::<i64>().ok());
+    until.is_none_or(|until| until <= now)
+}
