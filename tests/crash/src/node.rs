@@ -221,12 +221,18 @@ impl Node {
 
     /// Runs another subcommand over the same configuration: `books --json`.
     pub fn command(&self, subcommand: &[&str]) -> Result<Output, Problem> {
+        self.command_dying(subcommand, "")
+    }
+
+    /// The same, to die as `fail_points` say.
+    pub fn command_dying(&self, subcommand: &[&str], fail_points: &str) -> Result<Output, Problem> {
         let (name, options) = subcommand.split_first().ok_or("no subcommand")?;
         let output = Command::new(&self.binary)
             .arg(name)
             .arg("--config")
             .arg(&self.config)
             .args(options)
+            .env("FAILPOINTS", fail_points)
             .output()?;
         Ok(output)
     }

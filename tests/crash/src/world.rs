@@ -12,7 +12,7 @@ use std::{
 use axum::{Router, extract::State, routing::get};
 use farebox::config::Wallets;
 use farebox_sandbox_lightning::Lightning;
-use farebox_sandbox_stripe::Stripe;
+use farebox_sandbox_stripe::{Stripe, StripeConfig};
 use farebox_sandbox_tempo::{Chain, PATH_USD, dev_account};
 use serde_json::{Map, Value, json};
 use tokio::net::TcpListener;
@@ -46,8 +46,13 @@ pub struct World {
 impl World {
     /// Starts everything on free ports of this machine.
     pub async fn start() -> Result<Self, Problem> {
+        Self::with(StripeConfig::default()).await
+    }
+
+    /// The same with a Stripe of another kind.
+    pub async fn with(stripe: StripeConfig) -> Result<Self, Problem> {
         let tempo = Chain::start(Default::default()).await?;
-        let stripe = Stripe::start(Default::default()).await?;
+        let stripe = Stripe::start(stripe).await?;
         let lightning = Lightning::start(Default::default()).await?;
         let (payer, key) = account(1)?;
         // The agent is not to run out of money before the test is over.

@@ -10,3 +10,4 @@ mod outages;
 mod replicas;
 mod session_kills;
 mod sessions;
+mod stripe;
