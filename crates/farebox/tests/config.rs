@@ -103,6 +103,28 @@ fn a_limit_on_unpaid_challenges_is_read_or_named() {
     }
 }
 
+/// Protects: a rail that nothing can stand in for from being called a route without offers.
+#[test]
+fn a_broken_rail_is_not_a_missing_offer() {
+    let text = r#"
+realm = "api.example.com"
+secrets = ["a secret of 32 bytes, only for tests"]
+store = "memory:"
+
+[rails.lightning]
+backend = "cln"
+cln = { endpoint = "http://127.0.0.1:9736", ca_cert = "a", client_cert = "b", client_key = "c" }
+
+[[routes]]
+path = "/joke"
+respond = "a joke"
+offers = [{ rail = "lightning/charge", amount = "21" }]
+"#;
+    let expected = ["endpoint", "ca_cert", "client_cert", "client_key"]
+        .map(|key| format!("rails.lightning.cln.{key}"));
+    assert_eq!(keys(text), expected);
+}
+
 #[test]
 fn a_good_configuration_is_read() {
     let config = Config::gateway(GOOD).unwrap();

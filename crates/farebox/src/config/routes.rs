@@ -198,14 +198,18 @@ fn offers(table: &mut Section, draft: &Draft, issues: &mut Vec<Issue>) -> Option
         let problem = format!("is missing or empty; {OFFERS}");
         issues.push(Issue::new(table.path("offers"), problem));
     }
-    let mut offers = Vec::new();
+    let (mut offers, mut whole) = (Vec::new(), true);
     for (n, value) in list.into_iter().enumerate() {
         let at = table.path(&format!("offers[{n}]"));
         if let Some(spec) = spec(value, &at, issues) {
-            offers.extend(offer(spec, &at, draft, issues));
+            match offer(spec, &at, draft, issues) {
+                Some(offer) => offers.push(offer),
+                // Its rail is broken, which has been said: the offer is not missing.
+                None => whole = false,
+            }
         }
     }
-    (issues.len() == before).then_some(offers)
+    (whole && issues.len() == before).then_some(offers)
 }
 
 /// An offer's rail and terms, as far as they can be read without the rail.
