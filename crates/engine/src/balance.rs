@@ -269,6 +269,10 @@ pub(crate) async fn settle(
     method: &str,
     change: &ChannelChange,
 ) -> Result<(), Fault> {
+    // First, or a crash would leave a channel that nobody looks after.
+    if matches!(change.action, ChannelAction::Open | ChannelAction::TopUp) {
+        shared.list(&change.id).await?;
+    }
     let now = shared.clock.millis();
     shared
         .update(&channel_key(&change.id), |account| {

@@ -21,6 +21,7 @@
 //! | `settle` | the rail moves the money |
 //! | `lookup` | the rail is asked what became of it |
 //! | `channel.changed` | a channel's balance changes: opened, topped up, raised, spent, closed |
+//! | `channel.listed` | a channel is put on the list of those to look after, or taken off |
 //! | `channel.frozen` | a channel is held for its close, or let go of again |
 //! | `refund.listed` | a refund is put on the reconciler's list |
 //! | `refund.attempted` | a refund is written ahead |
@@ -46,6 +47,7 @@ pub const EFFECTS: &[&str] = &[
     "todo.struck",
     "settle",
     "lookup",
+    "channel.listed",
     "channel.changed",
     "channel.frozen",
     "refund.listed",

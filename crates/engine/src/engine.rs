@@ -13,6 +13,7 @@ use farebox_core::{
 };
 
 use crate::{
+    agenda::Agenda,
     balance::Ledger,
     batch::Gathered,
     deadline::Punctual,
@@ -253,6 +254,7 @@ impl EngineBuilder {
                 ledger: Ledger::default(),
                 heart: Heart::default(),
                 gathered: Gathered::default(),
+                agenda: Agenda::default(),
             }),
         })
     }
@@ -277,6 +279,7 @@ pub(crate) struct Shared {
     pub(crate) ledger: Ledger,
     pub(crate) heart: Heart,
     pub(crate) gathered: Gathered,
+    pub(crate) agenda: Agenda,
 }
 
 impl Engine {

@@ -19,6 +19,7 @@ mod effect;
 mod ending;
 
 mod account;
+mod agenda;
 mod balance;
 mod batch;
 mod books;

@@ -127,7 +127,7 @@ impl Engine {
                     Ok(found) => tracing::info!(?found, "looked after refunds"),
                     Err(fault) => tracing::warn!(%fault, "cannot look after refunds"),
                 }
-                match engine.upkeep().await {
+                match engine.upkeep_of(false).await {
                     Ok(upkept) if upkept == Upkept::default() => {}
                     Ok(upkept) => tracing::info!(?upkept, "looked after channels"),
                     Err(fault) => tracing::warn!(%fault, "cannot look after channels"),

@@ -7,6 +7,7 @@
 //! | `todo:<payment id>` | a payment that may need the reconciler; the value names the attempt |
 //! | `quote:<challenge id>` | what a rail keeps with its challenge |
 //! | `chan:<channel>` | a channel's balance |
+//! | `live:<channel>` | a channel that is open or owes: since when, and by which listing |
 //! | `tally:<method>:<account>` | a counter of a method's rails ([`Tally`](farebox_core::Tally)) |
 //!
 //! A payment's id is its challenge's, where a challenge pays once; a channel's challenge carries
@@ -57,9 +58,14 @@ pub(crate) fn channel_key(channel: &ChannelId) -> String {
     format!("{CHANNEL}{}", channel.as_str())
 }
 
+pub(crate) fn live_key(channel: &ChannelId) -> String {
+    [LIVE, channel.as_str()].concat()
+}
+
 pub(crate) const PAY: &str = "pay:";
 pub(crate) const TODO: &str = "todo:";
 pub(crate) const CHANNEL: &str = "chan:";
+pub(crate) const LIVE: &str = "live:";
 
 /// A payment: who may collect it, what it was, and where it stands.
 #[derive(Clone, Debug)]

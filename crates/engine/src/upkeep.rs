@@ -3,7 +3,6 @@
 //! before it is attempted, looked up where nobody can say.
 
 use std::{
-    collections::BTreeMap,
     sync::{Arc, OnceLock},
     time::Duration,
 };
@@ -18,6 +17,7 @@ use tokio::{task::JoinSet, time::timeout};
 
 use crate::{
     account::{Account, Closing},
+    agenda::DueNow,
     balance,
     batch::Batch,
     conclude::insist,
@@ -67,23 +67,16 @@ impl Engine {
     /// # Errors
     /// The store cannot be read.
     pub async fn upkeep(&self) -> Result<Upkept, Fault> {
+        self.upkeep_of(true).await
+    }
+
+    /// Of `all`, or of those of which this process has not seen that nothing can be due yet.
+    pub(crate) async fn upkeep_of(&self, all: bool) -> Result<Upkept, Fault> {
         let shared = &self.shared;
         let mut upkept = Upkept::default();
-        let mut due = Vec::new();
-        let mut settle: BTreeMap<String, Vec<ChannelId>> = BTreeMap::new();
-        for (key, text) in shared.store.scan(CHANNEL).await? {
-            // One of another version is left to that version.
-            if let (Some(channel), Ok(account)) = (
-                ChannelId::stored(&key[CHANNEL.len()..]),
-                Account::decode(&text),
-            ) && let Some(what) = shared.is_due(&account)
-            {
-                match what {
-                    Due::Settle => settle.entry(account.method).or_default().push(channel),
-                    _ => due.push((channel, false)),
-                }
-            }
-        }
+        let DueNow { settle, other } = shared.due_now(all).await?;
+        let other = other.into_iter().map(|channel| (channel, false));
+        let mut due: Vec<_> = other.collect();
         for (method, channels) in settle {
             let Some(method) = shared.method(&method) else {
                 continue;
@@ -182,13 +175,16 @@ impl Shared {
         self.timing.reserve / 2
     }
 
-    fn is_due(&self, account: &Account) -> Option<Due> {
+    pub(crate) fn is_due(&self, account: &Account) -> Option<Due> {
         let method = self.method(&account.method)?;
         account.due(&method.schedule(), self.again(), self.clock.millis())
     }
 
     /// Has a settlement made that a change has made due, behind the caller's back.
     pub(crate) fn settle_if_due(self: &Arc<Self>, key: &str, account: &Account) {
+        if let Some(channel) = key.strip_prefix(CHANNEL) {
+            self.agenda.forget(channel);
+        }
         let settles = matches!(self.is_due(account), Some(Due::Settle));
         let (true, Some(channel), Ok(_)) = (
             settles && !self.drain.started(),

@@ -3,6 +3,7 @@
 
 #![allow(clippy::unwrap_used, reason = "a test may panic")]
 
+mod agenda;
 mod bank;
 mod batch;
 mod ending;
