@@ -311,7 +311,7 @@ impl Node for Cln {
                 return followed.unwrap_or(Payment::Unknown(NodeError::InFlight));
             }
             // This order has not been sent.
-            Err(status) if !trying => return Payment::Failed(explain(&status).to_string()),
+            Err(status) if !trying => return Payment::Unsent(explain(&status)),
             Err(status) => return Payment::Unknown(explain(&status)),
         }
         let retry = order.timeout.as_secs().max(1);
@@ -336,7 +336,7 @@ impl Node for Cln {
             }
             Ok(Err(status)) if never_sent(&status) || turned_away(&status) => {
                 self.trying().remove(&hash);
-                Payment::Failed(explain(&words(status)).to_string())
+                Payment::Unsent(explain(&words(status)))
             }
             Ok(Err(status)) => {
                 let lightningds = answered_by_node(&status) && said(&status).is_some();

@@ -112,7 +112,7 @@ impl Lnd {
     async fn after_error(&self, status: Status, payment: PaymentHash) -> Payment {
         let error = explain(&status);
         if never_sent(&status) || turned_away(&status) || not_allowed(&status) {
-            return Payment::Failed(error.to_string());
+            return Payment::Unsent(error);
         }
         if !answered_by_node(&status) {
             return Payment::Unknown(error);

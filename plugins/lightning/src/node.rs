@@ -134,6 +134,8 @@ pub enum Payment {
     },
     /// Nothing moved and nothing will. The text says why, in the node's words.
     Failed(String),
+    /// The node did not take the order, so nothing moved; told again, it may.
+    Unsent(NodeError),
     /// It may have been paid, or may yet be: ask [`Node::track`].
     Unknown(NodeError),
 }

@@ -159,7 +159,7 @@ impl LightningWallet {
         match self.node.track(payment, RESOLVE_WAIT).await {
             // "Never sent" may only mean "not yet", and a failure may be an earlier attempt's: the
             // request can still be on its way.
-            None | Some(Payment::Failed(_)) => Payment::Unknown(unknown),
+            None | Some(Payment::Failed(_) | Payment::Unsent(_)) => Payment::Unknown(unknown),
             Some(found) => found,
         }
     }
@@ -227,6 +227,10 @@ impl Wallet<Charge> for LightningWallet {
             Payment::Failed(why) => {
                 let fault = Fault::new("paying a Lightning invoice")
                     .caused_by(NotSent { why, max_fee_msat });
+                Err(PayError::NotPaid(fault))
+            }
+            Payment::Unsent(error) => {
+                let fault = Fault::new("paying a Lightning invoice").caused_by(error);
                 Err(PayError::NotPaid(fault))
             }
             Payment::Unknown(error) => {

@@ -259,6 +259,9 @@ impl Node for Ldk {
                 let found = self.track(hash, order.timeout).await;
                 return found.unwrap_or(Payment::Unknown(NodeError::InFlight));
             }
+            Ok(Err(Some(error @ ldk_node::NodeError::NotRunning))) => {
+                return Payment::Unsent(explain(error));
+            }
             Ok(Err(Some(error))) if never_sent(error) => {
                 return Payment::Failed(match error {
                     ldk_node::NodeError::PaymentSendingFailed => "no_route".into(),
@@ -267,7 +270,8 @@ impl Node for Ldk {
             }
             Ok(Err(Some(error))) => return Payment::Unknown(explain(error)),
             Ok(Err(None)) => {
-                return Payment::Failed("the node's folder cannot be written to".into());
+                let why = "its folder cannot be written to".to_owned();
+                return Payment::Unsent(NodeError::Unreachable(why));
             }
             Err(error) => return Payment::Unknown(error),
         }

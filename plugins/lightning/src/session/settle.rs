@@ -129,7 +129,8 @@ fn outcome(payment: Payment, hash: PaymentHash) -> Outcome {
             );
             Outcome::Declined(Rejection::verification("the refund could not be routed"))
         }
-        Payment::Unknown(_) => Outcome::Unknown,
+        // A node that is away owes its payers no less: the reconciler asks again, and pays.
+        Payment::Unsent(_) | Payment::Unknown(_) => Outcome::Unknown,
     }
 }
 

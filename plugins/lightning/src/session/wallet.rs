@@ -135,7 +135,7 @@ impl LightningSessionWallet {
                 self.remember(&preimage);
                 Ok(preimage)
             }
-            Some(Payment::Unknown(error)) => {
+            Some(Payment::Unknown(error) | Payment::Unsent(error)) => {
                 let fault = Fault::unavailable("asking the node for a session's secret");
                 Err(PayError::NotPaid(fault.caused_by(error)))
             }
@@ -179,6 +179,7 @@ impl LightningSessionWallet {
                 let cause = NodeError::Refused(why);
                 Err(PayError::NotPaid(Fault::new(what).caused_by(cause)))
             }
+            Payment::Unsent(error) => Err(PayError::NotPaid(Fault::new(what).caused_by(error))),
             Payment::Unknown(error) => Err(PayError::Unknown(Fault::new(what).caused_by(error))),
         }
     }
@@ -190,7 +191,7 @@ impl LightningSessionWallet {
         Ok(
             match self.wallet.node.track(invoice.payment_hash, WAIT).await {
                 Some(Payment::Succeeded { .. }) => Fate::Made,
-                Some(Payment::Unknown(_)) => Fate::Open,
+                Some(Payment::Unknown(_) | Payment::Unsent(_)) => Fate::Open,
                 // A request may still be on its way, until nobody can pay the invoice any more.
                 Some(Payment::Failed(_)) | None if invoice.expires <= Timestamp::now() => {
                     Fate::Never

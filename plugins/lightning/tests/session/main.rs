@@ -197,6 +197,26 @@ async fn an_idle_session_is_closed_and_refunded() {
     assert!(refused.ends_with("lightning/session-closed"), "{refused}");
 }
 
+/// Protects: a payer is owed the refund of a session that is closed while the seller's node is away,
+/// and gets it once.
+#[tokio::test]
+async fn a_refund_waits_for_its_node() {
+    let shop = Shop::open().await;
+    let channel = shop.session().await;
+    let (challenge, payload) = shop.close(&channel).await;
+    shop.sandbox.seller().set_unavailable(true);
+    let asked = shop.manage(&challenge, payload.clone()).await;
+    assert!(matches!(asked, Err(Refused::Pending { .. })), "{asked:?}");
+    let paid = shop.sandbox.agent().settled().len();
+    shop.sandbox.seller().set_unavailable(false);
+    for _ in 0..2 {
+        shop.engine.reconcile().await.unwrap();
+    }
+    let (answer, _) = shop.manage(&challenge, payload).await.unwrap();
+    assert_eq!(answer["refundStatus"], "succeeded", "{answer}");
+    assert_eq!(shop.sandbox.agent().settled().len(), paid + 1);
+}
+
 /// Protects: a refund that cannot be paid closes the session all the same, says what is owed, and is
 /// not tried for ever.
 #[tokio::test]
