@@ -96,11 +96,11 @@ fn card() -> Vec<String> {
     vec!["card".to_owned()]
 }
 
-fn api_base() -> String {
+pub(crate) fn api_base() -> String {
     API_BASE.to_owned()
 }
 
-fn api_version() -> String {
+pub(crate) fn api_version() -> String {
     API_VERSION.to_owned()
 }
 
@@ -116,7 +116,7 @@ fn test_card() -> String {
     "pm_card_visa".to_owned()
 }
 
-const fn timeout() -> u64 {
+pub(crate) const fn timeout() -> u64 {
     TIMEOUT
 }
 
@@ -298,7 +298,7 @@ impl WalletConfig {
     }
 }
 
-fn connect(
+pub(crate) fn connect(
     secret_key: &SecretSource,
     prefixes: &[&str],
     api_base: &str,
@@ -327,7 +327,7 @@ fn note<T>(result: Result<T, Issue>, issues: &mut Vec<Issue>) -> Option<T> {
 }
 
 /// Issues that are known not to be empty.
-fn invalid(issues: Vec<Issue>) -> Invalid {
+pub(crate) fn invalid(issues: Vec<Issue>) -> Invalid {
     match Invalid::unless_empty(issues) {
         Err(invalid) => invalid,
         Ok(()) => Invalid::new("", "the configuration cannot be used"),

@@ -52,6 +52,7 @@ mod config;
 mod connect;
 mod currency;
 mod find;
+mod issued;
 mod order;
 mod outcome;
 mod page;
@@ -66,6 +67,7 @@ mod webhook;
 
 pub use config::{Config, WalletConfig};
 pub use connect::{ConnectConfig, Settlement};
+pub use issued::{IssuedTokens, IssuerConfig};
 pub use order::Order;
 pub use quote::Details;
 pub use refund::RefundPolicy;

@@ -3,6 +3,7 @@
 
 mod connect;
 mod evidence;
+mod issued;
 mod lost;
 mod page;
 mod script;
