@@ -158,8 +158,16 @@ impl Call {
             return Ok(*presentation);
         }
         let more = minus(self.wanted, self.tab.claim());
-        let (credential, target, turn) = self.voucher(more, self.refusals > 0, courier).await?;
-        Ok(Presentation::new(credential, Kind::Voucher(target), turn))
+        match self.voucher(more, self.refusals > 0, courier).await {
+            Ok((credential, target, turn)) => {
+                Ok(Presentation::new(credential, Kind::Voucher(target), turn))
+            }
+            // All that was presented before was refused.
+            Err(error) => {
+                self.end(self.tab.claim()).await?;
+                Err(error)
+            }
+        }
     }
 
     /// What became of a presentation. `true` if it was accepted, `false` if
@@ -178,7 +186,11 @@ impl Call {
                     self.opened().await?;
                 }
                 self.served = true;
-                self.receipt(receipt.as_deref()).await?;
+                if let Err(error) = self.receipt(receipt.as_deref()).await {
+                    // What it was served is paid for, and no more of it is wanted.
+                    self.end(Amount::new(0)).await?;
+                    return Err(error);
+                }
                 Ok(true)
             }
             // A server that has seen a signed deposit may make it whatever it answers, so this
@@ -208,7 +220,11 @@ impl Call {
                 let target = *target;
                 // Whoever looks into what happened must not keep the others from going on.
                 drop(presentation);
-                self.refused(target, status, problem, &challenges).await?;
+                let refused = self.refused(target, status, problem, &challenges).await;
+                if let Err(error) = refused {
+                    self.end(self.tab.claim()).await?;
+                    return Err(error);
+                }
                 Ok(false)
             }
             (Answer::NotServed { .. }, Kind::Voucher(_)) => {
@@ -221,7 +237,7 @@ impl Call {
             (Answer::Lost(why) | Answer::Unsent(why), Kind::Open) => Err(self.unknown(why).await),
             (Answer::Lost(why), Kind::Voucher(_)) => Err(SessionError::Unreachable(why)),
             (Answer::Unsent(why), Kind::Voucher(_)) => {
-                self.lower(self.tab.claim()).await?;
+                self.end(self.tab.claim()).await?;
                 Err(SessionError::Unreachable(why))
             }
         }
@@ -342,16 +358,16 @@ impl Call {
         let not_accepted = SessionError::NotAccepted { status, problem };
         let shared = cause == Cause::Balance && self.lane.tabs.is_shared(&self.tab);
         if self.refusals > if shared { OVERTAKINGS } else { REFUSALS } {
-            self.lower(self.tab.claim()).await?;
             return Err(not_accepted);
         }
         if cause == Cause::Gone {
             if self.reopened || !self.is_gone().await? {
-                self.lower(self.tab.claim()).await?;
                 return Err(not_accepted);
             }
             self.reopened = true;
+            // The record that counted the call is gone too.
             self.tab.set(Amount::new(0));
+            self.tab.set_uncertain(false);
             self.renew(challenges)?;
             return Ok(());
         }
@@ -381,7 +397,6 @@ impl Call {
         if renewed && (stale || cause == Cause::Challenge) {
             return Ok(());
         }
-        self.lower(self.tab.claim()).await?;
         Err(not_accepted)
     }
 

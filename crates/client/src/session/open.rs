@@ -264,7 +264,6 @@ impl Call {
         record.due = self.price.unit.amount;
         let prepaid = self.payer.spending() == Spending::Prepaid;
         record.uncertain = u32::from(prepaid);
-        self.tab.set_uncertain(prepaid);
         let cost = Cost {
             amount: draft.amount,
             ..self.price.unit.clone()
@@ -273,7 +272,10 @@ impl Call {
         let (approved, reservation) = approved.map_err(SessionError::OverBudget)?;
         let store = self.sessions.store.as_ref();
         match record::insert(store, &self.key, &record).await {
-            Ok(true) => self.lane.hold(draft.amount, reservation),
+            Ok(true) => {
+                self.tab.set_uncertain(prepaid);
+                self.lane.hold(draft.amount, reservation);
+            }
             // Nothing is signed yet, so nothing can have moved, whatever the store made of it.
             other => {
                 reservation.release();

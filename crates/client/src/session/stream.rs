@@ -311,7 +311,11 @@ impl Call {
         let units = self.tab.received().saturating_mul(self.sessions.per_event);
         let units = units.max(u64::from(self.served));
         let worth = times(self.price.unit.amount, units);
-        let over = minus(self.tab.claim(), worth);
+        self.end(minus(self.tab.claim(), worth)).await
+    }
+
+    /// Nothing more comes of the call, and `over` of what it made due was not received.
+    pub(super) async fn end(&mut self, over: Amount) -> Result<(), SessionError> {
         if !self.tab.is_uncertain() {
             return self.lower(over).await;
         }
@@ -324,6 +328,7 @@ impl Call {
         match ended.await {
             // It was closed meanwhile.
             Ok(_) | Err(SessionError::NoChannel) => {
+                self.tab.take_off(over);
                 self.tab.set_uncertain(false);
                 Ok(())
             }

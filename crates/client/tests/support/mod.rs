@@ -8,6 +8,7 @@
 )]
 #![allow(clippy::unwrap_used, reason = "tests may panic")]
 
+pub mod prepaid;
 mod server;
 mod wallet;
 
