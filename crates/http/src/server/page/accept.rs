@@ -7,6 +7,12 @@ use mediatype::{MediaType, MediaTypeList, Name, ReadParams as _, names};
 /// anything is no browser, and gets the problem that programs read. So does one that likes both
 /// alike.
 pub(super) fn prefers_html(headers: &HeaderMap) -> bool {
+    // What most programs send needs no reading.
+    let names_text = |value: &[u8]| value.windows(5).any(|w| w.eq_ignore_ascii_case(b"text/"));
+    let mut values = headers.get_all(ACCEPT).iter();
+    if !values.any(|value| names_text(value.as_bytes())) {
+        return false;
+    }
     let mut html = Best::default();
     let (mut problem, mut json) = (Best::default(), Best::default());
     for value in headers.get_all(ACCEPT) {
