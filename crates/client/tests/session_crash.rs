@@ -9,8 +9,11 @@ use std::sync::{
     atomic::{AtomicU32, Ordering},
 };
 
-use farebox_client::session::{FileStore, SessionError, Store, VolatileStore};
-use farebox_core::Fault;
+use farebox_client::session::{Answer, Courier, FileStore, SessionError, Store, VolatileStore};
+use farebox_core::{
+    Fault,
+    wire::{Challenge, Credential},
+};
 use farebox_testkit::{Between, Call, Proxy};
 use support::{Coins, Server, coins, origin, served, sessions};
 
@@ -252,4 +255,38 @@ async fn a_damaged_file_opens_nothing() {
     let refused = served(&sessions(&wallet, &store, 10), &server).await;
     assert!(matches!(refused, Err(SessionError::Store(_))));
     assert_eq!(server.chain.opens(), 1);
+}
+
+/// Protects: a close that is refused while a top-up may be on its way leaves it on record, so that
+/// it is not made twice.
+#[tokio::test(start_paused = true)]
+async fn a_refused_close_leaves_a_top_up_on_record() {
+    struct Refusing<'a>(&'a Server);
+    impl Courier for Refusing<'_> {
+        async fn ask(&self) -> Result<Vec<Challenge>, String> {
+            self.0.ask().await
+        }
+        async fn deliver(&self, _: &Credential) -> Answer {
+            self.0.refuse("verification-failed")
+        }
+    }
+    let server = Server::new(1, 3);
+    let wallet = Coins::new(&server.chain);
+    let disk: Arc<dyn Store> = Arc::new(VolatileStore::new());
+    let sessions = sessions(&wallet, &disk, 100);
+    for _ in 0..3 {
+        served(&sessions, &server).await.unwrap();
+    }
+    server.lose_before.store(3, Ordering::SeqCst);
+    assert!(served(&sessions, &server).await.is_err());
+    let channel = sessions.channels().await.unwrap().remove(0);
+    let refused = sessions
+        .close(&channel.key, &origin(), &Refusing(&server))
+        .await;
+    assert!(matches!(refused, Err(SessionError::NotAccepted { .. })));
+    let after = sessions.channels().await.unwrap().remove(0);
+    assert_eq!((after.phase, after), ("topping-up", channel));
+    served(&sessions, &server).await.unwrap();
+    assert_eq!(server.chain.only().1.deposit, 6);
+    assert_eq!(sessions.budget().spent("coin"), coins(6));
 }

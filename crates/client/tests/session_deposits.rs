@@ -4,11 +4,11 @@
 
 mod support;
 
-use std::sync::Arc;
+use std::sync::{Arc, atomic::Ordering};
 
 use farebox_client::{
     Budget,
-    session::{Call, DepositLimit, SessionError, Sessions, Store, VolatileStore},
+    session::{Call, Closed, DepositLimit, SessionError, Sessions, Store, VolatileStore},
 };
 use support::{
     budget, coins, origin,
@@ -104,5 +104,146 @@ async fn an_unsent_call_is_not_uncertain() {
             }
         }
         assert_eq!(shop.paid(), 10);
+    }
+}
+
+/// As the command line closes, that allows itself nothing.
+async fn close(shop: &Shop, disk: &Arc<dyn Store>) -> Result<Closed, SessionError> {
+    let sessions = within(Budget::new([]), shop, disk);
+    let key = sessions.channels().await?[0].key.clone();
+    sessions.close(&key, &origin(), shop).await
+}
+
+async fn phase(shop: &Shop, disk: &Arc<dyn Store>) -> &'static str {
+    process(shop, disk).channels().await.unwrap()[0].phase
+}
+
+/// Nine of ten are spent, ten more are paid, and the server has not seen them.
+async fn unshown() -> (Arc<Shop>, Arc<dyn Store>) {
+    let shop = Shop::new(3, 10);
+    let disk = memory();
+    let sessions = process(&shop, &disk);
+    for _ in 0..3 {
+        served(&sessions, &shop).await.unwrap();
+    }
+    shop.lose.store(3, Ordering::SeqCst);
+    let lost = served(&sessions, &shop).await;
+    assert!(matches!(lost, Err(SessionError::OutcomeUnknown { .. })));
+    assert_eq!((shop.paid(), shop.account().deposit), (20, 10));
+    assert_eq!(phase(&shop, &disk).await, "topping-up");
+    (shop, disk)
+}
+
+/// A deposit is paid, and the server has not seen it.
+async fn unopened() -> (Arc<Shop>, Arc<dyn Store>) {
+    let (shop, disk) = (Shop::new(1, 10), memory());
+    let mut call = process(&shop, &disk)
+        .begin(&[shop.challenge()], &origin(), "/")
+        .unwrap();
+    call.next(&*shop).await.unwrap();
+    assert_eq!(shop.paid(), 10);
+    (shop, disk)
+}
+
+/// Protects: a deposit that was paid and not shown is shown before its channel is closed, so that it
+/// comes back.
+#[tokio::test]
+async fn a_deposit_that_was_not_shown_comes_back() {
+    let (shop, disk) = unopened().await;
+    let closed = close(&shop, &disk).await.unwrap();
+    assert_eq!(closed.refunded, coins(10));
+    assert!(closed.confirmed);
+
+    let (shop, disk) = unshown().await;
+    let closed = close(&shop, &disk).await.unwrap();
+    assert_eq!((closed.spent, closed.refunded), (coins(9), coins(11)));
+    assert_eq!(shop.paid(), 20, "nothing is paid again");
+}
+
+/// Protects: a server that does not take a deposit does not make it forgotten, however it answers a
+/// close.
+#[tokio::test]
+async fn a_deposit_that_is_not_taken_stays_on_record() {
+    for lost in [false, true] {
+        for (action, was) in [("open", "opening"), ("topUp", "topping-up")] {
+            let (shop, disk) = match action {
+                "open" => unopened().await,
+                _ => unshown().await,
+            };
+            match lost {
+                true => shop.lose.store(3, Ordering::SeqCst),
+                false => *shop.refuses.lock().unwrap() = Some(action),
+            }
+            let refused = close(&shop, &disk).await;
+            assert!(
+                matches!(refused, Err(SessionError::OutcomeUnknown { amount, .. }) if amount == coins(10)),
+                "{action}: {refused:?}"
+            );
+            assert_eq!(phase(&shop, &disk).await, was);
+            *shop.refuses.lock().unwrap() = None;
+            close(&shop, &disk).await.unwrap();
+            let back: u128 = shop.node.refunds.lock().unwrap().values().sum();
+            assert_eq!(back, shop.paid() - shop.account().spent, "{action}");
+        }
+    }
+}
+
+/// Protects: a deposit that was shown and whose server takes no more of it comes back all the same.
+#[tokio::test]
+async fn a_deposit_whose_answer_got_lost_comes_back() {
+    let (shop, disk) = (Shop::new(1, 10), memory());
+    let mut call = process(&shop, &disk)
+        .begin(&[shop.challenge()], &origin(), "/")
+        .unwrap();
+    let presentation = call.next(&*shop).await.unwrap();
+    shop.take(presentation.credential(), 1);
+    drop((presentation, call));
+    *shop.refuses.lock().unwrap() = Some("open");
+    let closed = close(&shop, &disk).await.unwrap();
+    assert_eq!((closed.spent, closed.refunded), (coins(1), coins(9)));
+}
+
+/// Protects: a close that is refused leaves the channel as it was, so that what was paid is spent.
+#[tokio::test]
+async fn a_refused_close_loses_nothing() {
+    for open in [true, false] {
+        let (shop, disk) = match open {
+            true => unopened().await,
+            false => unshown().await,
+        };
+        *shop.refuses.lock().unwrap() = Some("close");
+        let refused = close(&shop, &disk).await;
+        assert!(matches!(refused, Err(SessionError::NotAccepted { .. })));
+        let paid = shop.paid();
+        let sessions = process(&shop, &disk);
+        for _ in 0..3 {
+            served(&sessions, &shop).await.unwrap();
+        }
+        assert_eq!((shop.paid(), shop.account().deposit), (paid, paid));
+    }
+}
+
+/// Protects: a top-up that was paid and not shown is not forgotten where the server closes by itself.
+#[tokio::test]
+async fn a_channel_that_is_closed_meanwhile_is_not_forgotten() {
+    for refunds in [true, false] {
+        let (shop, disk) = unshown().await;
+        shop.refunds.store(refunds, Ordering::SeqCst);
+        shop.close_all();
+        // What is left would pay for this one.
+        shop.unit.store(1, Ordering::SeqCst);
+        let sessions = process(&shop, &disk);
+        let gone = served(&sessions, &shop).await;
+        assert!(
+            matches!(gone, Err(SessionError::OutcomeUnknown { .. })),
+            "{gone:?}"
+        );
+        let gone = close(&shop, &disk).await;
+        assert!(
+            matches!(gone, Err(SessionError::OutcomeUnknown { .. })),
+            "{gone:?}"
+        );
+        assert_eq!(phase(&shop, &disk).await, "topping-up");
+        assert_eq!(shop.paid(), 20);
     }
 }

@@ -300,7 +300,7 @@ impl Call {
         let raised = record::update(self.sessions.store.as_ref(), &self.key, |record| {
             let raise = match record.phase {
                 Phase::Open | Phase::ToppingUp { .. } => record.raise(all, min_delta, cap),
-                Phase::Closing => return Err(SessionError::Closing),
+                Phase::Closing { .. } => return Err(SessionError::Closing),
                 Phase::Opening { .. } => return Err(SessionError::NoChannel),
             };
             if let (Raise::To(_), true) = (raise, begins) {

@@ -13,6 +13,7 @@ use super::{
     courier::{Answer, Cause, Courier, Statement},
     error::SessionError,
     record::{self, Phase, Record, Stored, key, minus},
+    recorded::{Found, Recorded, lost},
     sessions::{Payable, Sessions},
 };
 use crate::origin::Origin;
@@ -63,41 +64,54 @@ impl Sessions {
         }
         let lane = self.lane(closing);
         let _turn = lane.alone().await;
-        let store = self.store.as_ref();
-        let stored = record::load(store, closing).await?;
-        let record = stored.ok_or(SessionError::NoChannel)?.record;
-        if record.origin != origin.to_string() {
-            return Err(SessionError::NoChannel);
-        }
-        let payer = self.payer_for(&record)?;
-        let standing = payer.standing(&record.held).await;
-        let mut held = record.deposit;
-        match standing.map_err(SessionError::Standing)? {
-            Standing::Closed { taken } => {
-                return self.closed(&payer, closing, None, Some(taken)).await;
+        let (payer, record, shown) = loop {
+            let stored = record::load(self.store.as_ref(), closing).await?;
+            let record = stored.ok_or(SessionError::NoChannel)?.record;
+            if record.origin != origin.to_string() {
+                return Err(SessionError::NoChannel);
             }
-            Standing::Absent => {
-                return self
-                    .closed(&payer, closing, None, Some(Some(Amount::new(0))))
-                    .await;
+            let payer = self.payer_for(&record)?;
+            let standing = payer.standing(&record.held).await;
+            let standing = standing.map_err(SessionError::Standing)?;
+            let recorded = Recorded {
+                sessions: self,
+                payer: payer.as_ref(),
+                lane: &lane,
+                key: closing,
+                origin,
+                courier,
+            };
+            let found = recorded.settle(&record, &standing).await?;
+            let held = match standing {
+                _ if found == Found::Changed => continue,
+                Standing::Closed { taken } => {
+                    return self.closed(&payer, closing, None, Some(taken)).await;
+                }
+                Standing::Absent => {
+                    let taken = Some(Some(Amount::new(0)));
+                    return self.closed(&payer, closing, None, taken).await;
+                }
+                Standing::Open { channel, .. } => record.deposit.max(channel.deposit),
+                _ if matches!(record.phase.before(), Phase::Opening { .. }) => {
+                    return Err(lost(record.deposit, "it is still being opened"));
+                }
+                _ => record.deposit,
+            };
+            let begun = self.begin_to_close(closing, &record, held).await?;
+            if let Some(record) = begun {
+                break (payer, record, found == Found::Nothing);
             }
-            // More than was recorded, where a top-up was cut short.
-            Standing::Open { channel, .. } => held = held.max(channel.deposit),
-            _ if matches!(record.phase, Phase::Opening { .. }) => {
-                let why = "it is still being opened".to_owned();
-                let amount = record.deposit;
-                return Err(SessionError::OutcomeUnknown { amount, why });
-            }
-            _ => {}
-        }
-        let (record, ()) = record::update(store, closing, |record| {
-            record.phase = Phase::Closing;
-            record.deposit = record.deposit.max(held);
-            Ok(())
-        })
-        .await?;
+        };
         let receipt = self.ask_to_close(&payer, closing, &record, origin, courier);
-        let receipt = receipt.await?;
+        let receipt = match receipt.await? {
+            Some(receipt) => receipt,
+            // It has the deposit, or was never shown it and never heard of the channel.
+            None if !shown => {
+                self.still_open(closing).await?;
+                return Err(lost(record.deposit, "the server does not take it"));
+            }
+            None => None,
+        };
         let standing = payer.standing(&record.held).await;
         let taken = match standing {
             Ok(Standing::Closed { taken }) => Some(taken),
@@ -112,6 +126,25 @@ impl Sessions {
         self.closed(&payer, closing, receipt, taken).await
     }
 
+    /// `None` if something else was begun meanwhile.
+    async fn begin_to_close(
+        &self,
+        closing: &str,
+        seen: &Record,
+        held: Amount,
+    ) -> Result<Option<Record>, SessionError> {
+        let begun = record::update(self.store.as_ref(), closing, |record| {
+            let same = record.phase == seen.phase;
+            if same {
+                record.phase = record.phase.closing();
+                record.deposit = record.deposit.max(held);
+            }
+            Ok(same)
+        });
+        let (record, same) = begun.await?;
+        Ok(same.then_some(record))
+    }
+
     fn payer_for(&self, record: &Record) -> Result<Arc<dyn SessionPayer>, SessionError> {
         let payer = self
             .payers
@@ -121,6 +154,7 @@ impl Sessions {
         payer.cloned().ok_or_else(why)
     }
 
+    /// The receipt, if there is one. `None` if the server knows of no such channel.
     async fn ask_to_close<C: Courier>(
         &self,
         payer: &Arc<dyn SessionPayer>,
@@ -128,7 +162,7 @@ impl Sessions {
         record: &Record,
         origin: &Origin,
         courier: &C,
-    ) -> Result<Option<Box<Receipt>>, SessionError> {
+    ) -> Result<Option<Option<Box<Receipt>>>, SessionError> {
         let mut why = String::new();
         for _ in 0..ATTEMPTS {
             let challenges = courier.ask().await.map_err(SessionError::Unreachable)?;
@@ -148,15 +182,20 @@ impl Sessions {
                 challenge,
             };
             match courier.deliver(&credential).await {
-                Answer::Accepted(receipt) => return Ok(receipt),
+                Answer::Accepted(receipt) => return Ok(Some(receipt)),
                 Answer::Refused { problem, .. } if Cause::of(problem.as_deref()) == Cause::Gone => {
                     return Ok(None);
                 }
                 Answer::Refused {
                     status, problem, ..
-                } => return Err(self.still_open(closing, status, problem).await?),
+                } => {
+                    self.still_open(closing).await?;
+                    return Err(SessionError::NotAccepted { status, problem });
+                }
                 Answer::NotServed { status } => {
-                    return Err(self.still_open(closing, status, None).await?);
+                    self.still_open(closing).await?;
+                    let problem = None;
+                    return Err(SessionError::NotAccepted { status, problem });
                 }
                 Answer::Lost(lost) | Answer::Unsent(lost) => why = lost,
             }
@@ -164,19 +203,14 @@ impl Sessions {
         Err(SessionError::Unreachable(why))
     }
 
-    /// The server would not close it, so it may be used on.
-    async fn still_open(
-        &self,
-        closing: &str,
-        status: u16,
-        problem: Option<Box<farebox_core::wire::ProblemDetails>>,
-    ) -> Result<SessionError, SessionError> {
+    /// The server would not close it, so it may be used on, from where it stood.
+    async fn still_open(&self, closing: &str) -> Result<(), SessionError> {
         record::update(self.store.as_ref(), closing, |record| {
-            record.phase = Phase::Open;
+            record.phase = record.phase.before().clone();
             Ok(())
         })
         .await?;
-        Ok(SessionError::NotAccepted { status, problem })
+        Ok(())
     }
 
     async fn closed(

@@ -22,6 +22,7 @@ mod lane;
 mod limit;
 mod open;
 mod record;
+mod recorded;
 mod sessions;
 mod stream;
 mod tab;

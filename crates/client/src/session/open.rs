@@ -12,6 +12,7 @@ use super::{
     error::SessionError,
     lane::Turn,
     record::{self, Phase, Record, Stored, minus},
+    recorded::{UNSHOWN, lost},
 };
 
 /// How long a deposit that another process records is left to it, before it is looked into.
@@ -348,7 +349,12 @@ impl Call {
             return Ok(true);
         };
         let standing = self.payer.standing(&stored.record.held).await;
-        let taken = match standing.map_err(SessionError::Standing)? {
+        let standing = standing.map_err(SessionError::Standing)?;
+        let (record, spending) = (&stored.record, self.payer.spending());
+        if let Some(amount) = record.phase.unshown(spending, &standing, record.deposit) {
+            return Err(lost(amount, UNSHOWN));
+        }
+        let taken = match standing {
             Standing::Closed { taken } => taken,
             // What was prepaid is with the server. Where nothing of it is left it is gone; where
             // something is, another deposit would reward a server that forgets the last one.

@@ -29,8 +29,29 @@ pub(crate) enum Phase {
     Open,
     /// So it can, and `amount` more is about to be deposited.
     ToppingUp { challenge: String, amount: Amount },
-    /// It was asked to be closed.
-    Closing,
+    /// It was asked to be closed. `from` is how it stood before, where that was not open.
+    Closing {
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        from: Option<Box<Phase>>,
+    },
+}
+
+impl Phase {
+    /// How it stands but for being asked to be closed.
+    pub(crate) fn before(&self) -> &Self {
+        match self {
+            Self::Closing { from } => from.as_deref().unwrap_or(&Self::Open),
+            phase => phase,
+        }
+    }
+
+    /// It is asked to be closed.
+    pub(crate) fn closing(&self) -> Self {
+        let from = self.before();
+        Self::Closing {
+            from: (*from != Self::Open).then(|| Box::new(from.clone())),
+        }
+    }
 }
 
 /// One channel. It holds what spends the money, so it has no `Debug`.

@@ -265,7 +265,7 @@ impl ChannelInfo {
                 Phase::Opening { .. } => "opening",
                 Phase::Open => "open",
                 Phase::ToppingUp { .. } => "topping-up",
-                Phase::Closing => "closing",
+                Phase::Closing { .. } => "closing",
             },
             channel: record.channel,
             method: record.method,
