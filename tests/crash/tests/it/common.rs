@@ -231,9 +231,17 @@ impl Killer {
                 .enable_all()
                 .build();
             let runtime = runtime.unwrap();
+            let mut slowness = 1;
             while !stopped.load(SeqCst) {
-                std::thread::sleep(Duration::from_millis(fastrand::u64(pause.clone())));
+                let pause = Duration::from_millis(fastrand::u64(pause.clone()));
+                std::thread::sleep(pause * slowness);
+                let killed = Instant::now();
                 runtime.block_on(servers[fastrand::usize(..servers.len())].kill());
+                // On a busy machine servers that are always killed before they have done anything
+                // would serve nobody.
+                slowness = u32::try_from(killed.elapsed().as_millis() / 300)
+                    .unwrap_or(1)
+                    .clamp(1, 10);
             }
         });
         Self {
