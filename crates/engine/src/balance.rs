@@ -144,13 +144,30 @@ impl Shared {
         }
     }
 
-    async fn replace(&self, key: &str, text: &str, next: &Account) -> Result<bool, Fault> {
-        self.ledger.forget(key);
-        let (next, keep) = (next.encode()?, next.keep(self));
+    /// Replaces an account that was seen as `text`, and wakes whoever that is news for.
+    async fn replace(
+        self: &Arc<Self>,
+        key: &str,
+        (text, before): (&str, &Account),
+        next: Account,
+    ) -> Result<bool, Fault> {
+        let (after, keep) = (next.encode()?, next.keep(self));
         let swap = self
             .store
-            .compare_and_swap(key, Some(text), Some(&next), keep);
-        effect!("channel.frozen", swap.await)
+            .compare_and_swap(key, Some(text), Some(&after), keep);
+        self.ledger.forget(key);
+        let swapped = effect!("channel.frozen", swap.await);
+        match swapped {
+            Ok(true) => {
+                let next = Arc::new(next);
+                self.ledger.remember(key, (Arc::from(after), next.clone()));
+                self.changed(key, Some(before), &next);
+            }
+            Ok(false) => {}
+            // It may have been carried out.
+            Err(_) => self.rouse(key, &next),
+        }
+        swapped
     }
 
     /// Changes an account under compare-and-swap, as often as it takes.
@@ -180,7 +197,8 @@ impl Shared {
                     continue;
                 }
                 if lost > 0 {
-                    self.changed(key, account, &next);
+                    // What it was before nobody knows any more.
+                    self.rouse(key, &next);
                 }
                 return Ok(answer);
             }
@@ -226,6 +244,15 @@ impl Shared {
         }
         if news && before.is_some_and(|before| before.is_streamed(now)) {
             self.tell(key);
+        }
+        self.settle_if_due(key, after);
+    }
+
+    /// Wakes everybody who waits for the channel, after a write whose reply was lost.
+    fn rouse(self: &Arc<Self>, key: &str, after: &Account) {
+        for word in [&end_of(key), key] {
+            self.hub.wake(word);
+            self.tell(word);
         }
         self.settle_if_due(key, after);
     }
@@ -318,7 +345,7 @@ pub(crate) async fn preview(
 /// spent. `false`: it is another amount by now, a stream is still spending, or the reservation was
 /// replaced.
 pub(crate) async fn freeze(
-    shared: &Shared,
+    shared: &Arc<Shared>,
     op: &str,
     stored: &Stored,
     change: &ChannelChange,
@@ -346,7 +373,7 @@ pub(crate) async fn freeze(
             });
             next.ending = None;
         }
-        if next == *account || shared.replace(&key, &text, &next).await? {
+        if next == *account || shared.replace(&key, (&text, &account), next).await? {
             return Ok(unspent);
         }
     }
@@ -386,7 +413,7 @@ pub(crate) async fn hold_on(
 /// The close or the errand that was recorded as `stored` came to nothing: the channel goes on.
 /// `refund`: it was a refund that never will, and whether its rail tried.
 pub(crate) async fn thaw(
-    shared: &Shared,
+    shared: &Arc<Shared>,
     op: &str,
     stored: &Stored,
     change: &ChannelChange,
@@ -413,7 +440,7 @@ pub(crate) async fn thaw(
                 next.state.refund = Refund::Failed;
             }
         }
-        if shared.replace(&key, &text, &next).await? {
+        if shared.replace(&key, (&text, &account), next).await? {
             return Ok(());
         }
     }

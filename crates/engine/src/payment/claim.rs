@@ -1,6 +1,6 @@
 //! Claiming what makes a payment unique, and letting go of it.
 
-use std::time::Duration;
+use std::{sync::Arc, time::Duration};
 
 use farebox_core::{ChannelAction, Fault, ProofKey, Rejection, wire::Amount};
 
@@ -133,7 +133,11 @@ impl Shared {
 
     /// Gives up a reservation, if it still is what it was. It is renewed first, so that nobody
     /// resumes it halfway, and goes last, so that a crash leaves it to be found.
-    pub(crate) async fn abandon(&self, id: &str, stored: &Stored) -> Result<bool, Fault> {
+    pub(crate) async fn abandon(
+        self: &Arc<Self>,
+        id: &str,
+        stored: &Stored,
+    ) -> Result<bool, Fault> {
         let until = self.after(self.timing.reserve);
         let renewed = stored.record.with(State::Reserved { until });
         let Some(held) = self.advance(id, Some(stored), renewed).await? else {
@@ -150,7 +154,12 @@ impl Shared {
 
     /// Nothing moved and nothing will: frees a payment's proofs, and the channel it holds. `tried`:
     /// its rail tried and said so, where otherwise a crash may have kept it from trying.
-    pub(crate) async fn free(&self, id: &str, stored: &Stored, tried: bool) -> Result<(), Fault> {
+    pub(crate) async fn free(
+        self: &Arc<Self>,
+        id: &str,
+        stored: &Stored,
+        tried: bool,
+    ) -> Result<(), Fault> {
         let me = holder(id, &stored.record.claim);
         for proof in &stored.record.proofs {
             let key = proof_key(proof);

@@ -1,13 +1,19 @@
 //! A close while its channel is being spent.
 
-use std::{sync::Arc, time::Duration};
+use std::{
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering::SeqCst},
+    },
+    time::Duration,
+};
 
 use async_trait::async_trait;
 use farebox_core::{
     ChannelAction, Durability, Fault, Listener, Notices, Schedule, Store, wire::Amount,
 };
 use farebox_engine::{MemoryStore, Meter, MeterError, Refused};
-use farebox_testkit::Fuse;
+use farebox_testkit::{FaultyStore, Fuse, Network};
 use serde_json::json;
 use tokio::{sync::broadcast, task::JoinHandle, time::timeout};
 
@@ -190,5 +196,38 @@ async fn a_close_waits_for_a_request() {
     assert_eq!(answered.unwrap().receipt.extra["units"], 5);
     assert!(matches!(closed, Ok(Got::Managed(_))));
     assert_eq!(process.meter().state().await.unwrap().spent, Amount::new(6));
+    world.balances(&process, "closed").await;
+}
+
+/// Protects: a stream that holds nothing hears of a close at once, though no mark was needed for it.
+#[tokio::test]
+async fn a_close_wakes_who_holds_nothing() {
+    let world = World::new(Schedule::default());
+    let process = world.boot();
+    opened(&world, &process, false).await;
+    let meter = process.meter();
+    let ending = tokio::spawn(async move { meter.ending().await });
+    tokio::task::yield_now().await;
+    process.go(json!({"do": "close"})).await.unwrap();
+    timeout(PROMPT, ending).await.expect("promptly").unwrap();
+}
+
+/// Protects: a close whose mark lost its reply ends the streams all the same.
+#[tokio::test]
+async fn a_lost_reply_to_the_mark_puts_no_close_off() {
+    let world = World::new(Schedule::default());
+    let store = Arc::new(FaultyStore::new(world.disk.clone(), Network::default()));
+    let process = world.boot_on(store.clone(), Fuse::endless());
+    opened(&world, &process, false).await;
+    let stream = stream(&process.meter()).await;
+    let left = AtomicBool::new(true);
+    store.lose_reply_of(move |write| {
+        write.puts("chan:", r#""ending":{"#) && left.swap(false, SeqCst)
+    });
+    timeout(PROMPT, process.go(json!({"do": "close"})))
+        .await
+        .expect("promptly")
+        .unwrap();
+    assert_eq!(stream.await.unwrap().unwrap(), 7);
     world.balances(&process, "closed").await;
 }
