@@ -32,6 +32,7 @@ pub(crate) enum Call {
     CreateRefund,
     Refund(String),
     ListRefunds,
+    Method(String),
     Balance,
 }
 
@@ -67,6 +68,8 @@ pub(crate) struct Ledger {
     /// What has happened and was not sent yet.
     pub(crate) events: Vec<Event>,
     kept: HashMap<String, Kept>,
+    /// The customers of PaymentMethods that have one.
+    pub(crate) customers: HashMap<String, String>,
     pub(crate) search_lag: u64,
 }
 
@@ -159,6 +162,10 @@ impl Ledger {
                 self.refund(id, account)
             }
             Call::ListRefunds => self.list_refunds(form, account),
+            Call::Method(id) => {
+                form.only(&["expand[]"])?;
+                self.method(id)
+            }
             Call::Balance => Ok(self.balance()),
         }
     }
@@ -193,6 +200,19 @@ impl Ledger {
                     .get_or_insert((token.expires_at, "expired"));
             }
         }
+    }
+
+    fn method(&self, id: &str) -> Result<Value, ApiError> {
+        if test_method(id).is_none() {
+            return Err(ApiError::missing("PaymentMethod", id, "payment_method"));
+        }
+        Ok(json!({
+            "id": id,
+            "object": "payment_method",
+            "type": "card",
+            "customer": self.customers.get(id),
+            "livemode": false,
+        }))
     }
 
     fn token(&mut self, id: &str, param: &str) -> Result<&mut Token, ApiError> {

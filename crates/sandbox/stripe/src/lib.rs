@@ -290,6 +290,13 @@ impl Stripe {
         resolved
     }
 
+    /// Attaches a test PaymentMethod to a customer, as an account does that keeps cards.
+    pub fn attach(&self, payment_method: &str, customer: &str) {
+        let mut ledger = self.shared.ledger();
+        let (method, customer) = (payment_method.to_owned(), customer.to_owned());
+        ledger.customers.insert(method, customer);
+    }
+
     /// Lets the account's clock run ahead, so that tokens expire and idempotency keys are
     /// forgotten (after 24 hours).
     pub fn advance_clock(&self, by: Duration) {

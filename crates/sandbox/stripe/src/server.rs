@@ -78,6 +78,7 @@ pub(crate) fn router(shared: Arc<Shared>) -> Router {
         .route("/v1/balance", get(plain(Call::Balance)))
         .route(elements::SCRIPT_PATH, get(elements::script))
         .route("/v1/payment_methods", post(elements::create))
+        .route("/v1/payment_methods/{id}", get(of(Call::Method)))
         .method_not_allowed_fallback(unrecognized)
         .fallback(unrecognized)
         .with_state(shared)

@@ -149,6 +149,7 @@ pub(crate) async fn prepare(
     if id.is_empty() || payment_method.len() > 128 || !id.bytes().all(known) {
         return Err(Rejection::malformed("`paymentMethod` is no PaymentMethod, `pm_…`").into());
     }
+    unsaved(api, account, &payment_method).await?;
     let spt = mint(page, api, account, cx.challenge, ask, &payment_method).await?;
     let payload = Payload::new(spt, ask.request.external_id.clone());
     Collected::from_value(&payload).map_err(|e| {
@@ -157,6 +158,43 @@ pub(crate) async fn prepare(
             .into()
     })
 }
+
+/// Whether a PaymentMethod is nobody's yet, as the page makes them. One that the account keeps for a
+/// customer is for that customer to use, and knowing its id does not make anybody that.
+async fn unsaved(api: &Api, account: Option<&str>, payment_method: &str) -> Result<(), Refusal> {
+    const WHAT: &str = "reading the card of a page";
+    let path = format!("/payment_methods/{payment_method}");
+    let call = RequestBuilder::new(StripeMethod::Get, path);
+    let answer = api.send(call, account).await;
+    let answer = answer.map_err(|lost| Fault::unavailable(WHAT).caused_by(lost))?;
+    let status = answer.status;
+    if status.is_success() {
+        let method: Method = answer.read().map_err(|_| Fault::new(WHAT))?;
+        return match method.customer {
+            None => Ok(()),
+            Some(_) => Err(Rejection::verification(NOT_ACCEPTED).into()),
+        };
+    }
+    if status.as_u16() == 404 || status.as_u16() == 400 {
+        return Err(Rejection::verification(NOT_ACCEPTED).into());
+    }
+    let fault = match status.is_server_error() || matches!(status.as_u16(), 409 | 429) {
+        true => Fault::unavailable(WHAT),
+        // A restricted key must be allowed to read PaymentMethods.
+        false => Fault::new("reading the card of a page: Stripe refuses"),
+    };
+    Err(fault
+        .caused_by(format!("{status}, request {}", answer.request_id))
+        .into())
+}
+
+/// What is used of a PaymentMethod.
+#[derive(Deserialize)]
+struct Method {
+    customer: Option<serde::de::IgnoredAny>,
+}
+
+const NOT_ACCEPTED: &str = "the card was not accepted; check it, or use another one";
 
 async fn mint(
     page: &PageConfig,
@@ -221,8 +259,7 @@ async fn mint(
             continue;
         }
         if error.kind == "card_error" || param.starts_with("payment_method") {
-            let detail = "the card was not accepted; check it, or use another one";
-            return Err(Rejection::verification(detail).into());
+            return Err(Rejection::verification(NOT_ACCEPTED).into());
         }
         let why = format!(
             "{} {code} {param}, request {}",

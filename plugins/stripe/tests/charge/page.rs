@@ -111,6 +111,20 @@ async fn nonsense_is_the_payers_fault() {
     );
 }
 
+/// Protects: the cards that the account keeps for its customers, from whoever knows their ids.
+#[tokio::test]
+async fn a_customers_card_is_not_for_a_page() {
+    let shop = shop().await;
+    let challenge = shop.challenge("c-1_A", usd("0.50"), 300).await;
+    shop.sandbox.attach("pm_card_visa", "cus_1");
+    let refused = prepare(&shop, &challenge, "pm_card_visa").await;
+    assert!(matches!(refused, Err(Refusal::Rejected(_))), "{refused:?}");
+    assert!(mints(&shop).is_empty());
+    prepare(&shop, &challenge, "pm_card_mastercard")
+        .await
+        .unwrap();
+}
+
 /// Protects: without a publishable key there is no page, and nothing is minted for one.
 #[tokio::test]
 async fn without_a_publishable_key_there_is_no_page() {
