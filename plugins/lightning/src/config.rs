@@ -11,8 +11,9 @@ use crate::bolt11::Network;
 use crate::charge::RateSource;
 use crate::node::Node;
 
-/// How long an invoice can be paid, where the configuration does not say.
-pub(crate) const DEFAULT_INVOICE_EXPIRY: Duration = Duration::from_secs(600);
+/// How long an invoice can be paid, where the configuration does not say: as long as a challenge, since
+/// whoever pays it later pays for a challenge that has lapsed.
+pub(crate) const DEFAULT_INVOICE_EXPIRY: Duration = Duration::from_secs(300);
 /// The most that routing may cost, where the configuration does not say: 5 sats.
 pub(crate) const DEFAULT_MAX_FEE_MSAT: u64 = 5_000;
 /// How long a wallet looks for a route, where the configuration does not say.
@@ -47,7 +48,8 @@ pub struct Config {
     /// the preimages of its unpaid invoices, and so does whoever can read its database. Default true.
     #[serde(default = "yes")]
     pub strict: bool,
-    /// How long an invoice can be paid, seconds; a challenge lapses with it. Default 600.
+    /// How long an invoice can be paid, seconds; a challenge lapses with it. Default 300; no more than
+    /// a challenge lasts, since what is paid later opens nothing.
     pub invoice_expiry: Option<u64>,
     /// Where to ask what a bitcoin costs, for prices in other currencies than `sat`.
     pub rates: Option<RatesConfig>,

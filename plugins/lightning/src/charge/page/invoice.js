@@ -9,9 +9,9 @@ async function hashOf(preimage) {
 }
 
 farebox.part("lightning/charge", (part) => {
-  const { invoice } = part.data;
+  const { invoice, paymentHash } = part.data;
   // An invoice that was replaced meanwhile may have been paid.
-  shown.set(part.data.paymentHash, part.challenge);
+  shown.set(paymentHash, part.challenge);
 
   async function present(text) {
     const preimage = String(text).trim().toLowerCase();
@@ -26,11 +26,14 @@ farebox.part("lightning/charge", (part) => {
   offer();
   addEventListener("webln:ready", offer);
   webln.addEventListener("click", () => part.run(async () => {
-    part.say("Waiting for the wallet…");
     let paid;
+    part.say("Waiting for the wallet…");
     try {
       await window.webln.enable();
-      paid = await window.webln.sendPayment(invoice);
+      // A proof that comes too late opens nothing. A fresh invoice is the part's own.
+      await part.last(60);
+      part.say("Waiting for the wallet…");
+      paid = await window.webln.sendPayment(part.data.invoice);
     } catch (error) {
       const why = error?.message ? `: ${error.message}` : "";
       throw new Error(`The wallet did not confirm the payment${why}. If it shows it as paid, paste the preimage here and do not pay again.`);
