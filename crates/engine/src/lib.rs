@@ -65,6 +65,7 @@ pub use lease::{Charge, Lease};
 pub use managed::Managed;
 pub use memory::MemoryStore;
 pub use meter::{Answered, Meter, MeterError};
+pub use page::Preparation;
 pub use payment::{Authentic, Driven, Payment, Reserved, Verified};
 pub use reconcile::{Reconciled, Reconciler};
 pub use refund::{

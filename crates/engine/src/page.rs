@@ -1,5 +1,7 @@
 //! What a payment page asks of a gate, besides being served.
 
+use std::time::Duration;
+
 use farebox_core::{
     Fault, Offer, Presented, Refusal, Rejection,
     wire::{Challenge, Credential, Payload, Problem, Timestamp},
@@ -10,7 +12,7 @@ use crate::{
     challenge::Bound,
     gate::{Gate, Inbound},
     payment::{Authentic, Payment},
-    record::prepared_key,
+    record::{State, prepared_key},
     verdict::Refused,
 };
 
@@ -25,6 +27,14 @@ impl Gate {
         self.offers.get(bound.offer.parse().ok()?)
     }
 
+    /// How long a challenge that this gate has just issued can still be paid for.
+    pub fn lasts(&self, challenge: &Challenge) -> Duration {
+        let left = challenge.expires.as_ref().map_or(i64::MAX, |at| {
+            at.unix_millis().saturating_sub(self.shared.clock.millis())
+        });
+        Duration::from_millis(u64::try_from(left).unwrap_or(0))
+    }
+
     /// Has the rail of a challenge make a payload out of what a payment page has collected; see
     /// [`Rail::prepare`](farebox_core::Rail::prepare). The credential's payload is what was
     /// collected.
@@ -33,35 +43,67 @@ impl Gate {
     /// has not expired and was not used; and for one challenge three times at most. No money moves:
     /// what was prepared is then presented like any other.
     ///
+    /// This is the first half, which costs nothing: the challenge is one of ours.
+    ///
     /// # Errors
-    /// What is wrong with the challenge, or with what was collected.
-    pub async fn prepare(
+    /// What is wrong with the challenge.
+    pub fn preparation(
         &self,
         credential: Credential,
         inbound: &Inbound<'_>,
-    ) -> Result<Payload, Refused> {
-        let payment = self.authenticate(credential, inbound)?;
-        Ok(payment.prepare().await?)
+    ) -> Result<Preparation, Refused> {
+        self.authenticate(credential, inbound).map(Preparation)
+    }
+}
+
+/// A payload that a rail may be asked to make; see [`Gate::preparation`].
+#[derive(Debug)]
+#[must_use = "nothing is made until it is asked for"]
+pub struct Preparation(Payment<Authentic>);
+
+impl Preparation {
+    /// Has it made.
+    ///
+    /// # Errors
+    /// What is wrong with the challenge, or with what was collected. For a challenge that is being
+    /// paid for, or that was, nothing is asked for that would make an honest payer pay again.
+    pub async fn make(self) -> Result<Payload, Refused> {
+        self.0.prepare().await
+    }
+}
+
+/// What is said of a challenge that a payment is recorded for. Only one that was declined is
+/// followed by fresh ones.
+fn used(state: &State) -> Refused {
+    match state {
+        State::Reserved { .. } | State::Attempted { .. } | State::Serving { .. } => {
+            Refused::pending()
+        }
+        State::Paid { .. } | State::Delivered { .. } => {
+            Rejection::spent("the challenge has been paid for; do not pay again").into()
+        }
+        State::Declined { .. } => {
+            let detail = "the challenge has been used; start again with a fresh one";
+            Rejection::new(Problem::InvalidChallenge, detail).into()
+        }
     }
 }
 
 impl Payment<Authentic> {
-    async fn prepare(&self) -> Result<Payload, Refusal> {
-        self.still_offered()?;
+    async fn prepare(&self) -> Result<Payload, Refused> {
         let shared = self.shared();
-        if shared.record(self.id()).await?.is_some() {
-            let problem = Problem::InvalidChallenge;
-            let detail = "the challenge has been used; start again with a fresh one";
-            return Err(Rejection::new(problem, detail).into());
+        if let Some(stored) = shared.record(self.id()).await? {
+            return Err(used(&stored.record.state));
         }
+        self.still_offered()?;
         self.count().await?;
         let now = Timestamp::from_unix_millis(shared.clock.millis());
         let credential = self.credential();
         let cx = Presented::new(&credential.challenge, &now).by(credential.source.as_deref());
         let prepared = self.method().prepare(&cx, &credential.payload);
         let prepared = timeout(shared.timing.settle, prepared).await;
-        prepared
-            .unwrap_or_else(|_| Err(Fault::unavailable("a rail did not prepare in time").into()))
+        let late = |_| Err(Fault::unavailable("a rail did not prepare in time").into());
+        Ok(prepared.unwrap_or_else(late)?)
     }
 
     /// Counts this preparation, in the store that every process shares.

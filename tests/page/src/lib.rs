@@ -8,7 +8,9 @@
 #![allow(clippy::unwrap_used, reason = "test code may panic")]
 
 mod browser;
+mod goods;
 mod shop;
 
 pub use browser::{Browser, Scheme};
+pub use goods::FILE_SIZE;
 pub use shop::{JOKE, Rails, Shop};

@@ -23,6 +23,8 @@ use farebox_sandbox_tempo::{Chain, PATH_USD, dev_account};
 use serde_json::{Value, json};
 use tokio::net::TcpListener;
 
+use crate::goods;
+
 /// Which rails a shop offers.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Rails {
@@ -32,7 +34,8 @@ pub enum Rails {
     All,
 }
 
-/// A running shop. `/joke` costs half a dollar.
+/// A running shop. `/joke` costs half a dollar, and so do `/file`, a download that takes a while,
+/// `/sound`, and `/away`, which leads to `/there`.
 #[derive(Debug)]
 pub struct Shop {
     /// Its address, without a slash at the end.
@@ -112,10 +115,11 @@ impl Shop {
                 OfferSpec::new("tempo/charge", "0.01"),
             ],
         };
-        let paid = server
-            .paid("GET /joke", offers)
-            .unwrap()
-            .page(Page::new(look).unwrap());
+        let page = Page::new(look).unwrap();
+        let paid = |route: &str| {
+            let paid = server.paid(route, offers.clone()).unwrap();
+            paid.page(page.clone())
+        };
         let (served, failures) = (Arc::new(AtomicUsize::new(0)), Arc::new(AtomicUsize::new(0)));
         let (count, fail) = (served.clone(), failures.clone());
         let joke = move || async move {
@@ -135,7 +139,12 @@ impl Shop {
             );
             (headers, page).into_response()
         };
-        let app = Router::new().route("/joke", get(joke).route_layer(paid));
+        let app = Router::new()
+            .route("/joke", get(joke).route_layer(paid("GET /joke")))
+            .route("/file", get(goods::file).route_layer(paid("GET /file")))
+            .route("/sound", get(goods::sound).route_layer(paid("GET /sound")))
+            .route("/away", get(goods::away).route_layer(paid("GET /away")))
+            .route("/there", get(|| async { "You are there." }));
         let listener = TcpListener::bind(("127.0.0.1", 0)).await.unwrap();
         let url = format!("http://{}", listener.local_addr().unwrap());
         tokio::spawn(async move { axum::serve(listener, app).await });

@@ -91,6 +91,29 @@ where
     B: Body + From<Bytes>,
     B::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
 {
+    let decided = decide(gate, settings, request).await;
+    decided.map_err(|answer| ours(settings, answer))
+}
+
+/// Marks an answer that is no handler's, where a page's script must tell them apart.
+pub(super) fn ours(settings: &Settings, answer: Response<Bytes>) -> Response<Bytes> {
+    #[cfg(feature = "page")]
+    if settings.page.is_some() {
+        return page::mark(answer);
+    }
+    let _ = settings;
+    answer
+}
+
+async fn decide<B>(
+    gate: &Gate,
+    settings: &Settings,
+    request: Request<B>,
+) -> Result<Admitted<B>, Response<Bytes>>
+where
+    B: Body + From<Bytes>,
+    B::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
+{
     let (mut parts, body) = request.into_parts();
     let presented = headers::take_credential(&mut parts.headers, &credential_header(gate.header()));
     if is_preflight(&parts) {
@@ -165,8 +188,11 @@ where
     };
     #[cfg(feature = "page")]
     if let Some(page) = settings.page.as_ref().filter(|_| page::prepares(&parts)) {
-        let prepared = page::prepare(page, gate, &parts, &inbound, credential);
-        return Err(Box::pin(prepared).await);
+        let prepared = page::prepare(page, gate, &parts, &asked, credential);
+        return Err(match Box::pin(prepared).await {
+            Ok(answer) => answer,
+            Err(refused) => refuse(gate, settings, &asked, refused).await,
+        });
     }
     let source = credential.source.clone();
     let serving = match Box::pin(gate.present(credential, &inbound)).await {
@@ -175,7 +201,7 @@ where
             paid(settings, &asked);
             #[cfg(feature = "page")]
             if let Some(page) = &settings.page {
-                page::paid(page, &parts);
+                page::paid(page, &parts, &asked);
             }
             return Err(managed(gate, done));
         }
@@ -196,7 +222,7 @@ where
     };
     #[cfg(feature = "page")]
     if let Some(page) = &settings.page {
-        page::paid(page, &parts);
+        page::paid(page, &parts, &asked);
     }
     // A session's handler may still find that it is not.
     if metered.is_none() {

@@ -14,6 +14,8 @@ use http::{
 use http_body::Body;
 use http_body_util::BodyExt;
 
+#[cfg(feature = "page")]
+use super::page::FAREBOX_PAGE;
 use super::{
     admit::{self, Settings},
     answer,
@@ -89,15 +91,16 @@ where
             release(gate, metered).await;
         }
         give_back(gate, serving).await;
-        return admit::refuse(gate, settings, &asked, refused)
-            .await
-            .map(R::from);
+        let answer = admit::refuse(gate, settings, &asked, refused).await;
+        return admit::ours(settings, answer).map(R::from);
     }
     if metered.is_some() {
         admit::paid(settings, &asked);
     }
-    // An upstream's receipt is not ours to pass on.
+    // An upstream's receipt is not ours to pass on, nor is its word for a refusal.
     parts.headers.remove(PAYMENT_RECEIPT);
+    #[cfg(feature = "page")]
+    parts.headers.remove(FAREBOX_PAGE);
     let status = parts.status;
     let served =
         status.is_success() || status.is_redirection() || status == StatusCode::SWITCHING_PROTOCOLS;

@@ -113,6 +113,10 @@ struct Stall {
 
 impl Stall {
     async fn open(page: Option<Page>) -> Self {
+        Self::limited(page, None).await
+    }
+
+    async fn limited(page: Option<Page>, limit: Option<ChallengeLimit>) -> Self {
         let shop = Shop::open().await;
         let rail = CardRail::default();
         let minted = rail.minted.clone();
@@ -121,10 +125,22 @@ impl Stall {
             let terms = ChargeTerms::amount("5").description("A <i>joke</i>");
             let offer = Offer::new::<Charge>(method.clone(), terms).unwrap();
             let gate = shop.engine.gate(route, compose([offer]).unwrap()).unwrap();
-            match &page {
+            let layer = match &page {
                 Some(page) => PaymentLayer::new(gate).page(page.clone()),
                 None => PaymentLayer::new(gate),
+            };
+            match &limit {
+                Some(limit) => layer.limit_challenges(limit.clone()),
+                None => layer,
             }
+        };
+        // A handler that says no in the payment layer's words.
+        let sour = || async {
+            let headers = [
+                ("content-type", "application/problem+json"),
+                ("farebox-page", "refused"),
+            ];
+            (StatusCode::BAD_REQUEST, headers, "{}")
         };
         let router = Router::new()
             .route(
@@ -135,6 +151,7 @@ impl Stall {
                 "/poem",
                 get(|| async { "a poem" }).route_layer(paid("GET /poem")),
             )
+            .route("/sour", get(sour).route_layer(paid("GET /sour")))
             .route(
                 "/ask",
                 post(|| async { "an answer" }).route_layer(paid("POST /ask")),
@@ -393,9 +410,13 @@ async fn a_payload_is_prepared_for_the_challenge_and_no_other() {
     let served = stall.present(&challenge, &payload).await;
     assert_eq!((served.status, served.body.as_str()), (200, "a joke"));
 
-    // Used, altered, another's resource, lapsed.
+    // Used: no fresh challenge, which would be paid as well. Altered, another's resource, lapsed.
     let used = stall.prepare("/joke", &challenge, &card).await;
-    assert_eq!(used.status, 402, "{used:?}");
+    assert_eq!(
+        (used.status, used.header("www-authenticate")),
+        (403, ""),
+        "{used:?}"
+    );
     let mut forged = stall.challenge().await;
     forged.expires = Some(Timestamp::now().plus(std::time::Duration::from_secs(3600)));
     assert_eq!(stall.prepare("/joke", &forged, &card).await.status, 402);
@@ -454,4 +475,74 @@ async fn preparations_are_limited() {
     );
     let challenge = stall.challenge().await;
     assert_eq!(stall.prepare("/joke", &challenge, &card).await.status, 200);
+}
+
+/// Protects: a payer whose handler fails: its words are never taken for the refusal of a payment,
+/// which would lose the credential.
+#[tokio::test]
+async fn a_refusal_is_told_from_a_handlers_answer() {
+    let stall = Stall::open(page()).await;
+    let refused = stall
+        .present(&stall.challenge().await, &json!({ "token": "torn" }))
+        .await;
+    assert_eq!(
+        (refused.status, refused.header("farebox-page")),
+        (402, "refused")
+    );
+
+    let header = stall.get("/sour", "*/*").await.headers["www-authenticate"].clone();
+    let challenge = Challenge::parse_one(header.to_str().unwrap()).unwrap();
+    let token = json!({ "token": format!("for-{}", challenge.id) });
+    let request = Request::get("/sour").header(AUTHORIZATION, credential(&challenge, &token));
+    let sour = stall.ask(request.body(Body::empty()).unwrap()).await;
+    assert_eq!((sour.status, sour.header("farebox-page")), (400, ""));
+    assert_eq!(sour.header("payment-receipt"), "");
+}
+
+/// Protects: a node that mints for each challenge, from whoever asks for them by another door.
+#[tokio::test]
+async fn challenges_of_refused_preparations_count() {
+    let hour = std::time::Duration::from_secs(3600);
+    let limit = ChallengeLimit::new(2, hour, |_| None);
+    let stall = Stall::limited(page(), Some(limit)).await;
+    let card = json!({ "card": "4242" });
+    let mut forged = stall.challenge().await;
+    forged.expires = Some(Timestamp::now().plus(hour));
+    for expected in [402, 429, 429] {
+        let refused = stall.prepare("/joke", &forged, &card).await;
+        assert_eq!(refused.status, expected, "{refused:?}");
+    }
+}
+
+/// Protects: payers behind one proxy from each other, and from who has no challenge at all.
+#[tokio::test]
+async fn a_client_is_who_the_challenge_limit_says() {
+    let hour = std::time::Duration::from_secs(3600);
+    let limit = ChallengeLimit::new(1_000, hour, |parts| {
+        Some(parts.headers.get("x-client")?.to_str().ok()?.to_owned())
+    });
+    let stall = Stall::limited(page(), Some(limit)).await;
+    let prepare = async |client: &str, path: &str| {
+        let challenge = stall.challenge().await;
+        let request = Request::get(path)
+            .header("farebox-page", "prepare")
+            .header("x-client", client)
+            .header(
+                AUTHORIZATION,
+                credential(&challenge, &json!({ "card": "4242" })),
+            );
+        stall.ask(request.body(Body::empty()).unwrap()).await.status
+    };
+    // A challenge of another address costs nothing.
+    for _ in 0..70 {
+        assert_eq!(prepare("a", "/poem").await, 402);
+    }
+    // One is forgiven every second, so there may be a few more on a slow machine.
+    let mut made = 0;
+    while prepare("a", "/joke").await == 200 {
+        made += 1;
+        assert!(made < 300, "no limit");
+    }
+    assert!(made >= 60, "{made}");
+    assert_eq!(prepare("b", "/joke").await, 200);
 }

@@ -2,7 +2,7 @@
 
 use bytes::Bytes;
 use farebox_core::wire::{Credential, Problem};
-use farebox_engine::{Gate, Inbound};
+use farebox_engine::{Gate, Inbound, Refused};
 use http::{
     HeaderMap, HeaderName, HeaderValue, Method, Response, StatusCode,
     header::{
@@ -18,10 +18,11 @@ use super::{
     accept::prefers_html,
     render::{Asked, Rendered, Way},
 };
-use crate::server::answer;
+use crate::server::{answer, asked as server};
 
-/// What the page's script asks for beside the resource.
-const FAREBOX_PAGE: HeaderName = HeaderName::from_static("farebox-page");
+/// What the page's script asks for beside the resource; and in an answer, that it is the payment
+/// layer's refusal.
+pub(in crate::server) const FAREBOX_PAGE: HeaderName = HeaderName::from_static("farebox-page");
 /// What a browser says that fetches a worker's script.
 const SERVICE_WORKER: HeaderName = HeaderName::from_static("service-worker");
 const WORKER_QUERY: &str = "farebox-worker";
@@ -54,31 +55,47 @@ pub(in crate::server) fn prepares(parts: &Parts) -> bool {
 }
 
 /// Has a rail make a payload out of what the page has collected.
+///
+/// # Errors
+/// The refusal, to be answered as any other is.
 pub(in crate::server) async fn prepare(
     page: &Page,
     gate: &Gate,
     parts: &Parts,
-    inbound: &Inbound<'_>,
+    asked: &server::Asked,
     credential: Credential,
-) -> Response<Bytes> {
-    let limit = &page.0.limit;
-    if let Err(retry_after) = limit.count(&limit.client(parts)) {
-        return answer::too_many(retry_after);
+) -> Result<Response<Bytes>, Refused> {
+    let preparation = gate.preparation(credential, &asked.inbound())?;
+    // Only who has a challenge of ours counts.
+    if let Err(retry_after) = page.0.limit.count(&client(page, parts, asked)) {
+        return Ok(answer::too_many(retry_after));
     }
-    match gate.prepare(credential, inbound).await {
-        Ok(payload) => {
-            let mut response = Response::new(Bytes::from(payload.get().to_owned()));
-            let policy = HeaderValue::from_static("default-src 'none'");
-            set(response.headers_mut(), "application/json", policy);
-            response
-        }
-        Err(refused) => answer::refuse(gate, inbound, refused).await,
-    }
+    let payload = preparation.make().await?;
+    let mut response = Response::new(Bytes::from(payload.get().to_owned()));
+    let policy = HeaderValue::from_static("default-src 'none'");
+    set(response.headers_mut(), "application/json", policy);
+    Ok(response)
+}
+
+/// Who asks, as the page's own limit names a client if it was given one, else as the layer's does:
+/// behind a proxy everybody has its address.
+fn client(page: &Page, parts: &Parts, asked: &server::Asked) -> String {
+    let named = asked.client.clone().filter(|_| !page.0.names_clients);
+    named.unwrap_or_else(|| page.0.limit.client(parts))
 }
 
 /// Somebody has paid, so what was prepared for them does not count.
-pub(in crate::server) fn paid(page: &Page, parts: &Parts) {
-    page.0.limit.paid(&page.0.limit.client(parts));
+pub(in crate::server) fn paid(page: &Page, parts: &Parts, asked: &server::Asked) {
+    page.0.limit.paid(&client(page, parts, asked));
+}
+
+/// Marks a refusal as the payment layer's own, which the page's script then believes.
+pub(in crate::server) fn mark(mut answer: Response<Bytes>) -> Response<Bytes> {
+    if answer.status().is_client_error() || answer.status().is_server_error() {
+        let refused = HeaderValue::from_static("refused");
+        answer.headers_mut().insert(FAREBOX_PAGE, refused);
+    }
+    answer
 }
 
 /// The answer to a request without a credential: a page, where one is wanted and can be had.

@@ -1,29 +1,34 @@
-// One presentation of a credential, and what it says: `served`, `refused`, or come again `after`
-// so many seconds with the same credential.
-async function attempt({ url, header, authorization, key }) {
+/** Sends a request with its credential. */
+function send({ url, header, authorization, key }, redirect) {
   // A refusal as a problem, and the resource as a browser asks for it.
   const headers = {
     Accept: "application/problem+json, text/html;q=0.9, */*;q=0.8",
     "Idempotency-Key": `"${key}"`,
     [header]: authorization,
   };
+  return fetch(url, { headers, cache: "no-store", redirect });
+}
+
+// One presentation of a credential, and what it says: `served`, `refused`, or come again `after`
+// so many seconds with the same credential.
+async function attempt(request) {
   let response;
   try {
-    response = await fetch(url, { headers, cache: "no-store", redirect: "manual" });
+    response = await send(request, "manual");
   } catch {
     return { after: 2 };
   }
   const { status } = response;
-  if (response.type === "opaqueredirect" || (status >= 200 && status < 400)) return { served: true, response };
+  // What was paid for says so. Where a redirect leads cannot be seen.
+  if (response.type === "opaqueredirect" || (response.ok && response.headers.has("Payment-Receipt"))) return { served: true, response };
   const after = Number(response.headers.get("Retry-After")) || 1;
-  const problem = (response.headers.get("Content-Type") || "").startsWith("application/problem+json")
-    ? await response.json().catch(() => ({})) : {};
-  // A refusal is the payment layer's. Anything else was said by whoever was to be paid for, or is an
-  // outage; then the payment may be in, and the same credential collects it.
-  const ours = String(problem.type || "").startsWith("https://paymentauth.org/problems/")
-    || (problem.type === "about:blank" && (status >= 500 || [400, 413, 422, 429].includes(status)));
+  // A refusal is the payment layer's, and marked. Anything else was said by whoever was to be paid
+  // for, or is an outage; then the payment may be in, and the same credential collects it.
+  const ours = response.headers.get("Farebox-Page") === "refused";
   if (ours && status < 500 && status !== 429) {
+    const problem = await response.json().catch(() => ({}));
     return { refused: { detail: problem.detail, anew: status === 402 || status === 410 } };
   }
+  response.body?.cancel().catch(() => {});
   return { after, failed: ours ? 0 : status };
 }

@@ -12,7 +12,7 @@ mod look;
 mod render;
 mod theme;
 
-pub(super) use answer::{asks, challenge, paid, prepare, prepares};
+pub(super) use answer::{FAREBOX_PAGE, asks, challenge, mark, paid, prepare, prepares};
 pub use look::Look;
 pub use theme::{Colors, InvalidColor};
 
@@ -42,6 +42,8 @@ pub struct Page(Arc<Inner>);
 struct Inner {
     look: look::Checked,
     limit: ChallengeLimit,
+    /// The limit was given, and says itself who a client is.
+    names_clients: bool,
 }
 
 impl Page {
@@ -53,19 +55,27 @@ impl Page {
         Ok(Self(Arc::new(Inner {
             look: look.check()?,
             limit: default_limit(),
+            names_clients: false,
         })))
     }
 
     /// How many payloads one client may have prepared (a token minted at Stripe, say) that it then
-    /// does not pay with. By the peer's address 60, one of which is forgiven every second, unless
-    /// set; where no peer is known, that many for all clients together.
+    /// does not pay with. 60, one of which is forgiven every second, unless set: of each client as
+    /// [`limit_challenges`](super::PaymentLayer::limit_challenges) names it, else by the peer's
+    /// address, which behind a proxy is the same for all; where no peer is known, that many for all
+    /// clients together.
     #[must_use]
     pub fn limit_preparations(self, limit: ChallengeLimit) -> Self {
         let inner = Arc::try_unwrap(self.0).unwrap_or_else(|shared| Inner {
             look: shared.look.clone(),
             limit: shared.limit.clone(),
+            names_clients: true,
         });
-        Self(Arc::new(Inner { limit, ..inner }))
+        Self(Arc::new(Inner {
+            limit,
+            names_clients: true,
+            ..inner
+        }))
     }
 }
 

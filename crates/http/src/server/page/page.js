@@ -45,7 +45,14 @@ class Part {
     this.price = data.price;
     this.data = data.data;
     this.challenge = data.challenge;
-    this.expires = Date.parse(data.challenge.expires);
+    // The payer's clock may be wrong, and may stand still while the machine sleeps.
+    this.taken = { lasts: data.lasts, ran: performance.now(), clock: Date.now() };
+  }
+
+  /** How long the challenge can still be paid for, in milliseconds. */
+  left() {
+    const { lasts, ran, clock } = this.taken;
+    return lasts - Math.max(performance.now() - ran, Date.now() - clock);
   }
 
   /** The part's element with this name, its `data-farebox`. */
@@ -61,6 +68,7 @@ class Part {
    */
   async run(work) {
     if (busy) return;
+    const focused = document.activeElement;
     hold(true);
     fail("");
     try {
@@ -72,12 +80,16 @@ class Part {
       if (error instanceof Refused) await renew();
     } finally {
       hold(false);
+      // What is disabled has lost the focus.
+      const shown = focused?.isConnected ? focused : this.panel.querySelector(".pay:not([hidden])");
+      if (document.activeElement === document.body) shown?.focus();
     }
   }
 
   /** Sees to it that the challenge can be paid for so many more seconds. */
   async last(seconds) {
-    if (this.expires - Date.now() < seconds * 1000) await renew();
+    if (this.left() < seconds * 1000) await renew();
+    if (this.left() <= 0) throw new Error("This price has lapsed, and a fresh one could not be had. Nothing has been charged; load the page again.");
   }
 
   /** Has the server make a payload out of what was collected. */
@@ -116,7 +128,8 @@ function sentence(text) {
 
 function hold(now) {
   busy = now;
-  root.setAttribute("aria-busy", String(now));
+  // Not the live regions: what they say must be heard meanwhile.
+  for (const part of parts) part.panel.setAttribute("aria-busy", String(now));
   for (const control of root.querySelectorAll("button, input, textarea")) control.disabled = now;
   if (now) addEventListener("beforeunload", leaving); else removeEventListener("beforeunload", leaving);
 }
@@ -126,8 +139,13 @@ function leaving(event) { event.preventDefault(); }
 /** The worker that hands the paid response to the next load of this address; null where there is none. */
 async function worker() {
   if (!navigator.serviceWorker) return null;
+  const script = `${location.pathname}?farebox-worker`;
   try {
-    const registration = await navigator.serviceWorker.register(`${location.pathname}?farebox-worker`, {
+    // One that the site itself has here stays.
+    const there = await navigator.serviceWorker.getRegistration();
+    const its = there?.active || there?.waiting || there?.installing;
+    if (its && new URL(there.scope).pathname === location.pathname && its.scriptURL !== new URL(script, location.origin).href) return null;
+    const registration = await navigator.serviceWorker.register(script, {
       scope: location.pathname, updateViaCache: "none",
     });
     const found = registration.installing || registration.waiting || registration.active;
@@ -141,38 +159,96 @@ async function worker() {
   }
 }
 
-/** One question to the worker. */
-function ask(to, message) {
+/** One question to the worker; null where it does not answer in so many milliseconds. */
+function ask(to, message, ms) {
   return new Promise((resolve) => {
     const channel = new MessageChannel();
     channel.port1.onmessage = (event) => resolve(event.data);
     to.postMessage(message, [channel.port2]);
+    setTimeout(resolve, ms, null);
   });
+}
+
+const MARK = `farebox-pending ${here}`;
+
+/** Notes that a payment is under way, for a load that knows nothing of it; nothing secret. */
+function mark(key) {
+  try {
+    if (key) sessionStorage.setItem(MARK, JSON.stringify({ key, until: Date.now() + 900000 }));
+    else sessionStorage.removeItem(MARK);
+  } catch { /* A browser that stores nothing. */ }
+}
+
+/** Whether a payment was under way when this page was loaded, and its end is not known. */
+async function pending() {
+  try {
+    const { key, until } = JSON.parse(sessionStorage.getItem(MARK)) || {};
+    if (!key) return false;
+    const cache = await globalThis.caches?.open("farebox");
+    if (until > Date.now() && !await cache?.delete(`/farebox-done/${key}`)) return true;
+    mark(null);
+  } catch { /* A browser that stores nothing. */ }
+  return false;
 }
 
 /** Presents a credential until somebody knows what became of it. The same credential never pays twice. */
 async function present(authorization) {
   const request = { url: location.href.split("#")[0], header: page.header, authorization, key: crypto.randomUUID() };
-  const through = await worker();
+  mark(request.key);
+  let through = await worker();
   for (let tries = 0; ; tries += 1) {
     say(tries === 0 ? "Paying…" : "The payment is being confirmed. Keep this page open; you will not be charged twice.");
-    const answer = through ? await ask(through, request) : await attempt(request);
-    if (answer.served) {
-      say("Paid. Opening…");
-      removeEventListener("beforeunload", leaving);
-      if (through) location.reload();
-      else location.replace(URL.createObjectURL(await answer.response.blob()));
-      await new Promise(() => {});
+    let answer = through ? await ask(through, request, 60000) : await attempt(request);
+    if (!answer) {
+      // The worker has ended. The next one is told everything again.
+      through = await worker();
+      answer = { after: 1 };
     }
+    if (answer.served && await open(through, request, answer)) return;
     if (answer.refused) {
+      mark(null);
       const text = sentence(answer.refused.detail || "The payment was refused");
       throw answer.refused.anew ? new Refused(text) : new Error(text);
     }
     if (answer.failed && tries > 0) {
       fail(`The server answered ${answer.failed}. It is asked again, with the same payment, until it works; keep this page open.`);
     }
-    await wait(Math.max(answer.after * 1000, Math.min(500 * 2 ** tries, 15000)));
+    await wait(Math.max((answer.after || 1) * 1000, Math.min(500 * 2 ** tries, 15000)));
   }
+}
+
+/** Opens what was paid for. `false`: it is gone with its worker, and must be had again. */
+async function open(through, request, answer) {
+  if (through && !(await ask(through, { open: request.key }, 5000))?.known) return false;
+  fail("");
+  say("Paid. Opening…");
+  removeEventListener("beforeunload", leaving);
+  let { download } = answer;
+  if (through) {
+    mark(null);
+    location.reload();
+  } else if (answer.response.type === "opaqueredirect") {
+    // Where it leads is seen by following it, which the same payment covers.
+    const response = await send(request, "follow").catch(() => null);
+    mark(null);
+    if (!response?.redirected) throw new Error("Paid. What was paid for is at another address, which this browser does not say.");
+    location.replace(response.url);
+  } else {
+    const { response } = answer;
+    const url = URL.createObjectURL(await response.blob());
+    mark(null);
+    const disposition = response.headers.get("Content-Disposition") || "";
+    download = /^\s*attachment/i.test(disposition);
+    if (download) {
+      const name = /filename="?([^";]+)/i.exec(disposition)?.[1] || location.pathname.split("/").pop();
+      Object.assign(document.createElement("a"), { href: url, download: name }).click();
+    } else location.replace(url);
+  }
+  // A page that opens takes the place of this one.
+  await wait(download ? 3000 : 30000);
+  say(download ? "Paid. The download has started." : "Paid.");
+  await renew();
+  return true;
 }
 
 /** Fresh challenges, in the place of those on the page. */
@@ -200,8 +276,16 @@ async function renew() {
     part.take(next[n]);
     if (part.made?.renewed) { part.made.renewed(); return; }
     const panel = fresh.getElementById(part.panel.id);
+    // What somebody has typed, or is typing, stays.
+    const typed = [...part.panel.querySelectorAll("input:not([readonly])")].map((field) => [field.id, field.value]);
+    const at = part.panel.contains(document.activeElement) ? document.activeElement.id : "";
     part.panel.replaceChildren(...document.importNode(panel, true).childNodes);
+    for (const [id, value] of typed) {
+      const field = document.getElementById(id);
+      if (field) field.value = value;
+    }
     make(part);
+    if (at) document.getElementById(at)?.focus();
   });
 }
 
@@ -222,8 +306,7 @@ let renewals = 12;
 async function keep() {
   for (;;) {
     await wait(1000);
-    const first = Math.min(...parts.map((part) => part.expires));
-    if (busy || document.hidden || Date.now() < first) continue;
+    if (busy || document.hidden || parts.every((part) => part.left() > 0)) continue;
     if (renewals === 0) { fail("This price has lapsed. Load the page again to pay."); return; }
     renewals -= 1;
     renewing = renew();
@@ -255,9 +338,29 @@ function tabs() {
   });
 }
 
-addEventListener("DOMContentLoaded", () => {
+/** Asks whoever may have paid already. */
+function warn() {
+  const box = document.createElement("div");
+  box.className = "notice";
+  box.setAttribute("role", "alert");
+  const text = Object.assign(document.createElement("p"), {
+    textContent: "A payment for this page was under way when it was loaded again, and its outcome is not known here. Look at your card's or wallet's account before you pay again.",
+  });
+  const button = Object.assign(document.createElement("button"), { type: "button", className: "pay quiet", textContent: "Pay all the same" });
+  button.addEventListener("click", () => {
+    mark(null);
+    box.remove();
+    root.classList.remove("pending");
+  });
+  box.append(text, button);
+  root.classList.add("pending");
+  root.prepend(box);
+}
+
+addEventListener("DOMContentLoaded", async () => {
   const panels = root.querySelectorAll(".panel");
   page.parts.forEach((data, n) => { parts.push(new Part(data, panels[n])); });
+  if (await pending()) warn();
   root.hidden = false;
   parts.forEach(make);
   tabs();

@@ -1,6 +1,6 @@
 //! Putting a page together.
 
-use std::collections::BTreeSet;
+use std::{collections::BTreeSet, time::Duration};
 
 use farebox_core::{
     Fault, PagePart,
@@ -40,6 +40,7 @@ pub(super) struct Asked<'a> {
 pub(super) struct Way {
     challenge: Challenge,
     part: PagePart,
+    lasts: Duration,
 }
 
 impl Way {
@@ -51,7 +52,14 @@ impl Way {
                 continue;
             };
             match offer.method().page(&challenge) {
-                Ok(Some(part)) => ways.push(Self { challenge, part }),
+                Ok(Some(part)) => {
+                    let lasts = gate.lasts(&challenge);
+                    ways.push(Self {
+                        challenge,
+                        part,
+                        lasts,
+                    });
+                }
                 Ok(None) => {}
                 Err(fault) => tracing::error!(offer = %offer.id(), %fault, "a rail has no page"),
             }
@@ -76,6 +84,8 @@ struct PartData<'a> {
     offer: String,
     price: &'a str,
     challenge: &'a Challenge,
+    /// For how long it can be paid, in milliseconds: the payer's clock may be wrong.
+    lasts: u32,
     data: &'a serde_json::Value,
 }
 
@@ -214,6 +224,7 @@ fn data_of(way: &Way) -> PartData<'_> {
         offer: way.offer(),
         price: &way.part.price,
         challenge: &way.challenge,
+        lasts: u32::try_from(way.lasts.as_millis()).unwrap_or(u32::MAX),
         data: &way.part.data,
     }
 }

@@ -1,0 +1,130 @@
+//! What is bought arrives, whatever it is and however late.
+
+use std::{
+    sync::atomic::Ordering::SeqCst,
+    time::{Duration, Instant},
+};
+
+use farebox_page_tests::{Browser, FILE_SIZE, JOKE, Rails, Shop};
+use serde_json::json;
+
+const NO_WORKERS: &str = "Object.defineProperty(navigator, 'serviceWorker', { value: undefined });";
+
+/// Pays with a good card.
+async fn pay(browser: &Browser) {
+    for (name, text) in [
+        ("number", "4242424242424242"),
+        ("exp", "1230"),
+        ("cvc", "123"),
+    ] {
+        let field = browser.find(&format!("input[name={name}]")).await;
+        field.send_keys(text).await.unwrap();
+    }
+    browser.find(".pay").await.click().await.unwrap();
+}
+
+/// Protects: whoever loads the page again while nobody knows what became of the payment: they are
+/// not asked to pay again, and get what they paid for in the end.
+#[tokio::test(flavor = "multi_thread")]
+#[ignore = "needs chromium"]
+async fn a_reload_while_the_outcome_is_unknown_waits() {
+    let (shop, browser) = (Shop::open(Rails::Card).await, Browser::start().await);
+    shop.failures.store(usize::MAX, SeqCst);
+    browser.open(&shop.joke()).await;
+    pay(&browser).await;
+    browser.until("The server answered 502").await;
+    browser.run("setTimeout(() => location.reload(), 0)").await;
+    browser.until("Do not pay again").await;
+    // It has asked by itself several times by now.
+    shop.failures.store(0, SeqCst);
+    browser.until(JOKE).await;
+    assert_eq!((shop.stripe.charged().len(), shop.served()), (1, 1));
+}
+
+/// Protects: the same where nothing has kept the credential: a warning comes before the price.
+#[tokio::test(flavor = "multi_thread")]
+#[ignore = "needs chromium"]
+async fn a_payment_that_was_lost_sight_of_is_warned_of() {
+    let (shop, browser) = (Shop::open(Rails::Card).await, Browser::start().await);
+    browser.before_pages(NO_WORKERS).await;
+    shop.failures.store(usize::MAX, SeqCst);
+    browser.open(&shop.joke()).await;
+    pay(&browser).await;
+    browser.until("The server answered 502").await;
+    browser.run("setTimeout(() => location.reload(), 0)").await;
+    let text = browser.until("its outcome is not known").await;
+    assert!(!text.contains("$0.50"), "{text}");
+    browser.find(".notice .pay").await.click().await.unwrap();
+    browser.until("$0.50").await;
+}
+
+/// Protects: a download that was paid for, to its last byte.
+#[tokio::test(flavor = "multi_thread")]
+#[ignore = "needs chromium"]
+async fn a_download_arrives_whole() {
+    let (shop, browser) = (Shop::open(Rails::Card).await, Browser::start().await);
+    let folder = tempfile::tempdir().unwrap();
+    let to = json!({ "behavior": "allow", "downloadPath": folder.path() });
+    browser.cdp("Browser.setDownloadBehavior", to).await;
+    browser.open(&format!("{}/file", shop.url)).await;
+    pay(&browser).await;
+    browser.until("The download has started").await;
+    let file = folder.path().join("goods.bin");
+    let deadline = Instant::now() + Duration::from_secs(30);
+    while !file.exists() {
+        assert!(Instant::now() < deadline, "no download");
+        tokio::time::sleep(Duration::from_millis(100)).await;
+    }
+    let size = std::fs::metadata(&file).unwrap().len();
+    assert_eq!(size, u64::try_from(FILE_SIZE).unwrap());
+    assert_eq!(shop.stripe.charged().len(), 1);
+}
+
+/// Protects: a sound or a film, which a browser's player asks for a second time.
+#[tokio::test(flavor = "multi_thread")]
+#[ignore = "needs chromium"]
+async fn a_sound_can_be_heard() {
+    let (shop, browser) = (Shop::open(Rails::Card).await, Browser::start().await);
+    browser.open(&format!("{}/sound", shop.url)).await;
+    pay(&browser).await;
+    let deadline = Instant::now() + Duration::from_secs(20);
+    loop {
+        let media = "const media = document.querySelector('video, audio');
+            return media ? [media.readyState, media.error?.message ?? null, media.duration] : null";
+        let state = browser.client().execute(media, Vec::new()).await;
+        let state = state.unwrap_or_default();
+        if state[0] == 4 {
+            assert_eq!((&state[1], &state[2]), (&json!(null), &json!(2)));
+            break;
+        }
+        assert!(Instant::now() < deadline, "{state}");
+        tokio::time::sleep(Duration::from_millis(100)).await;
+    }
+    assert_eq!(shop.stripe.charged().len(), 1);
+}
+
+/// Protects: a redirect that was paid for.
+#[tokio::test(flavor = "multi_thread")]
+#[ignore = "needs chromium"]
+async fn a_redirect_is_followed() {
+    let (shop, browser) = (Shop::open(Rails::Card).await, Browser::start().await);
+    redirected(&shop, &browser).await;
+}
+
+/// Protects: the same where there is no worker, and nothing says where it leads.
+#[tokio::test(flavor = "multi_thread")]
+#[ignore = "needs chromium"]
+async fn a_redirect_is_followed_without_a_worker() {
+    let (shop, browser) = (Shop::open(Rails::Card).await, Browser::start().await);
+    browser.before_pages(NO_WORKERS).await;
+    redirected(&shop, &browser).await;
+}
+
+async fn redirected(shop: &Shop, browser: &Browser) {
+    browser.open(&format!("{}/away", shop.url)).await;
+    pay(browser).await;
+    browser.until("You are there.").await;
+    let address = browser.client().current_url().await.unwrap();
+    assert_eq!(address.path(), "/there");
+    assert_eq!(shop.stripe.charged().len(), 1);
+}
