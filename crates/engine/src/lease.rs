@@ -5,7 +5,7 @@ use std::fmt;
 use farebox_core::{ChannelState, Fault, Served, wire::Amount};
 use tokio::{
     runtime::Handle,
-    task::AbortHandle,
+    task::{AbortHandle, JoinHandle},
     time::{Instant, sleep},
 };
 
@@ -224,9 +224,16 @@ pub struct Charge {
 
 /// How often in its lease a balance is held anew, so that a renewal that fails is tried again in
 /// time.
-pub(crate) const RENEWALS: u32 = 3;
+const RENEWALS: u32 = 3;
 
-struct Renewal(AbortHandle);
+/// A task that holds a balance, until this is dropped.
+pub(crate) struct Renewal(AbortHandle);
+
+impl Renewal {
+    pub(crate) fn of(task: JoinHandle<()>) -> Self {
+        Self(task.abort_handle())
+    }
+}
 
 impl Drop for Renewal {
     fn drop(&mut self) {
@@ -258,7 +265,7 @@ impl Charge {
             lease,
             cost,
             units,
-            renewal: Renewal(renewal.abort_handle()),
+            renewal: Renewal::of(renewal),
         })
     }
 

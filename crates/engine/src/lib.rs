@@ -22,6 +22,7 @@ mod account;
 mod agenda;
 mod balance;
 mod batch;
+mod block;
 mod books;
 mod challenge;
 mod conclude;

@@ -12,4 +12,5 @@ mod manage;
 mod meter;
 mod model;
 mod outage;
+mod stalled;
 mod upkeep;

@@ -238,15 +238,6 @@ where
         self.beat
             .as_mut()
             .reset(Instant::now() + self.pace.heartbeat);
-        if matches!(self.phase, Phase::Flow)
-            && let Some(mut tap) = self.tap.take()
-        {
-            // Others must not take a slow stream's block for lost.
-            self.phase = Phase::Busy(Box::pin(async move {
-                let kept = tap.keep().await.map(|()| true);
-                (tap, Done::Looked(kept))
-            }));
-        }
         Poll::Ready(Some(Out::Beat))
     }
 }
