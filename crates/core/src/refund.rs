@@ -60,6 +60,9 @@ pub struct Refundable {
     pub currency: String,
     /// How many decimals its usual unit has.
     pub decimals: u8,
+    /// The challenge that was paid, where the rail knows: what is given back in full must not be
+    /// served for later.
+    pub challenge: Option<String>,
     /// What the rail wants to have again with each order: whose account it was, what goes with the
     /// refund. Stored, so no secrets.
     pub terms: Value,

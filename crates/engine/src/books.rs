@@ -30,6 +30,8 @@ pub enum Standing {
     Serving,
     /// Money is in and was served for.
     Delivered,
+    /// All of the money goes back, or went, and nothing was served for it.
+    Returned,
     /// The money did not move.
     Declined,
 }
@@ -43,6 +45,7 @@ impl Standing {
             Self::Paid => "paid",
             Self::Serving => "serving",
             Self::Delivered => "delivered",
+            Self::Returned => "returned",
             Self::Declined => "declined",
         }
     }
@@ -194,6 +197,7 @@ impl Entry {
             State::Paid { receipt } => (Standing::Paid, Some(receipt)),
             State::Serving { receipt, .. } => (Standing::Serving, Some(receipt)),
             State::Delivered { receipt, .. } => (Standing::Delivered, Some(receipt)),
+            State::Returned { receipt, .. } => (Standing::Returned, Some(receipt)),
             State::Declined { .. } => (Standing::Declined, None),
         };
         let age = now.saturating_sub(record.presented).max(0);

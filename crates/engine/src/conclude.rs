@@ -2,7 +2,7 @@
 
 use std::{sync::Arc, time::Duration};
 
-use farebox_core::{Fault, Outcome, wire::Receipt};
+use farebox_core::{Fault, Outcome, Rejection, wire::Receipt};
 use serde_json::{Map, Value};
 use tokio::time::sleep;
 
@@ -71,6 +71,8 @@ pub(crate) async fn conclude_for(
             (_, State::Paid { .. } | State::Serving { .. } | State::Delivered { .. }) => {
                 return Ok(Driven::Paid.into());
             }
+            // What was found out before the refund came.
+            (_, State::Returned { .. }) => return Ok(Driven::Declined(returned()).into()),
             // A reservation that is not ours any more: its proof may be somebody else's by now.
             _ if todo.is_none() && !ours => return Ok(Driven::Pending.into()),
             (
@@ -207,6 +209,11 @@ pub(crate) async fn insist(
         }
     });
     Err(fault)
+}
+
+/// What a payer hears whose payment went back: nothing is owed, and nothing is to be paid again.
+pub(crate) fn returned() -> Rejection {
+    Rejection::spent("the payment was refunded")
 }
 
 /// What the payer gets: the protocol's members, `challengeId`, `externalId` and the rail's own.

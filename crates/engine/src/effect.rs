@@ -10,7 +10,7 @@
 //! | `pay.reserved` | a payment is reserved: its challenge is claimed, or a reservation is renewed |
 //! | `pay.attempted` | an attempt is written ahead, or parked with its outcome unknown |
 //! | `pay.paid` | money is recorded as in, or an unserved payment is given back |
-//! | `pay.declined` | it is recorded that no money moved |
+//! | `pay.declined` | it is recorded that no money moved, or that it goes back unserved |
 //! | `pay.serving` | the serving lease is taken or renewed |
 //! | `pay.delivered` | a delivery is recorded |
 //! | `pay.freed` | a reservation that came to nothing is removed |

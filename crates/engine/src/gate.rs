@@ -11,7 +11,7 @@ use tokio::time::timeout;
 use crate::{
     balance,
     challenge::{Bound, terms_print},
-    conclude::conclude,
+    conclude::{conclude, returned},
     detached::Detached,
     ending::Spenders,
     engine::Shared,
@@ -361,6 +361,7 @@ impl Gate {
             _ if !mine => {
                 return Err(Rejection::spent("the challenge was used with another proof").into());
             }
+            State::Returned { .. } => return Err(returned().into()),
             State::Paid { .. } | State::Delivered { .. }
                 if manages || !stored.record.is_service() =>
             {

@@ -207,7 +207,10 @@ impl Shared {
                 self.strike(id, attempt).await?;
                 Ok(Found::Done)
             }
-            State::Paid { .. } | State::Serving { .. } | State::Delivered { .. } => {
+            State::Paid { .. }
+            | State::Serving { .. }
+            | State::Delivered { .. }
+            | State::Returned { .. } => {
                 self.strike(id, attempt).await?;
                 Ok(Found::Done)
             }

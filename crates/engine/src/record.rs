@@ -160,6 +160,12 @@ pub(crate) enum State {
         #[serde(default, skip_serializing_if = "Option::is_none")]
         reply: Option<StoredReply>,
     },
+    /// All of the money goes back, or went, before anybody was served: nobody will be, unless the
+    /// refund of this key is refused.
+    Returned {
+        receipt: Arc<Receipt>,
+        refund: String,
+    },
     /// The money did not move.
     Declined { rejection: Rejection },
 }
@@ -174,7 +180,7 @@ impl State {
             Self::Paid { .. } => "pay.paid",
             Self::Serving { .. } => "pay.serving",
             Self::Delivered { .. } => "pay.delivered",
-            Self::Declined { .. } => "pay.declined",
+            Self::Returned { .. } | Self::Declined { .. } => "pay.declined",
         }
     }
 }
@@ -254,9 +260,11 @@ impl Record {
                 Some(lapse.saturating_add(shared.timing.collectable.min(SEEN)))
             }
             // A reservation too: its proof may be the payment itself.
-            State::Reserved { .. } | State::Paid { .. } | State::Serving { .. } => {
-                Some(lapse.saturating_add(shared.timing.collectable))
-            }
+            // A refund may be refused late, and then it is to be collected.
+            State::Reserved { .. }
+            | State::Paid { .. }
+            | State::Serving { .. }
+            | State::Returned { .. } => Some(lapse.saturating_add(shared.timing.collectable)),
             State::Delivered { .. } | State::Declined { .. } => Some(lapse),
         }
     }

@@ -116,10 +116,10 @@ impl StripeSettler {
             return Err(NoRefund::NoSuchPayment);
         }
         let intent: Intent = read(&answer, "reading a PaymentIntent")?;
-        if intent.metadata("mpp_challenge_id").is_none() {
+        let Some(challenge) = intent.metadata("mpp_challenge_id").map(str::to_owned) else {
             let why = "the PaymentIntent is no machine payment; refund it in Stripe's dashboard";
             return Err(NoRefund::Refused(why.to_owned()));
-        }
+        };
         if intent.status() != PaymentIntentStatus::Succeeded {
             let why = "the PaymentIntent did not succeed, so that there is nothing to give back";
             return Err(NoRefund::Refused(why.to_owned()));
@@ -144,6 +144,7 @@ impl StripeSettler {
             refunded: Amount::new(refunded.map(|refund| u128::from(refund.amount)).sum()),
             currency: currency.code().to_owned(),
             decimals: currency.exponent(),
+            challenge: Some(challenge),
             terms: serde_json::to_value(terms).map_err(|e| {
                 farebox_core::Fault::new("serialising a refund's terms").caused_by(e)
             })?,

@@ -67,6 +67,9 @@ impl Engine {
             let now = payment.method.settler().refundable(reference).await;
             let now = now.map_err(|why| why_not(why, payment))?;
             let (ledger, giving) = self.planned(before, payment, request, &now)?;
+            if !shared.may_bar(&giving).await? {
+                return Err(RefundError::Undecided);
+            }
             let Some((written, listed)) = shared.write_refund_ahead(known.as_ref(), ledger).await?
             else {
                 continue;
@@ -147,9 +150,11 @@ impl Engine {
         let name = name(&ledger, request)?;
         let attempt = ledger.named(&name).map_or(0, |giving| giving.attempt + 1);
         let millis = self.shared.clock.millis();
+        let bars = now.challenge.clone().filter(|_| amount == left);
         let giving = Giving {
             name,
             attempt,
+            bars,
             order: RefundOrder {
                 reference: payment.reference.clone(),
                 amount,
@@ -173,6 +178,11 @@ impl Engine {
     ) -> Result<GaveBack, RefundError> {
         let shared = &self.shared;
         let key = key_of(&written.ledger, giving);
+        if !shared.bar(giving, &key).await? {
+            // It is being served this moment. Nobody has asked the rail, and the lookup will.
+            let ledger = shared.insist_on_refund(written, giving, Refunded::Unknown);
+            return Ok(answer(&ledger.await?, giving, false));
+        }
         let settler = payment.method.settler();
         let refund = timeout(
             shared.timing.settle_cap,
@@ -289,6 +299,11 @@ impl Shared {
                 },
                 _ => return Ok(current.ledger),
             };
+            if let State::Refused { .. } = next {
+                // First, or a crash would leave it neither given back nor collectable.
+                let key = key_of(&current.ledger, giving);
+                self.unbar(giving, &key).await?;
+            }
             let next = current.ledger.with(Giving {
                 state: next,
                 ..giving.clone()

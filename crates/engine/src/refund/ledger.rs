@@ -40,6 +40,10 @@ pub(super) struct Giving {
     pub(super) name: String,
     /// A refund that was refused may be tried again, under another key.
     pub(super) attempt: u32,
+    /// The challenge that was paid, where this refund leaves nothing of the payment: it must not be
+    /// collected any more. A part leaves it collectable: the seller keeps some of the price.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(super) bars: Option<String>,
     pub(super) order: RefundOrder,
     pub(super) state: State,
 }

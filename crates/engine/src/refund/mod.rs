@@ -2,6 +2,7 @@
 //! written down before it is tried, under a key that does not change; what is not known is looked
 //! up, never tried anew under another key.
 
+mod bar;
 mod books;
 mod find;
 mod give;
@@ -108,10 +109,10 @@ pub enum RefundError {
     /// All of it has gone back.
     #[error("nothing is left of the payment: all of it has gone back")]
     NothingLeft,
-    /// Another refund of the payment is not decided.
+    /// The payment is being made or served for this moment, or another refund of it is not decided.
     #[error(
-        "another refund of the payment is not decided yet; it is looked up with every round of the \
-         reconciler"
+        "the payment is under way, or another refund of it is not decided yet; both are looked up \
+         with every round of the reconciler, so ask again later"
     )]
     Undecided,
     /// The rail refuses, for good unless something changes.

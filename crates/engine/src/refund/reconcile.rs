@@ -146,6 +146,12 @@ impl Shared {
             return Ok(unknown);
         };
         let key = key_of(&held.ledger, &taken);
+        // A lookup may be the first call that the rail gets.
+        if !self.bar(&taken, &key).await? {
+            let outcome = Refunded::Unknown;
+            self.conclude_refund(&held, &taken, &outcome).await?;
+            return Ok(unknown);
+        }
         let lookup = method.settler().look_up_refund(&key, &taken.order);
         let lookup = timeout(self.timing.settle, AssertUnwindSafe(lookup).catch_unwind());
         let outcome = match effect!("refund.lookup", lookup.await) {

@@ -228,3 +228,32 @@ async fn died(at: &str) {
     let found: Value = serde_json::from_slice(&reconciled.stdout).unwrap();
     assert_eq!(found["refunds"]["unknown"], 0, "{at}: {found}");
 }
+
+/// Protects: a process that dies before the refund reaches Stripe, or right after it has kept the
+/// payment from being collected, leaves nothing to collect: the refund goes on.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_refund_that_dies_keeps_its_payment_from_being_collected() {
+    for at in ["pay.declined.before", "pay.declined.after", "refund.before"] {
+        let mut timing = timing();
+        timing["reconcile"] = "1h".into();
+        let shop = Shop::timed(timing, |_| {}).await;
+        shop.sandbox().fault(Fault::ErrorAfterCommit);
+        let Seen::Unknown(payment) = shop.buy().await else {
+            panic!("nobody can know yet")
+        };
+        let paid = shop.sandbox().charged()[0].id.clone();
+        let deadline = Instant::now() + Duration::from_secs(60);
+        let until = async |fail_points: &str, wanted: Option<i32>| loop {
+            let (code, _, said) = dying(&shop, &paid, &[], fail_points);
+            if code == wanted {
+                break;
+            }
+            assert!(code == Some(6) && Instant::now() < deadline, "{at}: {said}");
+            tokio::time::sleep(Duration::from_millis(200)).await;
+        };
+        until(&format!("{at}=1*panic"), None).await;
+        until("", Some(0)).await;
+        assert!(matches!(shop.present(payment).await, Seen::Spent), "{at}");
+        assert_eq!((returned(&shop), shop.world.served()), (vec![50], 0));
+    }
+}

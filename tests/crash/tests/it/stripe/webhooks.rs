@@ -106,6 +106,51 @@ async fn a_refund_is_known_when_stripe_calls() {
     assert_eq!(shop.books()[1]["refunded"]["refunds"][0]["state"], "done");
 }
 
+/// Protects: what was paid, not served and then given back in full is not served for: its payer hears
+/// that it is spent, and a part of it leaves it to be collected.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_was_refunded_is_not_collected() {
+    let shop = shop().await;
+    shop.sandbox().fault(Fault::ErrorAfterCommit);
+    let Seen::Unknown(payment) = shop.buy().await else {
+        panic!("nobody can know yet")
+    };
+    let id = shop.sandbox().charged()[0].id.clone();
+    shop.sandbox().notify(Some((&url(&shop), SECRET)));
+    taken(&shop, "payment_intent.succeeded").await;
+    assert_eq!(shop.books()[0]["state"], "paid");
+    shop.sandbox()
+        .fault_refund(Fault::Decline("declined".to_owned()));
+    assert_eq!(shop.command(&["refund", &id], "").status.code(), Some(1));
+    assert_eq!(shop.books()[0]["state"], "paid", "it was refused");
+    let part = ["refund", &id, "--amount", "0.10"];
+    assert_eq!(shop.command(&part, "").status.code(), Some(0));
+    assert_eq!(shop.books()[0]["state"], "paid", "a part");
+    assert_eq!(shop.command(&["refund", &id], "").status.code(), Some(0));
+    assert_eq!(shop.books()[0]["state"], "returned");
+    assert!(matches!(shop.present(payment).await, Seen::Spent));
+    assert_eq!(shop.world.served(), 0);
+    let returned: u64 = shop.sandbox().refunded().iter().map(|r| r.amount).sum();
+    assert_eq!(returned, 50);
+}
+
+/// Protects: a refund that comes while the charge is still unknown here looks it up first, and then
+/// keeps it from being served for.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_is_refunded_before_it_is_known_is_not_collected() {
+    let shop = shop().await;
+    shop.sandbox().fault(Fault::ErrorAfterCommit);
+    let Seen::Unknown(payment) = shop.buy().await else {
+        panic!("nobody can know yet")
+    };
+    assert_eq!(shop.books()[0]["state"], "attempted");
+    let id = shop.sandbox().charged()[0].id.clone();
+    assert_eq!(shop.command(&["refund", &id], "").status.code(), Some(0));
+    assert_eq!(shop.books()[0]["state"], "returned");
+    assert!(matches!(shop.present(payment).await, Seen::Spent));
+    assert_eq!(shop.world.served(), 0);
+}
+
 /// Protects: what nobody signed, or what is old, has no effect and costs no call to Stripe; a call
 /// about somebody else's payment is taken and does nothing.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
