@@ -79,7 +79,7 @@ fn used(state: &State) -> Refused {
         State::Reserved { .. } | State::Attempted { .. } | State::Serving { .. } => {
             Refused::pending()
         }
-        State::Paid { .. } | State::Delivered { .. } => {
+        State::Paid { .. } | State::Delivered { .. } | State::Returned { .. } => {
             Rejection::spent("the challenge has been paid for; do not pay again").into()
         }
         State::Declined { .. } => {
