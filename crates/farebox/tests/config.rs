@@ -51,6 +51,26 @@ fn keys(text: &str) -> Vec<String> {
     problems(text).into_iter().map(|(key, _)| key).collect()
 }
 
+/// Protects: card payers behind one proxy from each other: the page's token limit must know them apart.
+#[cfg(feature = "page")]
+#[test]
+fn a_page_with_cards_behind_a_proxy_tells_clients_apart() {
+    let cards = GOOD.replace(
+        "[rails.stripe]",
+        "[rails.stripe]\npublishable_key = \"pk_test_0\"",
+    );
+    let proxied = format!("trusted_proxies = [\"10.0.0.0/8\"]\n{cards}");
+    assert_eq!(keys(&proxied), ["challenge_limit"]);
+    for fine in [
+        cards.clone(),
+        format!("page = false\n{proxied}"),
+        format!("challenge_limit = {{ unpaid = 60, header = \"x-real-ip\" }}\n{proxied}"),
+        format!("trusted_proxies = [\"10.0.0.0/8\"]\n{GOOD}"),
+    ] {
+        assert!(Config::gateway(&fine).is_ok(), "{fine}");
+    }
+}
+
 /// Protects: an unpaid-challenge limit that counts every client as one, or none at all.
 #[test]
 fn a_limit_on_unpaid_challenges_is_read_or_named() {

@@ -218,6 +218,14 @@ fn read(value: &Value, gateway: bool) -> Result<Config, Invalid> {
             Map::new()
         }
     };
+    #[cfg(feature = "page")]
+    if page.is_some()
+        && proxied
+        && value.get("challenge_limit").is_none()
+        && rails.values().any(page::prepares)
+    {
+        issues.push(Issue::new("challenge_limit", PREPARED));
+    }
     for (rail, config) in rails {
         builder = builder.rail(rail, config);
     }
@@ -275,6 +283,10 @@ fn hooks(top: &mut Section, issues: &mut Vec<Issue>) -> Option<String> {
     Some(path.trim_end_matches('/').to_owned())
 }
 
+#[cfg(feature = "page")]
+const PREPARED: &str = "is missing: behind a proxy every client has its address, and any one of them \
+                        could use up what a page may have prepared for all; give a table such as \
+                        { unpaid = 60, header = \"x-real-ip\" }";
 const REALM: &str = "give the host that clients ask, such as \"api.example.com\"";
 const HOSTS: &str = "give a list of the hosts that clients may ask, such as [\"api.example.com\"]";
 const CORS: &str = "give a list of origins, such as [\"https://app.example\"], or \"*\"";

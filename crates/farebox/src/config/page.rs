@@ -54,6 +54,11 @@ pub(super) fn read(value: Option<Value>, issues: &mut Vec<Issue>) -> Option<Page
     }
 }
 
+/// Whether a rail, configured so, makes payloads for a page: those with a key for browsers do.
+pub(super) fn prepares(rail: &Value) -> bool {
+    rail.get("publishable_key").is_some()
+}
+
 fn unreadable(key: &str, path: &str, error: &std::io::Error) -> Issue {
     Issue::new(key, format!("`{path}` cannot be read: {error}; {FILE}"))
 }

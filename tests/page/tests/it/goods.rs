@@ -58,6 +58,56 @@ async fn a_payment_that_was_lost_sight_of_is_warned_of() {
     browser.until("$0.50").await;
 }
 
+/// Protects: a payment whose worker the browser ends: the page presents it again, and whoever loads
+/// the page is warned.
+#[tokio::test(flavor = "multi_thread")]
+#[ignore = "needs chromium"]
+async fn a_worker_may_end_at_any_time() {
+    let (shop, browser) = (Shop::open(Rails::Card).await, Browser::start().await);
+    browser.cdp("ServiceWorker.enable", json!({})).await;
+    shop.failures.store(usize::MAX, SeqCst);
+    browser.open(&shop.joke()).await;
+    pay(&browser).await;
+    browser.until("The server answered 502").await;
+    browser.cdp("ServiceWorker.stopAllWorkers", json!({})).await;
+    browser.run("setTimeout(() => location.reload(), 0)").await;
+    let text = browser.until("for this page was under way").await;
+    assert!(!text.contains("$0.50"), "{text}");
+
+    browser.find(".notice .pay").await.click().await.unwrap();
+    pay(&browser).await;
+    browser.until("The server answered 502").await;
+    browser.cdp("ServiceWorker.stopAllWorkers", json!({})).await;
+    shop.failures.store(0, SeqCst);
+    browser.until(JOKE).await;
+    assert_eq!(shop.served(), 1);
+}
+
+/// Protects: two windows that pay for one address at the same time: each gets what it has paid for.
+#[tokio::test(flavor = "multi_thread")]
+#[ignore = "needs chromium"]
+async fn two_windows_pay_for_themselves() {
+    let (shop, browser) = (Shop::open(Rails::Card).await, Browser::start().await);
+    shop.failures.store(usize::MAX, SeqCst);
+    browser.open(&shop.joke()).await;
+    let client = browser.client();
+    let first = client.window().await.unwrap();
+    let second = client.new_window(false).await.unwrap().handle;
+    client.switch_to_window(second.clone()).await.unwrap();
+    browser.open(&shop.joke()).await;
+    for window in [&first, &second] {
+        client.switch_to_window(window.clone()).await.unwrap();
+        pay(&browser).await;
+        browser.until("The server answered 502").await;
+    }
+    shop.failures.store(0, SeqCst);
+    for window in [first, second] {
+        client.switch_to_window(window).await.unwrap();
+        browser.until(JOKE).await;
+    }
+    assert_eq!((shop.stripe.charged().len(), shop.served()), (2, 2));
+}
+
 /// Protects: a download that was paid for, to its last byte.
 #[tokio::test(flavor = "multi_thread")]
 #[ignore = "needs chromium"]
