@@ -9,7 +9,7 @@ use crate::{
     error::ApiError,
     fault::Fault,
     form::Form,
-    model::{Intent, Status, Token, Verdict, declined, test_method},
+    model::{Intent, Seller, Status, Token, Verdict, declined, test_method},
     refund::Refund,
     webhook::Event,
 };
@@ -24,6 +24,8 @@ pub(crate) enum Call {
     Issue,
     Token(String),
     Revoke(String),
+    /// [`Self::Revoke`] by the agent.
+    Withdraw(String),
     CreateIntent,
     Intent(String),
     CancelIntent(String),
@@ -133,18 +135,14 @@ impl Ledger {
     ) -> Result<Value, ApiError> {
         self.expire(now);
         match call {
-            Call::Grant => Ok(self.mint(form, now)?.json("granted_token")),
-            Call::Issue => Ok(self.mint(form, now)?.json("issued_token")),
+            Call::Grant => Ok(self.mint(form, now)?.granted()),
+            Call::Issue => Ok(self.mint(form, now)?.issued()),
             Call::Token(id) => {
                 form.only(&["expand[]"])?;
-                Ok(self.token(id, "id")?.json("granted_token"))
+                Ok(self.token(id, "id")?.granted())
             }
-            Call::Revoke(id) => {
-                form.only(&[])?;
-                let token = self.token(id, "id")?;
-                token.deactivated.get_or_insert((now, "revoked"));
-                Ok(token.json("granted_token"))
-            }
+            Call::Revoke(id) => Ok(self.revoke(id, form, now)?.granted()),
+            Call::Withdraw(id) => Ok(self.revoke(id, form, now)?.issued()),
             Call::CreateIntent => self.create_intent(form, account, fault, now),
             Call::Intent(id) => {
                 form.only(&["expand[]", "client_secret"])?;
@@ -264,7 +262,12 @@ impl Ledger {
         }
         let seller = ["network_id", "network_business_profile"]
             .into_iter()
-            .find_map(|key| Some((key, form.get(&format!("seller_details[{key}]"))?.to_owned())));
+            .find_map(|key| form.get(&format!("seller_details[{key}]")));
+        let external_id = form.get("seller_details[external_id]");
+        let seller = seller.map(|profile| Seller {
+            profile: profile.to_owned(),
+            external_id: external_id.unwrap_or_default().to_owned(),
+        });
         let token = Token {
             id: crate::object_id("spt"),
             created: now,
@@ -278,6 +281,13 @@ impl Ledger {
             captured: 0,
         };
         Ok(self.tokens.entry(token.id.clone()).or_insert(token))
+    }
+
+    fn revoke(&mut self, id: &str, form: &Form, now: u64) -> Result<&Token, ApiError> {
+        form.only(&["expand[]"])?;
+        let token = self.token(id, "id")?;
+        token.deactivated.get_or_insert((now, "revoked"));
+        Ok(token)
     }
 
     fn create_intent(

@@ -15,21 +15,57 @@ pub(crate) struct Token {
     pub(crate) currency: String,
     pub(crate) max_amount: u64,
     pub(crate) expires_at: u64,
-    /// `network_id` or `network_business_profile`, and its value.
-    pub(crate) seller: Option<(&'static str, String)>,
+    pub(crate) seller: Option<Seller>,
     pub(crate) metadata: BTreeMap<String, String>,
     /// When, and one of `consumed`, `expired`, `revoked`.
     pub(crate) deactivated: Option<(u64, &'static str)>,
     pub(crate) captured: u64,
 }
 
+/// Whom a token is for.
+#[derive(Clone, Debug)]
+pub(crate) struct Seller {
+    /// `network_business_profile`, and `network_id` before it was called so.
+    pub(crate) profile: String,
+    pub(crate) external_id: String,
+}
+
 impl Token {
-    /// As the seller (`granted_token`) or the agent (`issued_token`) sees it.
-    pub(crate) fn json(&self, object: &str) -> Value {
-        let seller = self
-            .seller
-            .as_ref()
-            .map(|(key, value)| json!({ *key: value }));
+    /// As the seller sees it.
+    pub(crate) fn granted(&self) -> Value {
+        let mut json = self.json("granted_token");
+        json["agent_details"] = Value::Null;
+        let mut card = card("visa", "4242");
+        for unsaid in ["country", "display_brand", "networks", "wallet"] {
+            card[unsaid] = Value::Null;
+        }
+        json["payment_method_details"] =
+            json!({ "billing_details": null, "card": card, "type": "card" });
+        json
+    }
+
+    /// As the agent sees it.
+    pub(crate) fn issued(&self) -> Value {
+        let mut json = self.json("issued_token");
+        let status = match self.deactivated {
+            Some(_) => "deactivated",
+            None => "active",
+        };
+        json["status"] = status.into();
+        json["next_action"] = Value::Null;
+        json["payment_method"] = self.payment_method.clone().into();
+        json["seller_details"] = self.seller.as_ref().map_or(Value::Null, |seller| {
+            json!({
+                "external_id": seller.external_id,
+                "network_business_profile": seller.profile,
+            })
+        });
+        json["setup_future_usage"] = Value::Null;
+        json["use_stripe_sdk"] = Value::Null;
+        json
+    }
+
+    fn json(&self, object: &str) -> Value {
         json!({
             "id": self.id,
             "object": format!("shared_payment.{object}"),
@@ -37,8 +73,6 @@ impl Token {
             "deactivated_at": self.deactivated.map(|(at, _)| at),
             "deactivated_reason": self.deactivated.map(|(_, reason)| reason),
             "livemode": false,
-            "payment_method_preview": { "type": "card", "card": { "brand": "visa", "last4": "4242" } },
-            "seller_details": seller,
             "shared_metadata": self.metadata,
             "usage_details": {
                 "amount_captured": { "currency": self.currency, "value": self.captured },
@@ -50,6 +84,17 @@ impl Token {
             },
         })
     }
+}
+
+/// What every card tells of itself.
+pub(crate) fn card(brand: &str, last4: &str) -> Value {
+    json!({
+        "brand": brand,
+        "exp_month": 12,
+        "exp_year": 2040,
+        "funding": "credit",
+        "last4": last4,
+    })
 }
 
 /// Where a PaymentIntent stands.
@@ -154,7 +199,6 @@ impl Intent {
             "review": null,
             "setup_future_usage": null,
             "shipping": null,
-            "source": null,
             "statement_descriptor": null,
             "statement_descriptor_suffix": null,
             "status": self.status.as_str(),

@@ -55,7 +55,7 @@ pub(crate) fn router(shared: Arc<Shared>) -> Router {
         .route("/v1/shared_payment/issued_tokens", post(plain(Call::Issue)))
         .route(
             "/v1/shared_payment/issued_tokens/{id}/revoke",
-            post(of(Call::Revoke)),
+            post(of(Call::Withdraw)),
         )
         .route(
             "/v1/payment_intents",

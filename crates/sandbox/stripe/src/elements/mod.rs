@@ -100,7 +100,9 @@ fn method(shared: &Shared, body: &[u8]) -> Result<Value, ApiError> {
         "id": id,
         "object": "payment_method",
         "type": "card",
-        "card": { "brand": brand, "last4": &number[12..] },
+        "billing_details": {},
+        "card": crate::model::card(brand, &number[12..]),
+        "created": shared.now(),
         "livemode": false,
     }))
 }
