@@ -127,6 +127,17 @@ pub trait Settle: Send + Sync + 'static {
         let _ = (key, order);
         async { Refunded::Unknown }
     }
+
+    /// Reads a refund that was found [done](Refunded::Done), by what the rail calls it: a bank may
+    /// send the money back weeks later. `Refused` where it did. Reads only.
+    fn reread_refund(
+        &self,
+        order: &RefundOrder,
+        refund: &str,
+    ) -> impl Future<Output = Refunded> + Send {
+        let _ = (order, refund);
+        async { Refunded::Unknown }
+    }
 }
 
 /// The order of a rail that never settles: it has no values, so such a plan cannot be written.
@@ -193,6 +204,9 @@ pub trait Settler: Send + Sync {
 
     /// See [`Settle::look_up_refund`].
     async fn look_up_refund(&self, key: &RefundKey, order: &RefundOrder) -> Refunded;
+
+    /// See [`Settle::reread_refund`].
+    async fn reread_refund(&self, order: &RefundOrder, refund: &str) -> Refunded;
 }
 
 #[async_trait]
@@ -229,5 +243,9 @@ impl<S: Settle> Settler for S {
 
     async fn look_up_refund(&self, key: &RefundKey, order: &RefundOrder) -> Refunded {
         Settle::look_up_refund(self, key, order).await
+    }
+
+    async fn reread_refund(&self, order: &RefundOrder, refund: &str) -> Refunded {
+        Settle::reread_refund(self, order, refund).await
     }
 }

@@ -205,6 +205,30 @@ impl StripeSettler {
         }
     }
 
+    /// A refund that succeeded fails later where the payer's bank sends the money back
+    /// (docs.stripe.com/refunds: failed refunds).
+    pub(crate) async fn reread(&self, order: &RefundOrder, refund: &str) -> Refunded {
+        let Ok(terms) = serde_json::from_value::<Terms>(order.terms.clone()) else {
+            return Refunded::Unknown;
+        };
+        // The id is Stripe's own, as it was recorded.
+        let request = RequestBuilder::new(StripeMethod::Get, format!("/refunds/{refund}"));
+        let answer = match self.api.send(request, terms.account.as_deref()).await {
+            Ok(answer) => answer,
+            Err(lost) => {
+                warn!(error = %lost, "no answer while reading a refund");
+                return Refunded::Unknown;
+            }
+        };
+        match read::<Refund>(&answer, "reading a refund") {
+            Ok(found) if found.id == refund => match judge(&found, order, &terms) {
+                Told::Known(refunded) => refunded,
+                _ => Refunded::Unknown,
+            },
+            _ => Refunded::Unknown,
+        }
+    }
+
     async fn list(&self, id: &str, account: Option<&str>) -> Result<Answer, NoAnswer> {
         let mut request = RequestBuilder::new(StripeMethod::Get, "/refunds");
         // The id's alphabet needs no escapes.

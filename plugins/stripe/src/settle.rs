@@ -106,6 +106,10 @@ impl Settle for StripeSettler {
     async fn look_up_refund(&self, key: &RefundKey, order: &RefundOrder) -> Refunded {
         self.find_refund(key, order).await
     }
+
+    async fn reread_refund(&self, order: &RefundOrder, refund: &str) -> Refunded {
+        self.reread(order, refund).await
+    }
 }
 
 impl StripeSettler {

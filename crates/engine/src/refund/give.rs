@@ -55,6 +55,14 @@ impl Engine {
         for _ in 0..ROUNDS {
             let known = shared.ledger_of(method, reference).await?;
             let known = self.settled_first(known, payment, patience).await?;
+            let known = match known {
+                // What the rail cannot tell again now stays as it was.
+                Some(stored) => {
+                    let reread = shared.reread_refunds(&*payment.method, stored);
+                    Some(reread.await?.stored)
+                }
+                None => None,
+            };
             let before = known.as_ref().map(|stored| &stored.ledger);
             if let Some(ledger) = before {
                 if let Some(giving) = recorded(ledger, request)? {

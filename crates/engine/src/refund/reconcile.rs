@@ -56,6 +56,14 @@ impl Engine {
     }
 }
 
+/// What reading refunds again came to.
+pub(super) struct Reread {
+    /// The rail told of each.
+    pub(super) told: bool,
+    /// The payment by then.
+    pub(super) stored: Stored,
+}
+
 impl Shared {
     /// Whether a payment has no refund that is not decided, having looked at the one it has.
     pub(crate) async fn hear_refund(
@@ -76,8 +84,58 @@ impl Shared {
                 let state = self.look_up_refund(&*method, &stored).await?;
                 Ok(!matches!(state, State::Attempted { .. }))
             }
-            None => Ok(true),
+            // News of one that was done: it may have failed since.
+            None => {
+                let method = self
+                    .method(method)
+                    .ok_or_else(|| Fault::new("a rail that took a call is gone"))?;
+                self.reread_refunds(&*method, stored).await.map(|r| r.told)
+            }
         }
+    }
+
+    /// Reads every refund that is recorded as done once more, and records the ones that failed since
+    /// as refused, so that their money counts as not given back and may be given again.
+    pub(super) async fn reread_refunds(
+        self: &Arc<Self>,
+        method: &dyn Method,
+        mut stored: Stored,
+    ) -> Result<Reread, Fault> {
+        let mut told = true;
+        for giving in stored.ledger.refunds.clone() {
+            let State::Done { reference } = &giving.state else {
+                continue;
+            };
+            let reread = method.settler().reread_refund(&giving.order, reference);
+            let reread = timeout(self.timing.settle, AssertUnwindSafe(reread).catch_unwind());
+            let why = match reread.await {
+                Ok(Ok(Refunded::Refused(why))) => why,
+                Ok(Ok(Refunded::Done { .. })) => continue,
+                Ok(Ok(Refunded::Unknown) | Err(_)) | Err(_) => {
+                    told = false;
+                    continue;
+                }
+            };
+            let key = key_of(&stored.ledger, &giving);
+            self.unbar(&giving, &key).await?;
+            let refused = Giving {
+                state: State::Refused { why },
+                ..giving.clone()
+            };
+            let next = stored.ledger.with(refused);
+            let rewritten = self.rewrite(Some(&stored), next).await;
+            match effect!("refund.recorded", rewritten)? {
+                Some(next) => stored = next,
+                // Somebody else is at it; whoever comes next reads again.
+                None => {
+                    return Ok(Reread {
+                        told: false,
+                        stored,
+                    });
+                }
+            }
+        }
+        Ok(Reread { told, stored })
     }
 
     /// `None`: nothing was to be done.

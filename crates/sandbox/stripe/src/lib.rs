@@ -282,7 +282,7 @@ impl Stripe {
             .collect()
     }
 
-    /// Ends a refund that is `pending`. Says whether there was one.
+    /// Ends a refund that is `pending`, or fails one that had succeeded. Says whether there was one.
     pub fn resolve_refund(&self, refund: &str, succeeded: bool) -> bool {
         let now = self.shared.now();
         let resolved = self.shared.ledger().resolve_refund(refund, succeeded, now);

@@ -186,9 +186,12 @@ impl Ledger {
 
     /// Ends a refund that is pending. Says whether there was one.
     pub(crate) fn resolve_refund(&mut self, id: &str, succeeded: bool, now: u64) -> bool {
-        let pending =
-            |refund: &&mut Refund| refund.id == id && refund.progress == Progress::Pending;
-        let Some(refund) = self.refunds.iter_mut().find(pending) else {
+        // One that succeeded may still fail, where a bank sends the money back.
+        let open = |refund: &&mut Refund| {
+            let late = refund.progress == Progress::Succeeded && !succeeded;
+            refund.id == id && (refund.progress == Progress::Pending || late)
+        };
+        let Some(refund) = self.refunds.iter_mut().find(open) else {
             return false;
         };
         refund.progress = match succeeded {

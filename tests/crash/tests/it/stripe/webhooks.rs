@@ -151,6 +151,39 @@ async fn what_is_refunded_before_it_is_known_is_not_collected() {
     assert_eq!(shop.world.served(), 0);
 }
 
+/// Protects: a refund that succeeded and failed weeks later (a bank sent it back) is not counted as
+/// given back, whether Stripe calls or the operator asks again, and can be given again.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_refund_that_fails_later_can_be_given_again() {
+    for calls in [true, false] {
+        let shop = shop().await;
+        assert!(matches!(shop.buy().await, Seen::Served));
+        let paid = shop.sandbox().charged()[0].id.clone();
+        let refund = || shop.command(&["refund", &paid, "--json"], "");
+        assert_eq!(refund().status.code(), Some(0));
+        let failed = shop.sandbox().refunded()[0].id.clone();
+        if calls {
+            shop.sandbox().notify(Some((&url(&shop), SECRET)));
+            taken(&shop, "refund.created").await;
+        }
+        assert!(shop.sandbox().resolve_refund(&failed, false));
+        if calls {
+            taken(&shop, "refund.updated").await;
+            let refunded = &shop.books()[1]["refunded"];
+            assert_eq!(refunded["refunds"][0]["state"], "refused", "{refunded}");
+            assert_eq!(refunded["net"], "50");
+        }
+        let output = refund();
+        let line: Value = serde_json::from_slice(&output.stdout).unwrap();
+        assert_eq!(output.status.code(), Some(0), "{line}");
+        assert_eq!(line["repeated"], false, "{line}");
+        assert_ne!(line["refund"]["reference"], failed.as_str());
+        assert_eq!(line["payment"]["refunded"], "50");
+        assert_eq!(refund().status.code(), Some(0), "once");
+        assert_eq!(shop.sandbox().refunded().len(), 1, "without the failed one");
+    }
+}
+
 /// Protects: what nobody signed, or what is old, has no effect and costs no call to Stripe; a call
 /// about somebody else's payment is taken and does nothing.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
