@@ -233,12 +233,13 @@ pub(crate) struct Books {
     pub(crate) json: bool,
 }
 
-const STATES: [&str; 6] = [
+const STATES: [&str; 7] = [
     "reserved",
     "attempted",
     "paid",
     "serving",
     "delivered",
+    "returned",
     "declined",
 ];
 

@@ -15,6 +15,8 @@ mod limit;
 #[cfg(unix)]
 mod operate;
 mod reach;
+#[cfg(feature = "sqlite")]
+mod refund;
 #[cfg(unix)]
 mod session;
 mod shop;
