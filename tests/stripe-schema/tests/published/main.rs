@@ -14,6 +14,6 @@ use std::{env, path::PathBuf};
 use schema::Published;
 
 fn published() -> Published {
-    let folder = env::var_os("FAREBOX_STRIPE_OPENAPI").expect("FAREBOX_STRIPE_OPENAPI is set");
+    let folder = env::var_os("FAREBOX_OPENAPI_FOLDER").expect("FAREBOX_OPENAPI_FOLDER is set");
     Published::open(&PathBuf::from(folder))
 }

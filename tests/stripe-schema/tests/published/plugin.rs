@@ -148,7 +148,7 @@ async fn charge_and_refund(rail: &dyn Method, wallet: &dyn Payer, id: &str) {
 
 /// Protects: Stripe refuses a call for one parameter that it does not know.
 #[tokio::test]
-#[ignore = "needs openapi: FAREBOX_STRIPE_OPENAPI, the folder of Stripe's schema; ./tests/run fetches it"]
+#[ignore = "needs openapi: FAREBOX_OPENAPI_FOLDER, the folder of Stripe's schema; ./tests/run fetches it"]
 async fn every_request_of_the_plugin_is_one_that_stripe_describes() {
     let sandbox = Sandbox::start(StripeConfig::default()).await.unwrap();
     // Two spellings of the token, each with a charge, one that is cancelled, and one never made.

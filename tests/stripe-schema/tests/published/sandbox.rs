@@ -99,7 +99,7 @@ fn id(object: &Value) -> String {
 
 /// Protects: what works against the sandbox reads Stripe's own answers as well.
 #[tokio::test]
-#[ignore = "needs openapi: FAREBOX_STRIPE_OPENAPI, the folder of Stripe's schema; ./tests/run fetches it"]
+#[ignore = "needs openapi: FAREBOX_OPENAPI_FOLDER, the folder of Stripe's schema; ./tests/run fetches it"]
 async fn every_answer_of_the_sandbox_is_one_of_stripes() {
     let mut checked = Checked::open().await;
     tokens(&mut checked).await;
