@@ -1,8 +1,11 @@
 //! The `farebox` command as a library, so that a test can build the same program with other
 //! features: a `fn main() -> ExitCode { farebox_cli::main() }` is all of it.
 
-// A command's output is its purpose.
-#![allow(clippy::print_stdout, clippy::print_stderr)]
+#![allow(
+    clippy::print_stdout,
+    clippy::print_stderr,
+    reason = "a command's output is its purpose"
+)]
 
 mod args;
 mod books;

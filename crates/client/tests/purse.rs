@@ -1,6 +1,6 @@
 //! The rules of paying, each against a wallet that records what it was made to do.
 
-#![allow(clippy::unwrap_used, missing_docs)]
+#![allow(clippy::unwrap_used, reason = "a test may panic")]
 
 use std::sync::{
     Arc, Mutex,

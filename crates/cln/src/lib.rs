@@ -15,7 +15,8 @@ pub mod connect;
     missing_docs,
     missing_debug_implementations,
     unreachable_pub,
-    clippy::all
+    clippy::all,
+    reason = "generated code"
 )]
 pub mod cln {
     tonic::include_proto!("cln");

@@ -15,7 +15,8 @@ pub mod connect;
     missing_docs,
     missing_debug_implementations,
     unreachable_pub,
-    clippy::all
+    clippy::all,
+    reason = "generated code"
 )]
 pub mod lnrpc {
     tonic::include_proto!("lnrpc");
@@ -26,7 +27,8 @@ pub mod lnrpc {
     missing_docs,
     missing_debug_implementations,
     unreachable_pub,
-    clippy::all
+    clippy::all,
+    reason = "generated code"
 )]
 pub mod routerrpc {
     tonic::include_proto!("routerrpc");

@@ -3,7 +3,11 @@
 //!
 //! It would rather pay in sats than by card: fees are lower. Sixty sats a day are all it has;
 //! after that it pays by card, up to two dollars.
-#![allow(clippy::print_stdout, clippy::print_stderr)]
+#![allow(
+    clippy::print_stdout,
+    clippy::print_stderr,
+    reason = "a command's output is its purpose"
+)]
 
 use std::{error::Error, process::ExitCode};
 

@@ -1,5 +1,5 @@
 //! A shop that takes gift cards, and a customer who has some.
-#![allow(clippy::print_stdout)]
+#![allow(clippy::print_stdout, reason = "a command's output is its purpose")]
 
 use std::{collections::BTreeMap, error::Error, sync::Mutex};
 

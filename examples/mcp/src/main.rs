@@ -4,7 +4,11 @@
 //! store and `[rails.tempo]`. `mcp call WALLETS TOOL COMMAND…` starts a server (`mcp serve CONFIG`,
 //! or any other) and calls one of its tools; WALLETS has `[wallets.tempo]`. `farebox sandbox` prints
 //! both.
-#![allow(clippy::print_stdout, clippy::print_stderr)]
+#![allow(
+    clippy::print_stdout,
+    clippy::print_stderr,
+    reason = "a command's output is its purpose"
+)]
 
 use std::{
     error::Error,

@@ -3,7 +3,11 @@
 //!
 //! `CUSTODIAN_URL`, `CUSTODIAN_WALLET`, `CUSTODIAN_APP`, `CUSTODIAN_SECRET`, `ADDRESS`, `TEMPO_RPC`,
 //! `CHAIN_ID`, and `CURRENCY` for the token, of which up to a dollar is spent.
-#![allow(clippy::print_stdout, clippy::print_stderr)]
+#![allow(
+    clippy::print_stdout,
+    clippy::print_stderr,
+    reason = "a command's output is its purpose"
+)]
 
 use std::{env, error::Error, process::ExitCode};
 

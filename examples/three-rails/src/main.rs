@@ -1,6 +1,10 @@
 //! One route, three rails. `three-rails CONFIG`, where CONFIG has a realm, secrets, a store and
 //! `[rails.tempo]`, `[rails.stripe]` and `[rails.lightning]`; `farebox sandbox` prints one.
-#![allow(clippy::print_stdout, clippy::print_stderr)]
+#![allow(
+    clippy::print_stdout,
+    clippy::print_stderr,
+    reason = "a command's output is its purpose"
+)]
 
 use std::{error::Error, process::ExitCode, time::Duration};
 

@@ -4,7 +4,11 @@
 //! The credentials are paid for beforehand, so a timed request is what the server does: check the
 //! proof, settle on the stand-in chain (`tempo`) or nowhere (`proof`), record, serve. Everything
 //! runs on this machine, client, chain and store included; only the ratios say much.
-#![allow(clippy::print_stdout, clippy::print_stderr)]
+#![allow(
+    clippy::print_stdout,
+    clippy::print_stderr,
+    reason = "a command's output is its purpose"
+)]
 
 mod client;
 mod server;

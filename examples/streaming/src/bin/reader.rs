@@ -4,7 +4,11 @@
 //! Reads each stream to its end and pays for it by the token: over server-sent events, or over a
 //! WebSocket where the URL begins with `ws`. Its channels are kept in `channels.json` beside WALLETS,
 //! so that a reader that is killed loses no deposit, and are closed when all has been read.
-#![allow(clippy::print_stdout, clippy::print_stderr)]
+#![allow(
+    clippy::print_stdout,
+    clippy::print_stderr,
+    reason = "a command's output is its purpose"
+)]
 
 use std::{
     error::Error,

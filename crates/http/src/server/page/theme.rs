@@ -176,8 +176,11 @@ impl Rgb {
     }
 
     fn map(self, other: Self, f: impl Fn(f64, f64) -> f64) -> Self {
-        // Between 0 and 255 by construction.
-        #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss)]
+        #[expect(
+            clippy::cast_possible_truncation,
+            clippy::cast_sign_loss,
+            reason = "between 0 and 255 by construction"
+        )]
         let mixed = |a: u8, b: u8| f(f64::from(a), f64::from(b)).round().clamp(0.0, 255.0) as u8;
         Self(
             mixed(self.0, other.0),
