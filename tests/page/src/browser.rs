@@ -1,6 +1,6 @@
 //! Chromium, driven.
 
-use std::{path::PathBuf, process::Stdio, time::Duration};
+use std::{path::PathBuf, sync::Arc, time::Duration};
 
 use fantoccini::{
     Client, ClientBuilder, Locator,
@@ -8,15 +8,16 @@ use fantoccini::{
     wd::{Capabilities, WebDriverCompatibleCommand},
 };
 use serde_json::{Value, json};
-use tokio::{
-    io::{AsyncBufReadExt as _, BufReader},
-    process::{Child, Command},
-    time::{Instant, sleep, timeout},
-};
+use tokio::time::{Instant, sleep};
 use url::Url;
+
+use crate::driver::Driver;
 
 /// How long the page may take for anything that is waited for.
 const PATIENCE: Duration = Duration::from_secs(20);
+
+/// How often a browser is tried to be had, where memory is short or the machine busy.
+const ATTEMPTS: usize = 3;
 
 /// Which of its colours a page shows.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -31,44 +32,43 @@ pub enum Scheme {
 #[derive(Debug)]
 pub struct Browser {
     client: Client,
-    // Before the folder that it writes to.
-    _driver: Child,
+    session: String,
+    driver: Arc<Driver>,
+    // Goes last, when nobody writes to it.
     _profile: tempfile::TempDir,
+}
+
+impl Drop for Browser {
+    fn drop(&mut self) {
+        // Where that fails the driver is gone, and its test has failed.
+        let _ = self.driver.end(&self.session);
+    }
 }
 
 impl Browser {
     /// A browser with an empty profile.
     pub async fn start() -> Self {
-        let mut driver = Command::new("chromedriver")
-            .arg("--port=0")
-            .stdout(Stdio::piped())
-            .stderr(Stdio::null())
-            .kill_on_drop(true)
-            .spawn()
-            .unwrap();
-        let mut lines = BufReader::new(driver.stdout.take().unwrap()).lines();
-        let port = timeout(PATIENCE, async {
-            loop {
-                let line = lines.next_line().await.unwrap().unwrap();
-                if let Some((_, port)) = line.split_once("started successfully on port ") {
-                    return port.trim_end_matches('.').to_owned();
+        let driver = tokio::task::spawn_blocking(Driver::shared).await.unwrap();
+        let mut faults = Vec::new();
+        for _ in 0..ATTEMPTS {
+            let profile = tempfile::tempdir().unwrap();
+            let client = ClientBuilder::new(fantoccini_connector())
+                .capabilities(capabilities(&profile))
+                .connect(&driver.url())
+                .await;
+            match client {
+                Ok(client) => {
+                    return Self {
+                        session: client.session_id().await.unwrap().unwrap(),
+                        client,
+                        driver,
+                        _profile: profile,
+                    };
                 }
+                Err(fault) => faults.push(fault.to_string()),
             }
-        });
-        let port = port.await.unwrap();
-        // Whoever does not read the driver's words stops it.
-        tokio::spawn(async move { while let Ok(Some(_)) = lines.next_line().await {} });
-        let profile = tempfile::tempdir().unwrap();
-        let client = ClientBuilder::new(fantoccini_connector())
-            .capabilities(capabilities(&profile))
-            .connect(&format!("http://127.0.0.1:{port}"))
-            .await
-            .unwrap();
-        Self {
-            client,
-            _driver: driver,
-            _profile: profile,
         }
+        panic!("no browser: {faults:#?}; chromedriver: {}", driver.said());
     }
 
     /// What drives it.

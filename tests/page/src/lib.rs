@@ -8,6 +8,7 @@
 #![allow(clippy::unwrap_used, reason = "test code may panic")]
 
 mod browser;
+mod driver;
 mod goods;
 mod shop;
 
