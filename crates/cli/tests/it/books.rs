@@ -4,17 +4,18 @@ use serde_json::Value;
 
 use crate::{
     common::{Running, listening, stderr, stdout},
-    operate::{Upstream, answer, config, ended, operator, pay, signal},
+    operate::{LATE, config, operator, pay, signal},
+    upstream::Upstream,
 };
 
 /// Protects: the books show what was paid, by state and age, and no secret.
 #[test]
 fn books_list_payments_beside_a_running_server() {
     let folder = tempfile::tempdir().unwrap();
-    let upstream = Upstream::open();
+    let upstream = Upstream::open("\r\n\r\n");
     let store = format!("sqlite://{}", folder.path().join("books.db").display());
     let config = config(folder.path(), &store, "1s", upstream.port);
-    let (mut serve, base) = Running::start(&["serve", "--config", &config], listening);
+    let (serve, base) = Running::start(&["serve", "--config", &config], listening);
     let empty = operator("books", &config, &[]);
     assert!(empty.status.success(), "{}", stderr(&empty));
     assert!(
@@ -22,8 +23,8 @@ fn books_list_payments_beside_a_running_server() {
         "{}",
         stdout(&empty)
     );
-    let payer = pay(&base);
-    let stream = upstream.asked();
+    let mut payer = pay(&base);
+    let asked = upstream.asked(&mut payer);
     let lines = |more: &[&str]| {
         let output = operator("books", &config, &[&["--json"], more].concat());
         assert!(output.status.success(), "{}", stderr(&output));
@@ -35,8 +36,8 @@ fn books_list_payments_beside_a_running_server() {
     };
     let [serving] = lines(&[]).try_into().unwrap();
     assert_eq!(serving["state"], "serving");
-    answer(stream);
-    let paid = payer.wait_with_output().unwrap();
+    asked.answer(LATE);
+    let paid = payer.output();
     let paid: Value = serde_json::from_str(&stdout(&paid)).unwrap();
     let [delivered] = lines(&["--state", "delivered", "--state", "paid"])
         .try_into()
@@ -70,5 +71,5 @@ fn books_list_payments_beside_a_running_server() {
     let said = stdout(&operator("reconcile", &config, &[]));
     assert!(said.starts_with("0 looked at: "), "{said}");
     signal(&serve, "-TERM");
-    assert_eq!(ended(&mut serve), Some(0));
+    assert_eq!(serve.output().status.code(), Some(0));
 }

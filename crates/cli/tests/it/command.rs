@@ -1,10 +1,13 @@
 //! The command as its users see it.
 
-use std::io::{Read as _, Write as _};
-
 use serde_json::Value;
 
-use crate::common::{Market, RAILS, Running, farebox, listening, run, stderr, stdout};
+use crate::{
+    common::{
+        KEY, Market, PROOF, RAILS, Running, farebox, output, run, send, serve, stderr, stdout,
+    },
+    upstream::Upstream,
+};
 
 /// Protects: every rail of the binary is challenged, paid, receipted and not payable twice.
 #[test]
@@ -59,7 +62,7 @@ fn a_wrong_configuration_is_refused_whole() {
     )
     .unwrap();
     for args in [["check"].as_slice(), &["serve", "--config"]] {
-        let output = farebox(args).arg(&path).output().unwrap();
+        let output = output(farebox(args).arg(&path));
         assert_eq!(output.status.code(), Some(2));
         assert_eq!(stdout(&output), "");
         let said = stderr(&output);
@@ -129,45 +132,20 @@ fn pay_pays_within_limits_and_says_so() {
     );
 }
 
-/// A server behind, for one request: answers it with `answer` and hands over what it was asked.
-fn upstream(answer: &'static str) -> (u16, std::thread::JoinHandle<String>) {
-    let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
-    let port = listener.local_addr().unwrap().port();
-    let thread = std::thread::spawn(move || {
-        let (mut stream, _) = listener.accept().unwrap();
-        let mut asked = Vec::new();
-        while !String::from_utf8_lossy(&asked).contains("the question") {
-            let mut some = [0; 1024];
-            let n = stream.read(&mut some).unwrap();
-            assert_ne!(n, 0, "the request broke off");
-            asked.extend_from_slice(&some[..n]);
-        }
-        stream.write_all(answer.as_bytes()).unwrap();
-        String::from_utf8(asked).unwrap()
-    });
-    (port, thread)
-}
-
 /// Protects: the upstream gets the request and never the credential; the payer gets the upstream's
 /// answer and this server's receipt.
 #[test]
 fn serve_gates_an_upstream() {
-    let (port, upstream) = upstream(
-        "HTTP/1.1 201 Created\r\ncontent-type: text/x-answer\r\npayment-receipt: forged\r\n\
-         connection: close\r\ncontent-length: 10\r\n\r\nthe answer",
-    );
+    let upstream = Upstream::open("the question");
+    let port = upstream.port;
     let dir = tempfile::tempdir().unwrap();
-    let path = dir.path().join("farebox.toml");
     let config = format!(
         r#"
 listen = "127.0.0.1:0"
 realm = "127.0.0.1"
 secrets = ["a secret of 32 bytes, only for tests"]
 store = "memory:"
-[rails.proof]
-chain_id = 1337
-currency = "0x20c0000000000000000000000000000000000000"
-recipient = "0x3C44CdDdB6a900fa2b585dd299e03d12FA4293BC"
+{PROOF}
 [[routes]]
 path = "/ask/{{*rest}}"
 method = "POST"
@@ -175,21 +153,23 @@ upstream = "http://127.0.0.1:{port}/api"
 offers = [{{ rail = "proof/charge", amount = "0" }}]
 "#
     );
-    std::fs::write(&path, config).unwrap();
-    let (_serve, base) = Running::start(&["serve", "--config", path.to_str().unwrap()], listening);
+    let (_serve, base) = serve(dir.path(), &config);
     let url = format!("{base}/ask/me/any?thing=1");
-    let key = "0x59c6995e998f97a5a0044966f0945389dc9e86dae88c7a8412f4603b6b78690d";
-    let output = farebox(&["pay", &url, "-d", "the question", "-H", "X-Mine: yes", "-i"])
-        .env("FAREBOX_PROOF_PRIVATE_KEY", key)
-        .output()
-        .unwrap();
+    let mut pay = farebox(&["pay", &url, "-d", "the question", "-H", "X-Mine: yes", "-i"]);
+    let mut payer = Running::of(pay.env("FAREBOX_PROOF_PRIVATE_KEY", KEY));
+    let upstream = upstream.asked(&mut payer);
+    let asked = upstream.request.to_lowercase();
+    upstream.answer(
+        "HTTP/1.1 201 Created\r\ncontent-type: text/x-answer\r\npayment-receipt: forged\r\n\
+         connection: close\r\ncontent-length: 10\r\n\r\nthe answer",
+    );
+    let output = payer.output();
     assert!(output.status.success(), "{}", stderr(&output));
     assert_eq!(stdout(&output), "the answer");
     let headers = stderr(&output);
     assert!(headers.contains("201 Created") && headers.contains("content-type: text/x-answer"));
     assert_eq!(headers.matches("payment-receipt: ").count(), 1);
     assert!(!headers.contains("forged"), "{headers}");
-    let asked = upstream.join().unwrap().to_lowercase();
     assert!(
         asked.starts_with("post /api/ask/me/any?thing=1 http/1.1\r\n"),
         "{asked}"
@@ -205,16 +185,7 @@ offers = [{{ rail = "proof/charge", amount = "0" }}]
 
 /// A plain request and the whole answer.
 fn ask(base: &str, line: &str) -> String {
-    let address = base.strip_prefix("http://").unwrap();
-    let mut stream = std::net::TcpStream::connect(address).unwrap();
-    write!(
-        stream,
-        "{line} HTTP/1.1\r\nhost: x\r\nconnection: close\r\n\r\n"
-    )
-    .unwrap();
-    let mut answer = String::new();
-    stream.read_to_string(&mut answer).unwrap();
-    answer
+    send(base, &format!("{line} HTTP/1.1\nhost: x"))
 }
 
 /// Protects: the discovery document says what is sold, as the 402 does, and what is not sold asks
@@ -222,7 +193,7 @@ fn ask(base: &str, line: &str) -> String {
 #[test]
 fn serve_says_what_it_sells() {
     let market = Market::open();
-    let base = market.url.strip_suffix("/joke").unwrap();
+    let base = &market.base;
     let answer = ask(base, "GET /openapi.json");
     let (head, body) = answer.split_once("\r\n\r\n").unwrap();
     let head = head.to_lowercase();

@@ -1,50 +1,13 @@
 //! `challenge_limit`: whoever never pays does not fill the node with invoices.
 
-use serde_json::Value;
+use serde_json::json;
 
-use crate::{
-    common::{Running, listening, run, stderr},
-    reach::send,
-};
-
-/// A seller on the sandboxes with one more line in its configuration; where it listens, and
-/// where the wallet is.
-struct Shop {
-    _sandbox: Running,
-    _serve: Running,
-    base: String,
-    wallet: String,
-    _dir: tempfile::TempDir,
-}
-
-fn open(limit: &str) -> Shop {
-    let (sandbox, printed) = Running::start(&["sandbox", "--json"], |line| {
-        serde_json::from_str::<Value>(line).ok()
-    });
-    let dir = tempfile::tempdir().unwrap();
-    let mut config = printed["config"].clone();
-    config["listen"] = "127.0.0.1:0".into();
-    let config = format!("{limit}\n{}", toml::to_string(&config).unwrap());
-    let path = dir.path().join("farebox.toml");
-    std::fs::write(&path, config).unwrap();
-    let wallet = dir.path().join("wallet.toml");
-    std::fs::write(&wallet, toml::to_string(&printed["wallet"]).unwrap()).unwrap();
-    let (serve, base) = Running::start(&["serve", "--config", path.to_str().unwrap()], listening);
-    Shop {
-        _sandbox: sandbox,
-        _serve: serve,
-        base,
-        wallet: wallet.to_str().unwrap().to_owned(),
-        _dir: dir,
-    }
-}
+use crate::common::{Market, run, send, stderr};
 
 /// The answer to somebody who pays nothing, in lower case.
-fn ask(shop: &Shop, client: &str) -> String {
-    send(
-        &shop.base,
-        &format!("GET /joke HTTP/1.1\nhost: here\nx-client: {client}"),
-    )
+fn ask(shop: &Market, client: &str) -> String {
+    let request = format!("GET /joke HTTP/1.1\nhost: here\nx-client: {client}");
+    send(&shop.base, &request).to_ascii_lowercase()
 }
 
 fn status(answer: &str) -> &str {
@@ -55,11 +18,12 @@ fn status(answer: &str) -> &str {
 /// the binary; whoever pays is never held back, and other clients are not.
 #[test]
 fn serve_limits_what_is_left_unpaid() {
-    let shop = open(r#"challenge_limit = { unpaid = 3, forgive_every = "1h" }"#);
-    let url = format!("{}/joke", shop.base);
+    let shop = Market::of(|config| {
+        config["challenge_limit"] = json!({ "unpaid": 3, "forgive_every": "1h" });
+    });
     // What is paid for does not count; the command's look at the price before it pays does.
     for _ in 0..2 {
-        let paid = run(&["pay", "--wallet", &shop.wallet, &url, "--rail", "lightning"]);
+        let paid = shop.pay(&["--rail", "lightning"]);
         assert!(paid.status.success(), "{}", stderr(&paid));
     }
     assert_eq!(status(&ask(&shop, "a")), "402");
@@ -71,8 +35,10 @@ fn serve_limits_what_is_left_unpaid() {
     let wait: u32 = wait.lines().next().unwrap().parse().unwrap();
     assert!((1..=3_600).contains(&wait), "{wait}");
 
-    let by_name = r#"challenge_limit = { unpaid = 1, forgive_every = "1h", header = "x-client" }"#;
-    let shop = open(by_name);
+    let shop = Market::of(|config| {
+        let limit = json!({ "unpaid": 1, "forgive_every": "1h", "header": "x-client" });
+        config["challenge_limit"] = limit;
+    });
     for client in ["a", "b"] {
         assert_eq!(status(&ask(&shop, client)), "402", "{client}");
         assert_eq!(status(&ask(&shop, client)), "429", "{client}");

@@ -11,6 +11,7 @@
 mod books;
 mod command;
 mod common;
+mod edge_cases;
 mod limit;
 #[cfg(unix)]
 mod operate;
@@ -20,4 +21,5 @@ mod refund;
 #[cfg(unix)]
 mod session;
 mod shop;
+mod upstream;
 mod validate;

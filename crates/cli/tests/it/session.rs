@@ -2,8 +2,7 @@
 
 use std::{
     convert::Infallible,
-    io::{BufRead as _, BufReader},
-    process::{Command, Output, Stdio},
+    process::{Command, Output},
     time::Duration,
 };
 
@@ -18,7 +17,7 @@ use axum::{
 use futures_util::{StreamExt as _, stream};
 use serde_json::{Value, json};
 
-use crate::common::{Market, Running, farebox, stderr, stdout};
+use crate::common::{Market, Running, farebox, output, stderr, stdout};
 
 /// Something that streams so many tokens, one after the other.
 struct Model {
@@ -106,7 +105,7 @@ impl Seller {
     }
 
     fn run(&self, args: &[&str]) -> Output {
-        self.command(args).output().unwrap()
+        output(&mut self.command(args))
     }
 
     fn url(&self, path: &str) -> String {
@@ -216,15 +215,12 @@ fn killed_in_mid_stream(seller: &Seller) {
         true => &args[..],
         false => &args[..4],
     };
-    let mut command = seller.command(args);
-    command.stdout(Stdio::piped()).stderr(Stdio::null());
-    let mut payer = Running(command.spawn().unwrap());
-    let mut lines = BufReader::new(payer.0.stdout.take().unwrap()).lines();
-    for _ in 0..20 {
-        lines.next().unwrap().unwrap();
-    }
-    payer.0.kill().unwrap();
-    payer.0.wait().unwrap();
+    let mut payer = Running::of(&mut seller.command(args));
+    payer.until("some tokens", |payer| {
+        (payer.lines().len() >= 20).then_some(())
+    });
+    payer.child.kill().unwrap();
+    payer.output();
 }
 
 /// Protects: a stream is not paid for beyond what a channel, or a call, may cost, and says which it was.

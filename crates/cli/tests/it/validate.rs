@@ -5,7 +5,7 @@ use std::{collections::BTreeMap, process::Output};
 use serde_json::Value;
 
 use crate::{
-    common::{Market, Running, farebox, listening, run, stderr, stdout},
+    common::{KEY, Market, PROOF, farebox, output, run, serve, stderr, stdout},
     shop::Shop,
 };
 
@@ -89,7 +89,6 @@ fn serve_is_valid_on_every_rail() {
 #[test]
 fn serve_is_valid_for_bodies_and_routes() {
     let folder = tempfile::tempdir().unwrap();
-    let path = folder.path().join("farebox.toml");
     let routes = ["/ask/{*rest}", "/other"].map(|path| {
         format!(
             r#"
@@ -107,13 +106,9 @@ realm = "127.0.0.1"
 secrets = ["a secret of 32 bytes, only for tests"]
 store = "memory:"
 cors = "*"
-[rails.proof]
-chain_id = 1337
-currency = "0x20c0000000000000000000000000000000000000"
-recipient = "0x3C44CdDdB6a900fa2b585dd299e03d12FA4293BC"
 "#;
-    std::fs::write(&path, format!("{head}{}", routes.concat())).unwrap();
-    let (_serve, base) = Running::start(&["serve", "--config", path.to_str().unwrap()], listening);
+    let config = format!("{head}{PROOF}{}", routes.concat());
+    let (_serve, base) = serve(folder.path(), &config);
     let (output, checks, last) = validate(&format!("{base}/ask/me"), &format!("{base}/other"));
     assert!(output.status.success(), "{checks:#?}");
     assert_eq!(last["summary"]["warned"], 0, "{checks:#?}");
@@ -134,12 +129,11 @@ recipient = "0x3C44CdDdB6a900fa2b585dd299e03d12FA4293BC"
 
 /// A validation with a body, another route and a wallet, so that every check can run.
 fn validate(url: &str, other: &str) -> (Output, BTreeMap<String, Value>, Value) {
-    let key = "0x59c6995e998f97a5a0044966f0945389dc9e86dae88c7a8412f4603b6b78690d";
-    let output = farebox(&["validate", url, "--other", other, "-d", "the question"])
+    let mut command = farebox(&["validate", url, "--other", other, "-d", "the question"]);
+    command
         .args(["--pay", "--rail", "proof/charge", "--json"])
-        .env("FAREBOX_PROOF_PRIVATE_KEY", key)
-        .output()
-        .unwrap();
+        .env("FAREBOX_PROOF_PRIVATE_KEY", KEY);
+    let output = output(&mut command);
     let (checks, last) = report(&output);
     (output, checks, last)
 }
