@@ -168,6 +168,18 @@ pub(crate) enum Session {
     /// Close some and get back what is left in them
     #[command(after_long_help = CLOSE_HELP)]
     Close(Close),
+    /// Give some up that can be neither used nor closed, with all that is left in them
+    #[command(after_long_help = FORGET_HELP)]
+    Forget {
+        /// Which, by its id or the beginning of it; repeatable
+        #[arg(value_name = "CHANNEL", required = true)]
+        channel: Vec<String>,
+        #[command(flatten)]
+        channels: Channels,
+        /// One JSON object per line
+        #[arg(long)]
+        json: bool,
+    },
 }
 
 #[derive(Clone, Debug, Args)]
@@ -335,3 +347,9 @@ Exit codes:
   2   wrong usage or configuration, or no such channel
   5   the server would not close it; it is still open
   6   asked, and not confirmed yet";
+
+const FORGET_HELP: &str = "\
+Nobody is asked and nothing comes back by it: it only strikes the channel off the list, so that
+the next call opens another. It is for a server that is gone for good, or that does not take a
+deposit that was made. The list has the only copy of what proves a prepaid deposit, and of what
+closes a channel; try `farebox session close` first.";

@@ -269,6 +269,9 @@ async fn a_refused_close_leaves_a_top_up_on_record() {
         async fn deliver(&self, _: &Credential) -> Answer {
             self.0.refuse("verification-failed")
         }
+        async fn deliver_at(&self, _: &str, credential: &Credential) -> Answer {
+            self.deliver(credential).await
+        }
     }
     let server = Server::new(1, 3);
     let wallet = Coins::new(&server.chain);

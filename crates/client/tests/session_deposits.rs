@@ -247,3 +247,50 @@ async fn a_channel_that_is_closed_meanwhile_is_not_forgotten() {
         assert_eq!(shop.paid(), 20);
     }
 }
+
+/// Protects: a top-up that was never made does not keep a channel that is over from being forgotten,
+/// once the wallet can say so.
+#[tokio::test]
+async fn a_top_up_that_was_never_made_is_no_loss() {
+    let (shop, disk) = (Shop::new(5, 10), memory());
+    let sessions = process(&shop, &disk);
+    for _ in 0..2 {
+        served(&sessions, &shop).await.unwrap();
+    }
+    shop.node.hangs.store(true, Ordering::SeqCst);
+    let lost = served(&sessions, &shop).await;
+    assert!(matches!(lost, Err(SessionError::OutcomeUnknown { .. })));
+    shop.node.hangs.store(false, Ordering::SeqCst);
+    let back = shop.account();
+    shop.node.refunds.lock().unwrap().insert("i0".to_owned(), 0);
+    assert_eq!((back.deposit, shop.paid()), (10, 10));
+    let closed = close(&shop, &disk).await.unwrap();
+    assert!(closed.confirmed);
+    assert!(process(&shop, &disk).channels().await.unwrap().is_empty());
+}
+
+/// Protects: what nobody can settle any more can be given up, by its owner only: it stays counted, and
+/// another channel may be opened.
+#[tokio::test]
+async fn a_channel_can_be_given_up() {
+    let (shop, disk) = (Shop::new(5, 10), memory());
+    let sessions = process(&shop, &disk);
+    for _ in 0..2 {
+        served(&sessions, &shop).await.unwrap();
+    }
+    shop.lose.store(3, Ordering::SeqCst);
+    assert!(served(&sessions, &shop).await.is_err());
+    shop.close_all();
+    assert!(served(&sessions, &shop).await.is_err());
+    let channel = sessions.channels().await.unwrap().remove(0);
+    let given_up = sessions.forget(&channel.key).await.unwrap();
+    assert_eq!(given_up, channel);
+    assert_eq!(given_up.at_stake(), coins(20), "with the top-up");
+    assert!(matches!(
+        sessions.forget(&channel.key).await,
+        Err(SessionError::NoChannel)
+    ));
+    assert_eq!(sessions.budget().spent("coin"), coins(20));
+    served(&sessions, &shop).await.unwrap();
+    assert_eq!(shop.paid(), 30);
+}

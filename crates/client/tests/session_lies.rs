@@ -240,6 +240,9 @@ async fn a_close_is_not_taken_on_trust() {
         async fn deliver(&self, _: &farebox_core::wire::Credential) -> Answer {
             Answer::Accepted(Some(Box::new(self.1.clone())))
         }
+        async fn deliver_at(&self, _: &str, credential: &farebox_core::wire::Credential) -> Answer {
+            self.deliver(credential).await
+        }
     }
     let id = server.chain.only().0;
     let liar = Liar(

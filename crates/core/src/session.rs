@@ -135,6 +135,9 @@ pub enum Standing<H = Held> {
     Closed {
         /// What the payee kept, where that can be known.
         taken: Option<Amount>,
+        /// What had been put in, where the wallet can say: with a top-up that the draft speaks of
+        /// only if that one was made.
+        held: Option<Amount>,
     },
     /// The money has not moved and can not move any more.
     Absent,
@@ -183,7 +186,11 @@ impl<H> fmt::Debug for Standing<H> {
                 .field("taken", taken)
                 .field("closing", closing)
                 .finish(),
-            Self::Closed { taken } => f.debug_struct("Closed").field("taken", taken).finish(),
+            Self::Closed { taken, held } => f
+                .debug_struct("Closed")
+                .field("taken", taken)
+                .field("held", held)
+                .finish(),
             Self::Absent => f.write_str("Absent"),
             Self::Pending => f.write_str("Pending"),
         }

@@ -22,6 +22,11 @@ pub(crate) async fn run(command: Session) -> Result<(), Failure> {
     match command {
         Session::List { channels, json } => list(&channels, json).await,
         Session::Close(args) => close(&args).await,
+        Session::Forget {
+            channel,
+            channels,
+            json,
+        } => forget(&channel, &channels, json).await,
     }
 }
 
@@ -71,6 +76,7 @@ fn to_json(channel: &ChannelInfo) -> Value {
         "resource": channel.resource,
         "currency": channel.currency,
         "deposit": channel.deposit,
+        "topping_up": channel.topping_up,
         "signed": channel.signed,
         "spent": channel.due,
         "state": channel.phase,
@@ -80,7 +86,10 @@ fn to_json(channel: &ChannelInfo) -> Value {
 async fn close(args: &Close) -> Result<(), Failure> {
     let mut sessions = Sessions::new(no_budget(), args.channels.store()?);
     let known = sessions.channels().await.map_err(failed)?;
-    let chosen = chosen(args, &known)?;
+    let chosen = match args.all {
+        true => known.iter().collect(),
+        false => chosen(&args.channel, &known)?,
+    };
     for (_, payer) in wallets(args.wallet.as_deref(), None)?.sessions() {
         sessions = sessions.payer(payer.clone());
     }
@@ -114,13 +123,23 @@ async fn close(args: &Close) -> Result<(), Failure> {
     }
 }
 
-/// The channels that are meant, each once.
-fn chosen<'a>(args: &Close, known: &'a [ChannelInfo]) -> Result<Vec<&'a ChannelInfo>, Failure> {
-    if args.all {
-        return Ok(known.iter().collect());
+async fn forget(names: &[String], channels: &Channels, json: bool) -> Result<(), Failure> {
+    let sessions = Sessions::new(no_budget(), channels.store()?);
+    let known = sessions.channels().await.map_err(failed)?;
+    for channel in chosen(names, &known)? {
+        let forgotten = sessions.forget(&channel.key).await.map_err(failed)?;
+        match json {
+            true => println!("{}", to_json(&forgotten)),
+            false => println!("{}", printable(&summary::forgotten(&forgotten))),
+        }
     }
+    Ok(())
+}
+
+/// The channels that are meant, each once.
+fn chosen<'a>(names: &[String], known: &'a [ChannelInfo]) -> Result<Vec<&'a ChannelInfo>, Failure> {
     let mut chosen: Vec<&ChannelInfo> = Vec::new();
-    for name in &args.channel {
+    for name in names {
         let name = name.to_ascii_lowercase();
         let mut found = known
             .iter()

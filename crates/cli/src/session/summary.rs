@@ -100,3 +100,15 @@ pub(super) fn closed_json(channel: &ChannelInfo, closed: &Closed) -> Value {
         "receipt": closed.receipt,
     })
 }
+
+/// What giving a channel up comes to.
+pub(super) fn forgotten(channel: &ChannelInfo) -> String {
+    let left = channel.at_stake().get().saturating_sub(channel.due.get());
+    format!(
+        "channel {} is forgotten: {} of {} was spent, and {} may be lost",
+        channel.channel,
+        Money(channel.due, &channel.currency),
+        Money(channel.at_stake(), &channel.currency),
+        Money(Amount::new(left), &channel.currency),
+    )
+}

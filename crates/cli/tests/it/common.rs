@@ -231,7 +231,7 @@ pub(crate) fn serve(folder: &Path, config: &str) -> (Running, String) {
 /// A seller on the sandboxes, and a payer's wallets.
 pub(crate) struct Market {
     _sandbox: Running,
-    _serve: Running,
+    pub(crate) serve: Running,
     pub(crate) wallet: String,
     pub(crate) url: String,
     pub(crate) base: String,
@@ -259,7 +259,7 @@ impl Market {
         let wallet = wallet.to_str().unwrap().to_owned();
         Self {
             _sandbox: sandbox,
-            _serve: serve,
+            serve,
             wallet,
             url: format!("{base}/joke"),
             base,

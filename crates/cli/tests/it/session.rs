@@ -302,3 +302,33 @@ fn a_session_is_paid_from_where_it_is_chosen() {
         (&json!("1000"), &json!("3000"))
     );
 }
+
+/// Protects: a channel whose server is gone for good can be given up, by name and with a word about what
+/// may be lost.
+#[test]
+fn a_channel_of_a_server_that_is_gone_is_given_up() {
+    let mut seller = Seller::open("lightning");
+    let one = seller.pay("/tokens/1", &[]);
+    assert!(one.status.success(), "{}", stderr(&one));
+    let id = seller.channel()["channel"].as_str().unwrap().to_owned();
+    seller.market.serve.0.kill().unwrap();
+    seller.market.serve.0.wait().unwrap();
+    let wallet = seller.market.wallet.clone();
+    let closed = seller.run(&["session", "close", "--all", "--wallet", &wallet]);
+    assert_eq!(closed.status.code(), Some(1), "{}", stderr(&closed));
+    let unnamed = seller.run(&["session", "forget"]);
+    assert_eq!(unnamed.status.code(), Some(2), "{}", stderr(&unnamed));
+    let forgotten = seller.run(&["session", "forget", &id[..12]]);
+    assert!(forgotten.status.success(), "{}", stderr(&forgotten));
+    let said = stdout(&forgotten);
+    assert!(
+        said.contains(&id) && said.contains("19 sat may be lost"),
+        "{said}"
+    );
+    let listed = seller.run(&["session", "list"]);
+    assert!(
+        stdout(&listed).contains("no channel"),
+        "{}",
+        stdout(&listed)
+    );
+}

@@ -55,7 +55,7 @@ pub struct Call {
 pub struct Presentation {
     credential: Credential,
     pub(super) kind: Kind,
-    pub(super) _turn: Turn,
+    turn: Turn,
 }
 
 pub(super) enum Kind {
@@ -68,8 +68,12 @@ impl Presentation {
         Self {
             credential,
             kind,
-            _turn: turn,
+            turn,
         }
+    }
+
+    pub(super) fn into_parts(self) -> (Credential, Turn) {
+        (self.credential, self.turn)
     }
 
     /// The credential. It is as good as money.
@@ -154,7 +158,7 @@ impl Call {
     /// # Errors
     /// See [`SessionError`].
     pub async fn next<C: Courier>(&mut self, courier: &C) -> Result<Presentation, SessionError> {
-        if let Found::Present(presentation) = self.find().await? {
+        if let Found::Present(presentation) = self.find(courier).await? {
             return Ok(*presentation);
         }
         let more = minus(self.wanted, self.tab.claim());
@@ -245,7 +249,7 @@ impl Call {
 
     /// Whether a refused deposit was made all the same: before, when its answer got lost. Then
     /// vouchers do, which is tried once.
-    async fn was_made(&mut self) -> bool {
+    pub(super) async fn was_made(&mut self) -> bool {
         self.refusals += 1;
         if self.refusals > 1 || self.payer.spending() == Spending::Prepaid {
             return false;

@@ -84,7 +84,7 @@ impl Sessions {
             let found = recorded.settle(&record, &standing).await?;
             let held = match standing {
                 _ if found == Found::Changed => continue,
-                Standing::Closed { taken } => {
+                Standing::Closed { taken, .. } => {
                     return self.closed(&payer, closing, None, Some(taken)).await;
                 }
                 Standing::Absent => {
@@ -114,7 +114,7 @@ impl Sessions {
         };
         let standing = payer.standing(&record.held).await;
         let taken = match standing {
-            Ok(Standing::Closed { taken }) => Some(taken),
+            Ok(Standing::Closed { taken, .. }) => Some(taken),
             // Where a deposit is the server's from the start and nothing comes back, there will
             // never be more evidence than its word that it is over.
             _ if payer.spending() == Spending::Prepaid && nothing_returns(receipt.as_deref()) => {

@@ -14,6 +14,17 @@ pub trait Courier: Send + Sync {
 
     /// Presents a credential with no body, so that it buys nothing but balance.
     fn deliver(&self, credential: &Credential) -> impl Future<Output = Answer> + Send;
+
+    /// The same at another resource of the same server, as [`Sessions::begin`] was given it: a
+    /// challenge is only good where it was issued. Whatever cannot be delivered there is
+    /// [`Answer::Lost`].
+    ///
+    /// [`Sessions::begin`]: super::Sessions::begin
+    fn deliver_at(
+        &self,
+        resource: &str,
+        credential: &Credential,
+    ) -> impl Future<Output = Answer> + Send;
 }
 
 /// What became of a credential.

@@ -4,11 +4,12 @@ use std::time::Duration;
 
 use farebox_core::{
     Adopted, Cost, DepositRule, Draft, Funded, OpenChannel, PayError, Paying, Spending, Standing,
-    wire::{Amount, Challenge, Payload},
+    wire::{Amount, Payload},
 };
 
 use super::{
     call::{Call, Kind, Presentation},
+    courier::{Answer, Courier},
     error::SessionError,
     lane::Turn,
     record::{self, Phase, Record, Stored, minus},
@@ -18,6 +19,9 @@ use super::{
 /// How long a deposit that another process records is left to it, before it is looked into.
 const PATIENCE: Duration = Duration::from_secs(2);
 const POLL: Duration = Duration::from_millis(50);
+
+/// How often a recorded deposit is shown before its outcome counts as unknown.
+const ATTEMPTS: u32 = 3;
 
 /// What a call found to spend from.
 pub(super) enum Found {
@@ -38,12 +42,12 @@ impl Call {
         record::load(self.sessions.store.as_ref(), &self.key).await
     }
 
-    pub(super) async fn find(&mut self) -> Result<Found, SessionError> {
+    pub(super) async fn find<C: Courier>(&mut self, courier: &C) -> Result<Found, SessionError> {
         if let Some(found) = self.usable(self.stored().await?)? {
             return Ok(found);
         }
         // Only one call at a time opens or mends; when it is this one's turn, it may be done.
-        let turn = self.lane.alone().await;
+        let mut turn = self.lane.alone().await;
         let mut patience = PATIENCE;
         loop {
             let stored = self.stored().await?;
@@ -68,8 +72,15 @@ impl Call {
                 }
                 Some(stored) => {
                     if let Some(challenge) = self.mended(&stored).await? {
-                        let again = self.again(stored.record, challenge, turn).await?;
-                        return Ok(Found::present(again));
+                        let own = self.challenge.clone();
+                        let at = self.recall(&challenge, stored.record.resource.clone())?;
+                        let again = self.again(stored.record, turn).await?;
+                        if at == self.resource {
+                            return Ok(Found::present(again));
+                        }
+                        // It buys nothing there but the balance that this call is paid from.
+                        turn = self.show(again, &at, courier).await?;
+                        self.challenge = own;
                     }
                 }
             }
@@ -91,12 +102,12 @@ impl Call {
 
     /// Looks what became of a channel that is neither open nor gone. The challenge it was opened
     /// for, if the deposit is to be presented again.
-    async fn mended(&self, stored: &Stored) -> Result<Option<Challenge>, SessionError> {
+    async fn mended(&self, stored: &Stored) -> Result<Option<String>, SessionError> {
         let standing = self.payer.standing(&stored.record.held).await;
         let standing = standing.map_err(SessionError::Standing)?;
         let Phase::Opening { challenge } = &stored.record.phase else {
             // It is closing; when that is done, another may be opened.
-            let Standing::Closed { taken } = standing else {
+            let Standing::Closed { taken, .. } = standing else {
                 return Err(SessionError::Closing);
             };
             self.retire(stored, taken).await?;
@@ -110,7 +121,7 @@ impl Call {
                 }
                 Ok(None)
             }
-            Standing::Closed { taken } => {
+            Standing::Closed { taken, .. } => {
                 self.retire(stored, taken).await?;
                 Ok(None)
             }
@@ -132,25 +143,47 @@ impl Call {
             }
             // The server of a prepaid deposit must be shown it; one that may still be made is made
             // by presenting the very same.
-            _ => {
-                let challenge = Challenge::parse_one(challenge);
-                let why = |_| SessionError::NothingPayable("its challenge is lost".to_owned());
-                challenge.map(Some).map_err(why)
-            }
+            _ => Ok(Some(challenge.clone())),
         }
     }
 
-    /// Presents a recorded deposit again.
-    async fn again(
+    /// Shows a deposit at the resource that asked for it.
+    async fn show<C: Courier>(
         &mut self,
-        record: Record,
-        challenge: Challenge,
-        turn: Turn,
-    ) -> Result<Presentation, SessionError> {
-        let prepaid = self.payer.spending() == Spending::Prepaid;
-        if prepaid || !self.sessions.is_expired(&challenge) {
-            self.challenge = challenge;
+        deposit: Presentation,
+        at: &str,
+        courier: &C,
+    ) -> Result<Turn, SessionError> {
+        let (credential, turn) = deposit.into_parts();
+        let mut why = String::new();
+        for _ in 0..ATTEMPTS {
+            match self.deliver(at, &credential, courier).await {
+                Answer::Accepted(receipt) => {
+                    self.opened().await?;
+                    self.receipt(receipt.as_deref()).await?;
+                    return Ok(turn);
+                }
+                Answer::Refused {
+                    status, problem, ..
+                } => {
+                    return match self.was_made().await {
+                        true => Ok(turn),
+                        false => Err(SessionError::NotAccepted { status, problem }),
+                    };
+                }
+                Answer::NotServed { status } => {
+                    let problem = None;
+                    return Err(SessionError::NotAccepted { status, problem });
+                }
+                Answer::Lost(lost) | Answer::Unsent(lost) => why = lost,
+            }
         }
+        Err(self.unknown(why).await)
+    }
+
+    /// A recorded deposit, to be presented again.
+    async fn again(&mut self, record: Record, turn: Turn) -> Result<Presentation, SessionError> {
+        let prepaid = self.payer.spending() == Spending::Prepaid;
         let budget = &self.sessions.budget;
         let approved = self.lane.again(&record, record.deposit, budget)?;
         let draft = Draft {
@@ -355,7 +388,7 @@ impl Call {
             return Err(lost(amount, UNSHOWN));
         }
         let taken = match standing {
-            Standing::Closed { taken } => taken,
+            Standing::Closed { taken, .. } => taken,
             // What was prepaid is with the server. Where nothing of it is left it is gone; where
             // something is, another deposit would reward a server that forgets the last one.
             _ if self.payer.spending() == Spending::Prepaid

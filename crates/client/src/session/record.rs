@@ -27,8 +27,12 @@ pub(crate) enum Phase {
     Opening { challenge: String },
     /// It can be spent from.
     Open,
-    /// So it can, and `amount` more is about to be deposited.
-    ToppingUp { challenge: String, amount: Amount },
+    /// So it can, and `amount` more is about to be deposited, for the challenge of the resource `at`.
+    ToppingUp {
+        challenge: String,
+        amount: Amount,
+        at: String,
+    },
     /// It was asked to be closed. `from` is how it stood before, where that was not open.
     Closing {
         #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -60,7 +64,7 @@ pub(crate) struct Record {
     /// Of this layout.
     version: u32,
     pub origin: String,
-    /// Where it can be closed.
+    /// Where it was opened and can be closed.
     pub resource: String,
     pub method: String,
     pub currency: String,

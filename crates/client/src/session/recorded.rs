@@ -50,6 +50,12 @@ impl Phase {
             {
                 None
             }
+            (
+                Self::ToppingUp { .. },
+                Standing::Closed {
+                    held: Some(held), ..
+                },
+            ) if *held <= deposit => None,
             (Self::ToppingUp { amount, .. }, _) => Some(*amount),
             _ => None,
         }
@@ -79,9 +85,17 @@ impl<C: Courier> Recorded<'_, C> {
                 if spending == Spending::Prepaid =>
             {
                 let made = self.open(record, challenge).await?;
-                self.show(made, record, record.deposit).await
+                self.show(made, &record.resource, record, record.deposit)
+                    .await
             }
-            (Phase::ToppingUp { challenge, amount }, Standing::Open { channel, .. }) => {
+            (
+                Phase::ToppingUp {
+                    challenge,
+                    amount,
+                    at,
+                },
+                Standing::Open { channel, .. },
+            ) => {
                 let with = plus(record.deposit, *amount);
                 if channel.deposit <= record.deposit {
                     if self.over(record, record.deposit, &channel.held).await? {
@@ -94,7 +108,7 @@ impl<C: Courier> Recorded<'_, C> {
                     return Ok(Found::Changed);
                 }
                 let made = self.top_up(record, challenge, *amount).await?;
-                match self.show(made, record, with).await? {
+                match self.show(made, at, record, with).await? {
                     Found::Refused => Err(lost(*amount, "the server does not take it")),
                     found => Ok(found),
                 }
@@ -144,8 +158,14 @@ impl<C: Courier> Recorded<'_, C> {
         })
     }
 
-    /// Shows it to the server, with which the channel holds `with`.
-    async fn show(&self, made: Made, record: &Record, with: Amount) -> Result<Found, SessionError> {
+    /// Shows it to the server where it was asked for, with which the channel holds `with`.
+    async fn show(
+        &self,
+        made: Made,
+        at: &str,
+        record: &Record,
+        with: Amount,
+    ) -> Result<Found, SessionError> {
         let credential = Credential {
             challenge: made.challenge,
             payload: made.funded.paid.payload,
@@ -153,7 +173,7 @@ impl<C: Courier> Recorded<'_, C> {
         };
         let mut why = String::new();
         for _ in 0..ATTEMPTS {
-            match self.courier.deliver(&credential).await {
+            match self.courier.deliver_at(at, &credential).await {
                 Answer::Accepted(_) => {
                     self.over(record, with, &made.funded.held).await?;
                     return Ok(Found::Changed);

@@ -16,7 +16,7 @@ use super::{
     error::SessionError,
     lane::Lane,
     limit::DepositLimit,
-    record::{self, Phase, Record},
+    record::{self, Phase, Record, plus},
 };
 use crate::origin::Origin;
 
@@ -122,8 +122,8 @@ impl Sessions {
     }
 
     /// Starts a call that is paid from a session, for the first of `challenges` that can be.
-    /// `resource` is where the channel can be closed later; it is recorded, so it should hold no
-    /// secrets.
+    /// `resource` is where the channel can be closed later, and where its deposits are shown if
+    /// their answers get lost; it is recorded, so it should hold no secrets.
     ///
     /// Nothing is signed yet.
     ///
@@ -217,6 +217,26 @@ impl Sessions {
         let records = record::list(self.store.as_ref()).await?;
         Ok(records.into_iter().map(ChannelInfo::of).collect())
     }
+
+    /// Gives up the channel that is on record under `key`: for one that can be neither used nor
+    /// closed, because its server is gone or does not take a deposit that was made. The rail is told
+    /// nothing and nothing comes back by it; the budget counts all that was deposited.
+    ///
+    /// # Errors
+    /// If there is no such channel, or the store fails.
+    pub async fn forget(&self, key: &str) -> Result<ChannelInfo, SessionError> {
+        let lane = self.lane(key);
+        let _turn = lane.alone().await;
+        loop {
+            let stored = record::load(self.store.as_ref(), key).await?;
+            let stored = stored.ok_or(SessionError::NoChannel)?;
+            if record::remove(self.store.as_ref(), key, &stored).await? {
+                let channel = ChannelInfo::of((key.to_owned(), stored.record));
+                lane.settle(channel.at_stake());
+                return Ok(channel);
+            }
+        }
+    }
 }
 
 impl fmt::Debug for Sessions {
@@ -248,6 +268,8 @@ pub struct ChannelInfo {
     pub currency: String,
     /// What was put in.
     pub deposit: Amount,
+    /// What a top-up under way adds to it.
+    pub topping_up: Amount,
     /// What was signed over at most.
     pub signed: Amount,
     /// What was received, or is under way.
@@ -258,9 +280,20 @@ pub struct ChannelInfo {
 }
 
 impl ChannelInfo {
+    /// All that was put in, or may have been.
+    #[must_use]
+    pub fn at_stake(&self) -> Amount {
+        plus(self.deposit, self.topping_up)
+    }
+
     fn of((key, record): (String, Record)) -> Self {
+        let topping_up = match record.phase.before() {
+            Phase::ToppingUp { amount, .. } => *amount,
+            _ => Amount::ZERO,
+        };
         Self {
             key,
+            topping_up,
             phase: match record.phase {
                 Phase::Opening { .. } => "opening",
                 Phase::Open => "open",

@@ -2,7 +2,7 @@
 
 use farebox_core::{
     Cost, DepositRule, Draft, Funded, PayError, Paying, Spending, Standing,
-    wire::{Amount, Challenge, Payload},
+    wire::{Amount, Challenge, Credential, Payload},
 };
 
 use super::{
@@ -37,7 +37,9 @@ impl Call {
             let draft = self.draft_top_up(&record, needed, courier).await?;
             let amount = draft.amount;
             let funded = self.fund_top_up(draft).await?;
-            self.present_top_up(record, funded, amount, courier).await?;
+            let at = self.resource.clone();
+            self.present_top_up(record, funded, amount, at, courier)
+                .await?;
         }
     }
 
@@ -55,14 +57,26 @@ impl Call {
         record: &Record,
         courier: &C,
     ) -> Result<bool, SessionError> {
-        let Phase::ToppingUp { challenge, amount } = &record.phase else {
+        let Phase::ToppingUp {
+            challenge,
+            amount,
+            at,
+        } = record.phase.clone()
+        else {
             return Ok(false);
         };
-        let (challenge, amount) = (challenge.clone(), *amount);
         if !self.cannot_happen(record, amount).await? {
-            let funded = self.fund_again(record, challenge, amount).await?;
-            self.present_top_up(record.clone(), funded, amount, courier)
-                .await?;
+            let own = self.challenge.clone();
+            let at = self.recall(&challenge, at)?;
+            let funded = self.fund_again(record, amount).await?;
+            let shown = self
+                .present_top_up(record.clone(), funded, amount, at.clone(), courier)
+                .await;
+            if at != self.resource {
+                // Another resource's is of no use to the call itself.
+                self.challenge = own;
+            }
+            shown?;
         }
         Ok(true)
     }
@@ -194,6 +208,7 @@ impl Call {
                 record.phase = Phase::ToppingUp {
                     challenge: challenge.clone(),
                     amount: draft.amount,
+                    at: self.resource.clone(),
                 };
                 Ok(())
             }
@@ -223,19 +238,25 @@ impl Call {
         }
     }
 
-    /// Takes up a recorded top-up whose outcome got lost: the very same again.
-    async fn fund_again(
-        &mut self,
-        record: &Record,
-        challenge: String,
-        amount: Amount,
-    ) -> Result<Funded<Payload>, SessionError> {
-        let challenge = Challenge::parse_one(&challenge)
+    /// Goes back to the challenge of a recorded deposit, which was asked for `at` a resource, unless a
+    /// fresh one does as well and is needed. Where the deposit is to be shown.
+    pub(super) fn recall(&mut self, challenge: &str, at: String) -> Result<String, SessionError> {
+        let challenge = Challenge::parse_one(challenge)
             .map_err(|_| SessionError::NothingPayable("its challenge is lost".to_owned()))?;
         let prepaid = self.payer.spending() == Spending::Prepaid;
         if prepaid || !self.sessions.is_expired(&challenge) {
             self.challenge = challenge;
+            return Ok(at);
         }
+        Ok(self.resource.clone())
+    }
+
+    /// Takes up a recorded top-up whose outcome got lost: the very same again.
+    async fn fund_again(
+        &mut self,
+        record: &Record,
+        amount: Amount,
+    ) -> Result<Funded<Payload>, SessionError> {
         let approved = self.lane.again(record, amount, &self.sessions.budget)?;
         let draft = Draft {
             channel: record.channel.clone(),
@@ -253,6 +274,7 @@ impl Call {
         record: Record,
         funded: Funded<Payload>,
         amount: Amount,
+        mut at: String,
         courier: &C,
     ) -> Result<(), SessionError> {
         // Until it is accepted the draft stays on record: with it the same is made again.
@@ -261,7 +283,7 @@ impl Call {
         for _ in 0..ATTEMPTS {
             // What is signed fits a fresh challenge too, where it is not an invoice's.
             let credential = self.credential(funded.paid.clone());
-            match courier.deliver(&credential).await {
+            match self.deliver(&at, &credential, courier).await {
                 Answer::Accepted(receipt) => {
                     self.receipt(receipt.as_deref()).await?;
                     return self.topped_up(plus(record.deposit, amount), held).await;
@@ -269,8 +291,7 @@ impl Call {
                 Answer::Refused {
                     status, problem, ..
                 } => {
-                    // It proves nothing: the server may make the top-up whatever it says. A recorded
-                    // challenge may be for another resource than this call's.
+                    // It proves nothing: the server may make the top-up whatever it says.
                     let useless = self.sessions.is_expired(&self.challenge)
                         || Cause::of(problem.as_deref()) == Cause::Challenge;
                     if self.payer.spending() == Spending::Prepaid || !useless {
@@ -280,6 +301,7 @@ impl Call {
                         return Ok(());
                     }
                     self.another(courier).await?;
+                    at = self.resource.clone();
                 }
                 Answer::NotServed { status } => {
                     return Err(SessionError::NotAccepted {
@@ -291,6 +313,19 @@ impl Call {
             }
         }
         Err(lost(amount, why))
+    }
+
+    /// Shows a deposit at the resource that asked for it.
+    pub(super) async fn deliver<C: Courier>(
+        &self,
+        at: &str,
+        credential: &Credential,
+        courier: &C,
+    ) -> Answer {
+        match at == self.resource {
+            true => courier.deliver(credential).await,
+            false => courier.deliver_at(at, credential).await,
+        }
     }
 }
 

@@ -26,6 +26,8 @@ pub struct Node {
     pub paid: Mutex<BTreeMap<String, u128>>,
     /// What came back, by channel.
     pub refunds: Mutex<BTreeMap<String, u128>>,
+    /// It does not answer, and does not pay.
+    pub hangs: AtomicBool,
 }
 
 /// A wallet that pays invoices.
@@ -149,6 +151,9 @@ impl SessionWallet for Payer {
         _: Approved,
     ) -> Result<Funded<Value, Kept>, PayError> {
         let proof = draft.held.top_up.clone().unwrap();
+        if self.0.hangs.load(Ordering::SeqCst) {
+            return Err(PayError::Unknown(Fault::unavailable("the node hangs")));
+        }
         self.pay(&proof, ask);
         let payload = json!({ "action": "topUp", "channel": draft.channel, "proof": proof });
         Ok(Funded {
@@ -173,15 +178,20 @@ impl SessionWallet for Payer {
         if !self.has_paid(&held.opening) {
             return Ok(Standing::Pending);
         }
-        if self.0.refunds.lock().unwrap().contains_key(&held.opening.0) {
-            return Ok(Standing::Closed { taken: None });
-        }
+        let over = self.0.refunds.lock().unwrap().contains_key(&held.opening.0);
         let mut held = held.clone();
         if let Some(top_up) = held.top_up.take() {
-            if !self.has_paid(&top_up) {
+            if self.has_paid(&top_up) {
+                held.added += top_up.1;
+            } else if !over {
                 return Ok(Standing::Pending);
             }
-            held.added += top_up.1;
+        }
+        if over {
+            return Ok(Standing::Closed {
+                taken: None,
+                held: Some(coins(held.opening.1 + held.added)),
+            });
         }
         Ok(Standing::Open {
             channel: OpenChannel {
@@ -374,5 +384,9 @@ impl Courier for Shop {
     async fn deliver(&self, credential: &Credential) -> Answer {
         tokio::task::yield_now().await;
         self.take(credential, 0)
+    }
+
+    async fn deliver_at(&self, _: &str, credential: &Credential) -> Answer {
+        self.deliver(credential).await
     }
 }

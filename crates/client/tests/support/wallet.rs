@@ -281,6 +281,7 @@ impl SessionWallet for Coins {
         if locked.closed {
             return Ok(Standing::Closed {
                 taken: Some(coins(locked.taken)),
+                held: Some(coins(locked.deposit)),
             });
         }
         if let Some((movement, _)) = &held.movement

@@ -217,7 +217,7 @@ impl<W: SessionWallet> SessionPayer for TypedSessionPayer<W> {
                 taken,
                 closing,
             },
-            Standing::Closed { taken } => Standing::Closed { taken },
+            Standing::Closed { taken, held } => Standing::Closed { taken, held },
             Standing::Absent => Standing::Absent,
             Standing::Pending => Standing::Pending,
         })

@@ -404,9 +404,7 @@ impl SessionWallet for LightningSessionWallet {
         let refunded = self.wallet.node.look_up(refund, Duration::ZERO).await;
         let refunded = refunded
             .map_err(|e| Fault::unavailable("looking up a session's refund").caused_by(e))?;
-        if refunded == Some(InvoiceState::Settled) {
-            return Ok(Standing::Closed { taken: None });
-        }
+        let over = refunded == Some(InvoiceState::Settled);
         let mut held = held.clone();
         if let Some(deposit) = held.top_up.take() {
             match self.fate(&deposit).await? {
@@ -415,13 +413,26 @@ impl SessionWallet for LightningSessionWallet {
                     held.added = Amount::new(added);
                 }
                 Fate::Never => {}
+                Fate::Open if over => {
+                    return Ok(Standing::Closed {
+                        taken: None,
+                        held: None,
+                    });
+                }
                 Fate::Open => return Ok(Standing::Pending),
             }
         }
-        Ok(Standing::Open {
-            channel: held.channel()?,
-            taken: Amount::ZERO,
-            closing: false,
+        let channel = held.channel()?;
+        Ok(match over {
+            true => Standing::Closed {
+                taken: None,
+                held: Some(channel.deposit),
+            },
+            false => Standing::Open {
+                channel,
+                taken: Amount::ZERO,
+                closing: false,
+            },
         })
     }
 

@@ -78,6 +78,15 @@ impl HttpCourier {
         origin(&self.url)
     }
 
+    /// With another resource of the same server.
+    fn at(&self, url: Url) -> Self {
+        Self {
+            url,
+            head: Arc::default(),
+            ..self.clone()
+        }
+    }
+
     fn request(&self) -> Request {
         let method = match self.head.load(Ordering::Relaxed) {
             true => Method::HEAD,
@@ -128,6 +137,13 @@ impl Courier for HttpCourier {
         read(&mut response).await;
         let own = drive::payable::<reqwest::Error>(found, &self.request(), &self.options);
         own.map_err(|error| error.to_string())
+    }
+
+    async fn deliver_at(&self, resource: &str, credential: &Credential) -> Answer {
+        match Url::parse(resource) {
+            Ok(url) if origin(&url) == self.origin() => self.at(url).deliver(credential).await,
+            _ => Answer::Lost("what asked for the deposit is not of this server".to_owned()),
+        }
     }
 
     async fn deliver(&self, credential: &Credential) -> Answer {

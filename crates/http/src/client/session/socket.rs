@@ -138,6 +138,10 @@ impl Courier for SocketCourier {
         self.http.ask().await
     }
 
+    async fn deliver_at(&self, resource: &str, credential: &Credential) -> Answer {
+        self.http.deliver_at(resource, credential).await
+    }
+
     async fn deliver(&self, credential: &Credential) -> Answer {
         let gone = || Answer::Lost("the socket is closed".to_owned());
         let text = match credential.to_header() {

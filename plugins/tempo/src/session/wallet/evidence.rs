@@ -62,7 +62,10 @@ impl TempoSessionWallet {
                 .await?;
             // Without that a node is behind.
             return Ok(match closed {
-                true => Standing::Closed { taken: None },
+                true => Standing::Closed {
+                    taken: None,
+                    held: None,
+                },
                 false => Standing::Pending,
             });
         }
