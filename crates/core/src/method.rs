@@ -121,6 +121,13 @@ pub trait Rail<I: IntentSpec>: Send + Sync + 'static {
         let _ = tally;
     }
 
+    /// Says how long a challenge can be paid for at most. What a rail mints for one (an invoice) must
+    /// not be payable for longer: whoever pays later has nothing for it. Called by an engine that knows
+    /// the rail, before anything is quoted; where several do, the shortest time holds.
+    fn challenges_last(&self, at_most: Duration) {
+        let _ = at_most;
+    }
+
     /// Reaches out once before serving: a chain id to compare, a key to test. An error stops the
     /// server from starting, so a rail that can recover later should not fail here.
     fn connect(&self) -> impl Future<Output = Result<(), Fault>> + Send {
@@ -278,6 +285,8 @@ pub trait Method: Send + Sync + 'static {
     fn check(&self, terms: &Value) -> Result<(), Invalid>;
     /// See [`Rail::entrust`].
     fn entrust(&self, tally: Tally);
+    /// See [`Rail::challenges_last`].
+    fn challenges_last(&self, at_most: Duration);
     /// See [`Rail::connect`].
     async fn connect(&self) -> Result<(), Fault>;
     /// See [`Rail::quote`].
@@ -382,6 +391,10 @@ impl<I: IntentSpec, R: Rail<I>> Method for Typed<R, I> {
 
     fn entrust(&self, tally: Tally) {
         self.rail.entrust(tally);
+    }
+
+    fn challenges_last(&self, at_most: Duration) {
+        self.rail.challenges_last(at_most);
     }
 
     async fn connect(&self) -> Result<(), Fault> {

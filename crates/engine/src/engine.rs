@@ -324,6 +324,7 @@ impl Engine {
                 // Rails of one wire method may spend out of one purse.
                 let tally = Tally::new(self.shared.store.clone(), &method.offer().method);
                 method.entrust(tally);
+                method.challenges_last(self.shared.timing.ttl);
                 methods.insert(method.name().to_owned(), method);
                 Ok(())
             }

@@ -1,6 +1,7 @@
 //! Configuration of both sides: read, checked all at once, turned into a node.
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::time::Duration;
 
 use farebox_core::{Invalid, Issue, SecretSource};
@@ -11,13 +12,37 @@ use crate::bolt11::Network;
 use crate::charge::RateSource;
 use crate::node::Node;
 
-/// How long an invoice can be paid, where the configuration does not say: as long as a challenge, since
-/// whoever pays it later pays for a challenge that has lapsed.
+/// How long an invoice can be paid, where the configuration does not say.
 pub(crate) const DEFAULT_INVOICE_EXPIRY: Duration = Duration::from_secs(300);
 /// The most that routing may cost, where the configuration does not say: 5 sats.
 pub(crate) const DEFAULT_MAX_FEE_MSAT: u64 = 5_000;
 /// How long a wallet looks for a route, where the configuration does not say.
 pub(crate) const DEFAULT_PAYMENT_TIMEOUT: Duration = Duration::from_secs(30);
+
+/// How long an invoice can be paid: what the configuration says, and no longer than its challenge.
+#[derive(Debug)]
+pub(crate) struct InvoiceExpiry {
+    millis: AtomicU64,
+}
+
+impl InvoiceExpiry {
+    pub(crate) fn new(expiry: Duration) -> Self {
+        let millis = u64::try_from(expiry.as_millis()).unwrap_or(u64::MAX);
+        Self {
+            millis: millis.into(),
+        }
+    }
+
+    /// An engine's challenges last no longer than this.
+    pub(crate) fn cap(&self, at_most: Duration) {
+        let at_most = u64::try_from(at_most.as_millis()).unwrap_or(u64::MAX);
+        self.millis.fetch_min(at_most, Relaxed);
+    }
+
+    pub(crate) fn get(&self) -> Duration {
+        Duration::from_millis(self.millis.load(Relaxed))
+    }
+}
 
 /// The keys under `[rails.lightning]`: the seller's side.
 #[derive(Clone, Debug, Deserialize)]
@@ -48,8 +73,8 @@ pub struct Config {
     /// the preimages of its unpaid invoices, and so does whoever can read its database. Default true.
     #[serde(default = "yes")]
     pub strict: bool,
-    /// How long an invoice can be paid, seconds; a challenge lapses with it. Default 300; no more than
-    /// a challenge lasts, since what is paid later opens nothing.
+    /// How long an invoice can be paid, seconds; a challenge lapses with it. Default 300; where a
+    /// challenge lasts less, as long as that, since what is paid later opens nothing.
     pub invoice_expiry: Option<u64>,
     /// Where to ask what a bitcoin costs, for prices in other currencies than `sat`.
     pub rates: Option<RatesConfig>,

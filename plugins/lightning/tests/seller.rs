@@ -3,14 +3,17 @@
 
 mod common;
 
-use std::time::Duration;
+use std::{sync::Arc, time::Duration};
 
 use common::{file, method, pay, payer, payload, present, problem, quote, rail, seller_config};
-use farebox_core::{ChargeTerms, NoQuote, Refusal, SecretSource};
+use farebox_core::{Charge, ChargeTerms, NoQuote, Offer, Refusal, SecretSource, compose};
+use farebox_engine::{Engine, Inbound, MemoryStore};
 use farebox_lightning::{Config, Lightning, Network, PaymentHash};
 use farebox_lnd::lnrpc;
 use farebox_lnd::lnrpc::lightning_client::LightningClient;
+use farebox_testkit::test_secrets;
 use farebox_wire::{Payload, Timestamp};
+use lightning_invoice::Bolt11Invoice;
 use serde_json::{Value, json};
 
 const PROBLEMS: &str = "https://paymentauth.org/problems/";
@@ -76,6 +79,38 @@ async fn every_challenge_has_an_invoice_of_its_own() {
     // An invoice counts whole seconds, so it may be up to one second short.
     assert!(until > before.plus(Duration::from_millis(58_999)));
     assert!(until <= Timestamp::now().plus(Duration::from_secs(60)));
+}
+
+/// Protects: a payer from an invoice that can be paid when its challenge cannot be presented any more.
+#[tokio::test]
+async fn no_invoice_outlives_its_challenge() {
+    let ln = common::start().await;
+    let method = method(rail(ln.seller()).invoice_expiry(Duration::from_secs(600)));
+    for (ttl, whole) in [(90_900, 90), (300_000, 90), (60_000, 60)] {
+        let store = Arc::new(MemoryStore::new());
+        let engine = Engine::builder("test.example", test_secrets(), store)
+            .challenge_ttl(Duration::from_millis(ttl))
+            .build()
+            .unwrap();
+        let offer = Offer::new::<Charge>(method.clone(), ChargeTerms::amount("21")).unwrap();
+        let gate = engine.gate("GET /joke", compose([offer]).unwrap()).unwrap();
+        let challenge = gate
+            .challenges(&Inbound::default())
+            .await
+            .unwrap()
+            .remove(0);
+        let details = &challenge.request.value()["methodDetails"];
+        let invoice: Bolt11Invoice = details["invoice"].as_str().unwrap().parse().unwrap();
+        // Two engines know the rail: the shorter time holds.
+        assert_eq!(invoice.expiry_time(), Duration::from_secs(whole));
+        let payable = invoice.expires_at().unwrap().as_millis();
+        let presentable = challenge.expires.unwrap().unix_millis();
+        assert!(payable <= u128::try_from(presentable).unwrap());
+    }
+    // A node would read no time as its own default, an hour or a day.
+    method.challenges_last(Duration::from_millis(900));
+    let none = quote(&method, 21).await;
+    assert!(matches!(none, Err(NoQuote::Declined(_))), "{none:?}");
 }
 
 /// LNC-9, LNC-14, LNC-15: form, then hash; each under the rail's own problem type.

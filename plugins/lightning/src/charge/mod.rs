@@ -27,14 +27,14 @@ pub(crate) use rate_url::source as rate_source;
 
 use crate::METHOD;
 use crate::bolt11::{Details, Payload};
-use crate::config::{self, Config};
+use crate::config::{self, Config, InvoiceExpiry};
 use crate::node::Node;
 
 /// The seller's side of `lightning/charge`.
 pub struct Lightning {
     node: Arc<dyn Node>,
     strict: bool,
-    invoice_expiry: Duration,
+    invoice_expiry: InvoiceExpiry,
     rates: Option<Rates>,
     settler: NoSettler,
 }
@@ -71,13 +71,13 @@ impl Lightning {
         })
     }
 
-    /// The rail on a node of one's own, strict, with invoices that last ten minutes.
+    /// The rail on a node of one's own, strict, with invoices that last five minutes.
     #[must_use]
     pub fn on(node: Arc<dyn Node>) -> Self {
         Self {
             node,
             strict: true,
-            invoice_expiry: config::DEFAULT_INVOICE_EXPIRY,
+            invoice_expiry: InvoiceExpiry::new(config::DEFAULT_INVOICE_EXPIRY),
             rates: None,
             settler: NoSettler,
         }
@@ -100,7 +100,7 @@ impl Lightning {
     /// See [`Config::invoice_expiry`](field@Config::invoice_expiry).
     #[must_use]
     pub fn invoice_expiry(mut self, expiry: Duration) -> Self {
-        self.invoice_expiry = expiry;
+        self.invoice_expiry = InvoiceExpiry::new(expiry);
         self
     }
 }
@@ -110,6 +110,10 @@ impl Rail<Charge> for Lightning {
     type Details = Details;
     type Payload = Payload;
     type Settler = NoSettler;
+
+    fn challenges_last(&self, at_most: Duration) {
+        self.invoice_expiry.cap(at_most);
+    }
 
     async fn connect(&self) -> Result<(), Fault> {
         let started = self.node.start().await;
@@ -122,7 +126,7 @@ impl Rail<Charge> for Lightning {
 
     async fn quote(&self, terms: &ChargeTerms) -> Result<Quote<Charge, Details>, NoQuote> {
         let rates = self.rates.as_ref();
-        quote::quote(&*self.node, terms, rates, self.invoice_expiry).await
+        quote::quote(&*self.node, terms, rates, self.invoice_expiry.get()).await
     }
 
     async fn verify(

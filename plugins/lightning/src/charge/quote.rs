@@ -133,6 +133,17 @@ pub(crate) fn fault(what: &'static str, error: NodeError) -> Fault {
     .caused_by(error)
 }
 
+/// An invoice for as many whole seconds as there are. A node takes none for "as long as you like".
+pub(crate) fn lasting(expiry: Duration) -> Result<Duration, NoQuote> {
+    let whole = Duration::from_secs(expiry.as_secs());
+    match whole.is_zero() {
+        true => Err(NoQuote::Declined(
+            "no invoice is as short as a challenge lasts, which is less than a second".into(),
+        )),
+        false => Ok(whole),
+    }
+}
+
 /// Mints an invoice and checks that it says what was asked for: what is issued is bound into the
 /// challenge, and the node's word is not enough for that.
 pub(crate) async fn quote(
@@ -144,6 +155,7 @@ pub(crate) async fn quote(
     // Terms that depend on the request were not there to be checked at startup.
     let price = read_terms(terms, rates).map_err(|e| NoQuote::Declined(e.to_string()))?;
     let (amount, expiry) = in_sats(price, &terms.amount, rates, expiry).await?;
+    let expiry = lasting(expiry)?;
     let msat = u64::try_from(amount.get().saturating_mul(1_000)).unwrap_or(u64::MAX);
     let memo = terms.description.clone().unwrap_or_default();
     let minted = node

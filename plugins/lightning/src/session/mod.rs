@@ -28,7 +28,7 @@ pub use wallet::{Deposit, HeldSession, LightningSessionWallet};
 pub use wire::{SessionDetails, SessionPayload};
 
 use crate::METHOD;
-use crate::config::{self, Config, DEFAULT_MAX_FEE_MSAT};
+use crate::config::{self, Config, DEFAULT_MAX_FEE_MSAT, InvoiceExpiry};
 use crate::node::Node;
 
 /// After how long without a request a session is closed, unless the configuration says otherwise.
@@ -38,7 +38,7 @@ pub(crate) const DEFAULT_IDLE: Duration = Duration::from_secs(300);
 pub struct LightningSession {
     node: Arc<dyn Node>,
     strict: bool,
-    invoice_expiry: Duration,
+    invoice_expiry: InvoiceExpiry,
     idle: Duration,
     max_refund_fee_msat: u64,
     settler: Refunder,
@@ -68,7 +68,7 @@ impl LightningSession {
         let rail = Self::on(config::finish(node, issues)?);
         Ok(Self {
             strict: config.strict,
-            invoice_expiry,
+            invoice_expiry: InvoiceExpiry::new(invoice_expiry),
             idle,
             max_refund_fee_msat: config
                 .session
@@ -85,7 +85,7 @@ impl LightningSession {
             settler: Refunder::new(node.clone()),
             node,
             strict: true,
-            invoice_expiry: config::DEFAULT_INVOICE_EXPIRY,
+            invoice_expiry: InvoiceExpiry::new(config::DEFAULT_INVOICE_EXPIRY),
             idle: DEFAULT_IDLE,
             max_refund_fee_msat: DEFAULT_MAX_FEE_MSAT,
         }
@@ -110,8 +110,12 @@ impl Rail<Session> for LightningSession {
         quote::read(terms).map(drop)
     }
 
+    fn challenges_last(&self, at_most: Duration) {
+        self.invoice_expiry.cap(at_most);
+    }
+
     async fn quote(&self, terms: &SessionTerms) -> Result<Quote<Session, SessionDetails>, NoQuote> {
-        quote::quote(&*self.node, terms, self.invoice_expiry, self.idle).await
+        quote::quote(&*self.node, terms, self.invoice_expiry.get(), self.idle).await
     }
 
     async fn verify(

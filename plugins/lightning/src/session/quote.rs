@@ -7,7 +7,7 @@ use farebox_wire::Amount;
 
 use super::wire::SessionDetails;
 use crate::bolt11::{Details, Invoice};
-use crate::charge::quote::{CURRENCY, fault, read_sats};
+use crate::charge::quote::{CURRENCY, fault, lasting, read_sats};
 use crate::node::{NewInvoice, Node};
 
 /// The deposit in units, where an offer does not say.
@@ -80,6 +80,7 @@ pub(crate) async fn quote(
 ) -> Result<Quote<Session, SessionDetails>, NoQuote> {
     // Terms that depend on the request were not there to be checked at startup.
     let price = read(terms).map_err(|e| NoQuote::Declined(e.to_string()))?;
+    let expiry = lasting(expiry)?;
     let msat = u64::try_from(price.deposit.get().saturating_mul(1_000)).unwrap_or(u64::MAX);
     let memo = terms.description.clone().unwrap_or_default();
     let minted = node
