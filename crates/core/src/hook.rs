@@ -56,10 +56,13 @@ pub enum Hint {
         /// name then, and need not be searched for.
         reference: Option<String>,
     },
-    /// Refunds that may be decided.
+    /// Refunds that may be decided, or that others may have made.
     Refund {
         /// What the payment's receipt calls it.
         reference: String,
+        /// The challenge that was paid, where the call says: what others gave back in full is not
+        /// served for.
+        challenge: Option<String>,
     },
 }
 

@@ -62,7 +62,7 @@ pub use page::PagePart;
 pub use payer::{Cost, Paid, PayError, Payer, Paying, TypedPayer, Wallet};
 pub use plan::{AnyPlan, ChannelAction, ChannelPlan, OncePlan, Plan, ProofKey, Step};
 pub use quote::{NoQuote, Quote};
-pub use refund::{NoRefund, RefundKey, RefundOrder, Refundable, Refunded};
+pub use refund::{Misnamed, NoRefund, PaymentName, RefundKey, RefundOrder, Refundable, Refunded};
 pub use refusal::{Fault, Refusal, Rejection};
 pub use registry::{Linked, Plugin, Registry, RegistryError};
 pub use session::{
@@ -117,11 +117,11 @@ pub mod prelude {
     pub use crate::{
         Answer, Approved, Ask, Authorize, Change, Channel, ChannelAction, ChannelId, ChannelState,
         Charge, ChargeRequest, ChargeTerms, Cost, Delivery, Due, Event, Fault, Hint,
-        IdempotencyKey, IntentSpec, Invalid, Issue, Moment, Never, NoQuote, NoRefund, NoSettler,
-        Observed, Once, Outcome, PagePart, Paid, PayError, Paying, Plan, Presented, ProofKey,
-        Quote, Rail, Refund, RefundKey, RefundOrder, Refundable, Refunded, Refusal, Rejection,
-        Schedule, Secret, Served, Session, SessionRequest, SessionTerms, Settle, Statement,
-        Together, Unheeded, Upkeep, Voucher, Wallet, plugin,
+        IdempotencyKey, IntentSpec, Invalid, Issue, Misnamed, Moment, Never, NoQuote, NoRefund,
+        NoSettler, Observed, Once, Outcome, PagePart, Paid, PayError, Paying, PaymentName, Plan,
+        Presented, ProofKey, Quote, Rail, Refund, RefundKey, RefundOrder, Refundable, Refunded,
+        Refusal, Rejection, Schedule, Secret, Served, Session, SessionRequest, SessionTerms,
+        Settle, Statement, Together, Unheeded, Upkeep, Voucher, Wallet, plugin,
     };
     pub use farebox_wire::{Amount, Challenge, Problem, Receipt, Timestamp};
     pub use serde::{Deserialize, Serialize};

@@ -19,17 +19,19 @@ use sha2::{Digest as _, Sha256};
 
 use crate::refusal::Fault;
 
-/// One per refund, the same for every attempt and every lookup. Made of the rail, the payment and
-/// the operator's name for the refund, so that the same call made twice moves money once.
+/// One per refund, the same for every attempt and every lookup. Made of the payment's
+/// [name](PaymentName) and the operator's name for the refund, so that the same call made twice moves
+/// money once.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(transparent)]
 pub struct RefundKey(String);
 
 impl RefundKey {
-    /// The key of attempt number `attempt` at the refund `name` of a payment.
-    pub fn new(method: &str, reference: &str, name: &str, attempt: u32) -> Self {
+    /// The key of attempt number `attempt` at the refund `name` of the payment that is called
+    /// `reference` within `scope`: at its provider, or on its rail.
+    pub fn new(scope: &str, reference: &str, name: &str, attempt: u32) -> Self {
         let mut digest = Sha256::new();
-        for part in [method, reference, name] {
+        for part in [scope, reference, name] {
             digest.update((part.len() as u64).to_be_bytes());
             digest.update(part);
         }
@@ -48,6 +50,49 @@ impl fmt::Display for RefundKey {
         f.write_str(&self.0)
     }
 }
+
+/// The one name of a payment, however an operator spells it: its refunds are kept under this name,
+/// so two spellings of one payment meet one record, whose sum never exceeds what was charged.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct PaymentName {
+    provider: Option<&'static str>,
+    reference: String,
+}
+
+impl PaymentName {
+    /// A reference that is unique among the payments of one rail, as it is configured.
+    pub fn of_rail(reference: impl Into<String>) -> Self {
+        Self {
+            provider: None,
+            reference: reference.into(),
+        }
+    }
+
+    /// A reference that is unique at a provider, so that every rail that is configured for this
+    /// provider means the same payment by it.
+    pub fn at(provider: &'static str, reference: impl Into<String>) -> Self {
+        Self {
+            provider: Some(provider),
+            reference: reference.into(),
+        }
+    }
+
+    /// Whose name it is: the provider's, if the reference is unique there.
+    pub fn provider(&self) -> Option<&'static str> {
+        self.provider
+    }
+
+    /// The reference, as a receipt has it.
+    pub fn reference(&self) -> &str {
+        &self.reference
+    }
+}
+
+/// A reference that cannot be a payment of this rail. The text says what is wrong with it, for the
+/// seller, and follows the reference: "is no hash".
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("{0}")]
+pub struct Misnamed(pub String);
 
 /// A payment as its rail has it now.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -117,6 +162,14 @@ pub enum Refunded {
     },
     /// It did not, and never will under this key. The text is for the seller.
     Refused(String),
+    /// It was made, and the money came back: a bank may return it weeks later. Final, so that it
+    /// outlives a [`Done`](Self::Done) of the same reference that is heard of late.
+    Failed {
+        /// What the rail calls the refund.
+        reference: String,
+        /// For the seller.
+        why: String,
+    },
     /// Nobody knows yet, or it is on its way.
     Unknown,
 }

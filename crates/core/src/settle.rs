@@ -7,7 +7,7 @@ use serde::{Deserialize, Serialize, de::DeserializeOwned};
 use serde_json::{Map, Value};
 
 use crate::{
-    refund::{NoRefund, RefundKey, RefundOrder, Refundable, Refunded},
+    refund::{Misnamed, NoRefund, PaymentName, RefundKey, RefundOrder, Refundable, Refunded},
     refusal::Rejection,
 };
 
@@ -97,8 +97,18 @@ pub trait Settle: Send + Sync + 'static {
         self.lookup(key, order)
     }
 
-    /// What there is to give back of a payment, by its receipt's reference. Reads only. Unless said,
-    /// the rail cannot refund.
+    /// The one name of a payment, from what an operator calls it. Pure. Where a rail can refund and a
+    /// payment has more than one spelling, it must say so here, as its refunds are counted under this
+    /// name. Unless said, the reference as given.
+    ///
+    /// # Errors
+    /// It can be none of this rail's payments, and why.
+    fn name_payment(&self, reference: &str) -> Result<PaymentName, Misnamed> {
+        Ok(PaymentName::of_rail(reference))
+    }
+
+    /// What there is to give back of a payment, by its receipt's reference or another spelling of it
+    /// that has a [name](Self::name_payment). Reads only. Unless said, the rail cannot refund.
     fn refundable(
         &self,
         reference: &str,
@@ -129,7 +139,7 @@ pub trait Settle: Send + Sync + 'static {
     }
 
     /// Reads a refund that was found [done](Refunded::Done), by what the rail calls it: a bank may
-    /// send the money back weeks later. `Refused` where it did. Reads only.
+    /// send the money back weeks later. [`Failed`](Refunded::Failed) where it did. Reads only.
     fn reread_refund(
         &self,
         order: &RefundOrder,
@@ -196,6 +206,9 @@ pub trait Settler: Send + Sync {
     /// See [`Settle::look_at`].
     async fn look_at(&self, key: &IdempotencyKey, order: &StoredOrder, reference: &str) -> Outcome;
 
+    /// See [`Settle::name_payment`].
+    fn name_payment(&self, reference: &str) -> Result<PaymentName, Misnamed>;
+
     /// See [`Settle::refundable`].
     async fn refundable(&self, reference: &str) -> Result<Refundable, NoRefund>;
 
@@ -231,6 +244,10 @@ impl<S: Settle> Settler for S {
             Ok(order) => Settle::look_at(self, key, &order, reference).await,
             Err(_) => Outcome::Unknown,
         }
+    }
+
+    fn name_payment(&self, reference: &str) -> Result<PaymentName, Misnamed> {
+        Settle::name_payment(self, reference)
     }
 
     async fn refundable(&self, reference: &str) -> Result<Refundable, NoRefund> {

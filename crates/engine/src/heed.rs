@@ -79,7 +79,13 @@ impl Engine {
                     challenge,
                     reference,
                 } => shared.hear(name, &challenge, reference.as_deref()).await?,
-                Hint::Refund { reference } => shared.hear_refund(name, &reference).await?,
+                Hint::Refund {
+                    reference,
+                    challenge,
+                } => {
+                    let heard = shared.hear_refund(name, &reference, challenge.as_deref());
+                    heard.await?
+                }
                 _ => true,
             };
             if !done {

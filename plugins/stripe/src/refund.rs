@@ -2,7 +2,9 @@
 
 use std::time::Duration;
 
-use farebox_core::{NoRefund, RefundKey, RefundOrder, Refundable, Refunded, wire::Amount};
+use farebox_core::{
+    Misnamed, NoRefund, PaymentName, RefundKey, RefundOrder, Refundable, Refunded, wire::Amount,
+};
 use reqwest::StatusCode;
 use serde::{Deserialize, Serialize};
 use stripe_client_core::{RequestBuilder, StripeMethod, StripeRequest as _};
@@ -11,12 +13,47 @@ use stripe_shared::PaymentIntentStatus;
 use tracing::warn;
 
 use crate::{
+    METHOD,
     api::{Answer, Intent, NoAnswer, Page},
     currency::Currency,
     order::{DELAY, KEY_LIFE, SEARCH_LAG, unix_now},
     outcome::Asked,
     settle::{PAUSES, StripeSettler},
 };
+
+/// A payment as an operator may spell it.
+pub(crate) struct Spelled<'a> {
+    account: Option<&'a str>,
+    id: &'a str,
+}
+
+impl<'a> Spelled<'a> {
+    fn read(reference: &'a str) -> Result<Self, Misnamed> {
+        let (account, id) = match reference.split_once('/') {
+            Some((account, id)) => (Some(account), id),
+            None => (None, reference),
+        };
+        let word = |text: &str, prefix: &str| {
+            let rest = text.strip_prefix(prefix).unwrap_or_default();
+            !rest.is_empty() && rest.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'_')
+        };
+        if account.is_some_and(|account| !word(account, "acct_")) {
+            let why = "has something else than a connected account, acct_…, before the slash";
+            return Err(Misnamed(why.to_owned()));
+        }
+        if !word(id, "pi_") {
+            let why = "is no payment of Stripe's: give its PaymentIntent, pi_…, as on the receipt; \
+                       or acct_…/pi_… where another connected account charged";
+            return Err(Misnamed(why.to_owned()));
+        }
+        Ok(Self { account, id })
+    }
+
+    /// An id is one PaymentIntent's, whichever account and key it is read with.
+    pub(crate) fn name(reference: &'a str) -> Result<PaymentName, Misnamed> {
+        Self::read(reference).map(|spelled| PaymentName::at(METHOD, spelled.id))
+    }
+}
 
 /// What goes with the refunds of a charge over Connect. Stripe does neither unless told, so that a
 /// refund comes out of the platform's own balance.
@@ -84,7 +121,7 @@ impl Refund {
 }
 
 /// The member of a refund's metadata that says which of ours it is.
-pub(crate) const KEY: &str = "farebox_refund";
+const KEY: &str = "farebox_refund";
 
 /// What an answer says of a refund.
 enum Told {
@@ -98,17 +135,10 @@ impl StripeSettler {
     /// A payment by its receipt's reference, `pi_…`; `acct_…/pi_…` where another connected account
     /// charged than the policy names now.
     pub(crate) async fn what_to_refund(&self, reference: &str) -> Result<Refundable, NoRefund> {
-        let (account, id) = match reference.split_once('/') {
-            Some((account, id)) => (Some(account.to_owned()), id),
-            None => (self.account.clone(), reference),
-        };
-        let word = |text: &str| text.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'_');
-        let account_fits = account
-            .as_deref()
-            .is_none_or(|account| account.starts_with("acct_") && word(account));
-        if !id.starts_with("pi_") || !word(id) || !account_fits {
-            return Err(NoRefund::NoSuchPayment);
-        }
+        let spelled = Spelled::read(reference).map_err(|_| NoRefund::NoSuchPayment)?;
+        let account = spelled.account.map(str::to_owned);
+        let account = account.or_else(|| self.account.clone());
+        let id = spelled.id;
         let account = account.as_deref();
         let request = RetrievePaymentIntent::new(id).build();
         let answer = self.api.send(request, account).await.map_err(away)?;
@@ -305,7 +335,10 @@ fn judge(refund: &Refund, order: &RefundOrder, terms: &Terms) -> Told {
                 .as_deref()
                 .unwrap_or("no reason given");
             let id = &refund.id;
-            Told::Known(Refunded::Refused(format!("the refund {id} failed: {why}")))
+            Told::Known(Refunded::Failed {
+                reference: id.clone(),
+                why: format!("the refund {id} failed: {why}"),
+            })
         }
         // `pending`, `requires_action`: it ends as one of the above.
         _ => Told::Known(Refunded::Unknown),

@@ -3,8 +3,8 @@
 use std::{sync::Arc, time::Duration};
 
 use farebox_core::{
-    IdempotencyKey, NoRefund, Outcome, RefundKey, RefundOrder, Refundable, Refunded, Rejection,
-    Settle,
+    IdempotencyKey, Misnamed, NoRefund, Outcome, PaymentName, RefundKey, RefundOrder, Refundable,
+    Refunded, Rejection, Settle,
 };
 use reqwest::StatusCode;
 use stripe_client_core::{RequestBuilder, StripeRequest as _};
@@ -15,7 +15,7 @@ use crate::{
     api::{Answer, Api, Intent, NoAnswer},
     order::{Order, unix_now},
     outcome::{Asked, Verdict, judge, judge_intent, unanswered},
-    refund::RefundPolicy,
+    refund::{RefundPolicy, Spelled},
 };
 
 /// Pauses before another call under the same key, after 409 and 429.
@@ -93,6 +93,10 @@ impl Settle for StripeSettler {
             return paid;
         }
         self.lookup(key, order).await
+    }
+
+    fn name_payment(&self, reference: &str) -> Result<PaymentName, Misnamed> {
+        Spelled::name(reference)
     }
 
     async fn refundable(&self, reference: &str) -> Result<Refundable, NoRefund> {

@@ -9,8 +9,6 @@ use serde::Deserialize;
 use serde_json::Value;
 use sha2::Sha256;
 
-use crate::refund::KEY;
-
 /// How old or how far ahead a call may be, seconds: Stripe's own libraries' default.
 const TOLERANCE: u32 = 300;
 
@@ -155,15 +153,25 @@ impl Event {
                 })
                 .into_iter()
                 .collect(),
-            "refund.created" | "refund.updated" | "refund.failed" if member(KEY).is_some() => {
-                let Some(Value::String(reference)) = object.payment_intent else {
+            // `charge.refunded` comes for what others give back too. A charge has its PaymentIntent's
+            // metadata, and a refund its own, so that only the first says what was paid.
+            "charge.refunded"
+            | "charge.refund.updated"
+            | "refund.created"
+            | "refund.updated"
+            | "refund.failed" => {
+                let challenge = member("mpp_challenge_id");
+                let Some(Value::String(id)) = object.payment_intent else {
                     return Vec::new();
                 };
-                let named = self.account.map(|account| format!("{account}/{reference}"));
-                let references = [Some(reference), named].into_iter().flatten();
-                references
-                    .map(|reference| Hint::Refund { reference })
-                    .collect()
+                let reference = match self.account {
+                    Some(account) => format!("{account}/{id}"),
+                    None => id,
+                };
+                vec![Hint::Refund {
+                    reference,
+                    challenge,
+                }]
             }
             _ => Vec::new(),
         }
@@ -278,14 +286,36 @@ mod tests {
         assert_eq!(ours("charge.succeeded", event("charge.succeeded")), []);
         let stranger = event("payment_intent.succeeded").replace("mpp_challenge_id", "order");
         assert_eq!(ours("no challenge", stranger), []);
-        let object = json!({ "id": "re_1", "payment_intent": "pi_1", "metadata": { KEY: "k" } });
-        let refund = json!({
-            "type": "refund.updated", "account": "acct_1", "data": { "object": object },
-        });
-        let references = ["pi_1", "acct_1/pi_1"].map(|reference| Hint::Refund {
+    }
+
+    /// Protects: what others give back is heard of, with what was paid where the call says; a payment
+    /// is named as its account has it.
+    #[test]
+    fn refunds_are_looked_at_whoever_made_them() {
+        let hints = |kind: &str, account: Value, metadata: Value| {
+            let object = json!({ "id": "x", "payment_intent": "pi_1", "metadata": metadata });
+            let event = json!({ "type": kind, "account": account, "data": { "object": object } });
+            let body = event.to_string();
+            let good = sign("whsec_new", NOW, &body);
+            heed(&format!("t={NOW},v1={good}"), &body).unwrap()
+        };
+        let refund = |reference: &str, challenge: Option<&str>| Hint::Refund {
             reference: reference.to_owned(),
-        });
-        assert_eq!(ours("refund.updated", refund.to_string()), references);
+            challenge: challenge.map(str::to_owned),
+        };
+        assert_eq!(
+            hints("refund.failed", Value::Null, json!({})),
+            [refund("pi_1", None)]
+        );
+        assert_eq!(
+            hints("refund.updated", "acct_1".into(), Value::Null),
+            [refund("acct_1/pi_1", None)]
+        );
+        let paid = json!({ "mpp_challenge_id": "c-1" });
+        assert_eq!(
+            hints("charge.refunded", Value::Null, paid),
+            [refund("pi_1", Some("c-1"))]
+        );
     }
 
     #[test]

@@ -91,7 +91,7 @@ impl RefundEntry {
         let (state, reference, reason) = match &giving.state {
             State::Attempted { .. } => (RefundState::Attempted, None, None),
             State::Done { reference } => (RefundState::Done, Some(reference.clone()), None),
-            State::Refused { why } => (RefundState::Refused, None, Some(why.clone())),
+            State::Refused { why, .. } => (RefundState::Refused, None, Some(why.clone())),
         };
         Self {
             name: giving.name.clone(),

@@ -1,17 +1,18 @@
 //! Carrying out a refund.
 
-use std::{sync::Arc, time::Duration};
+use std::time::Duration;
 
 use farebox_core::{
-    Fault, NoRefund, RefundKey, RefundOrder, Refundable, Refunded,
+    Fault, NoRefund, RefundOrder, Refundable, Refunded,
     wire::{Amount, Timestamp},
 };
 use tokio::time::{Instant, sleep, timeout};
 
 use super::{
     GaveBack, Payment, RefundEntry, RefundError, RefundRequest, RefundedEntry,
-    ledger::{Giving, Ledger, OWED, State, Stored, name_of},
-    show,
+    conclude::key_of,
+    ledger::{Giving, Ledger, OWED, State, Stored},
+    not_configured, show,
 };
 use crate::engine::{Engine, Shared};
 
@@ -50,10 +51,10 @@ impl Engine {
         request: &RefundRequest,
     ) -> Result<GaveBack, RefundError> {
         let shared = &self.shared;
-        let (method, reference) = (payment.method.name(), payment.reference.as_str());
         let patience = Instant::now() + shared.timing.settle;
         for _ in 0..ROUNDS {
-            let known = shared.ledger_of(method, reference).await?;
+            let known = shared.ledger_of(&payment.name).await?;
+            let payment = &self.kept_by(known.as_ref(), payment)?;
             let known = self.settled_first(known, payment, patience).await?;
             let known = match known {
                 // What the rail cannot tell again now stays as it was.
@@ -72,10 +73,16 @@ impl Engine {
                     return Err(RefundError::Undecided);
                 }
             }
-            let now = payment.method.settler().refundable(reference).await;
+            let now = payment.method.settler().refundable(&payment.spelled).await;
             let now = now.map_err(|why| why_not(why, payment))?;
-            let (ledger, giving) = self.planned(before, payment, request, &now)?;
-            if !shared.may_bar(&giving).await? {
+            let planned = self.planned(before, payment, request, &now);
+            if matches!(planned, Err(RefundError::NothingLeft)) {
+                // Others may have given it back, and then it is not served for either.
+                let look = shared.look_elsewhere(payment, now.challenge.as_deref());
+                look.await?;
+            }
+            let (ledger, giving) = planned?;
+            if !shared.may_bar(&payment.name, &giving).await? {
                 return Err(RefundError::Undecided);
             }
             let Some((written, listed)) = shared.write_refund_ahead(known.as_ref(), ledger).await?
@@ -85,6 +92,21 @@ impl Engine {
             return self.carry_out(payment, written, &giving, &listed).await;
         }
         Err(Fault::unavailable("a payment's refunds change faster than they can be read").into())
+    }
+
+    /// Refunds that are on record are made by the rail that made the first.
+    fn kept_by(&self, known: Option<&Stored>, payment: &Payment) -> Result<Payment, Fault> {
+        let method = match known {
+            Some(stored) if stored.ledger.method != payment.method.name() => self
+                .shared
+                .method(&stored.ledger.method)
+                .ok_or_else(not_configured)?,
+            _ => payment.method.clone(),
+        };
+        Ok(Payment {
+            method,
+            ..payment.clone()
+        })
     }
 
     /// A refund that is under way is waited for, and one that nobody is at is looked up.
@@ -108,17 +130,13 @@ impl Engine {
                 if let Some(stored) = &known {
                     shared.look_up_refund(&*payment.method, stored).await?;
                 }
-                return Ok(shared
-                    .ledger_of(payment.method.name(), &payment.reference)
-                    .await?);
+                return Ok(shared.ledger_of(&payment.name).await?);
             }
             if Instant::now() >= patience {
                 return Ok(known);
             }
             sleep(PAUSE).await;
-            known = shared
-                .ledger_of(payment.method.name(), &payment.reference)
-                .await?;
+            known = shared.ledger_of(&payment.name).await?;
         }
     }
 
@@ -130,18 +148,9 @@ impl Engine {
         request: &RefundRequest,
         now: &Refundable,
     ) -> Result<(Ledger, Giving), RefundError> {
-        let mut ledger = before.cloned().unwrap_or_else(|| Ledger {
-            method: payment.method.name().to_owned(),
-            reference: payment.reference.clone(),
-            charged: now.charged,
-            currency: now.currency.clone(),
-            decimals: now.decimals,
-            elsewhere: Amount::new(0),
-            refunds: Vec::new(),
-        });
-        // Nothing of ours is undecided here, so what the rail has beyond ours is others'.
-        let ours = ledger.done();
-        ledger.elsewhere = Amount::new(now.refunded.get().saturating_sub(ours));
+        let fresh = || Ledger::new(&*payment.method, &payment.name, now);
+        let mut ledger = before.cloned().unwrap_or_else(fresh);
+        ledger.count_elsewhere(now);
         let left = ledger.left();
         let amount = match part(&ledger, request)? {
             None if left.is_zero() => return Err(RefundError::NothingLeft),
@@ -164,7 +173,7 @@ impl Engine {
             attempt,
             bars,
             order: RefundOrder {
-                reference: payment.reference.clone(),
+                reference: payment.name.reference.clone(),
                 amount,
                 currency: ledger.currency.clone(),
                 created: Timestamp::now().unix_millis().div_euclid(1000),
@@ -186,7 +195,7 @@ impl Engine {
     ) -> Result<GaveBack, RefundError> {
         let shared = &self.shared;
         let key = key_of(&written.ledger, giving);
-        if !shared.bar(giving, &key).await? {
+        if !shared.bar(&payment.name, giving, &key).await? {
             // It is being served this moment. Nobody has asked the rail, and the lookup will.
             let ledger = shared.insist_on_refund(written, giving, Refunded::Unknown);
             return Ok(answer(&ledger.await?, giving, false));
@@ -213,8 +222,13 @@ impl Engine {
                 shared.strike_refund(&ledger, listed).await?;
                 Ok(answer(&ledger, &giving, false))
             }
-            State::Refused { why } => {
+            State::Refused { why, .. } => {
                 shared.strike_refund(&ledger, listed).await?;
+                // Perhaps because others were faster.
+                let look = shared.look_elsewhere(payment, giving.bars.as_deref()).await;
+                if let Err(fault) = look {
+                    tracing::warn!(%fault, "a payment whose refund was refused is not looked at");
+                }
                 Err(RefundError::Refused(why.clone()))
             }
         }
@@ -235,7 +249,7 @@ impl Shared {
         from: Option<&Stored>,
         ledger: Ledger,
     ) -> Result<Option<(Stored, String)>, Fault> {
-        let key = format!("{OWED}{}", name_of(&ledger.method, &ledger.reference));
+        let key = [OWED, &ledger.name().text()].concat();
         // Not struck before it lapses, also where the record is not written yet.
         let until = self.clock.millis() + self.refund_takes();
         let listed = format!("{until} {}", Self::nonce()?);
@@ -247,104 +261,6 @@ impl Shared {
         let written = effect!("refund.attempted", self.rewrite(from, ledger).await)?;
         Ok(written.map(|stored| (stored, listed)))
     }
-
-    /// Records an outcome, for as long as the refund is ours where the store is away.
-    async fn insist_on_refund(
-        self: &Arc<Self>,
-        written: Stored,
-        giving: &Giving,
-        outcome: Refunded,
-    ) -> Result<Ledger, Fault> {
-        let until = match giving.state {
-            State::Attempted { until } => until,
-            _ => 0,
-        };
-        loop {
-            let fault = match self.conclude_refund(&written, giving, &outcome).await {
-                Ok(ledger) => return Ok(ledger),
-                Err(fault) => fault,
-            };
-            if self.clock.millis() >= until {
-                return Err(fault);
-            }
-            tracing::warn!(%fault, "a refund's outcome is not recorded yet");
-            sleep(PAUSE * 10).await;
-        }
-    }
-
-    /// Records an outcome over whatever the record says by now. That money went back wins over
-    /// everything.
-    pub(super) async fn conclude_refund(
-        &self,
-        from: &Stored,
-        giving: &Giving,
-        outcome: &Refunded,
-    ) -> Result<Ledger, Fault> {
-        let mut current = from.clone();
-        for _ in 0..ROUNDS {
-            let recorded = current.ledger.named(&giving.name).cloned();
-            let ours = recorded.filter(|known| known.attempt == giving.attempt);
-            let next = match (ours.map(|known| known.state), outcome) {
-                (Some(State::Attempted { until }), Refunded::Unknown) => {
-                    // Nobody is at it any more, unless somebody took it over.
-                    let ours =
-                        matches!(giving.state, State::Attempted { until: of } if of == until);
-                    if !ours {
-                        return Ok(current.ledger);
-                    }
-                    State::Attempted {
-                        until: self.clock.millis(),
-                    }
-                }
-                (Some(State::Attempted { .. }), Refunded::Refused(why)) => {
-                    State::Refused { why: why.clone() }
-                }
-                (
-                    Some(State::Attempted { .. } | State::Refused { .. }),
-                    Refunded::Done { reference },
-                ) => State::Done {
-                    reference: reference.clone(),
-                },
-                _ => return Ok(current.ledger),
-            };
-            if let State::Refused { .. } = next {
-                // First, or a crash would leave it neither given back nor collectable.
-                let key = key_of(&current.ledger, giving);
-                self.unbar(giving, &key).await?;
-            }
-            let next = current.ledger.with(Giving {
-                state: next,
-                ..giving.clone()
-            });
-            let rewritten = self.rewrite(Some(&current), next).await;
-            if let Some(stored) = effect!("refund.recorded", rewritten)? {
-                return Ok(stored.ledger);
-            }
-            let ledger = &current.ledger;
-            let found = self.ledger_of(&ledger.method, &ledger.reference).await?;
-            current = found.ok_or_else(|| Fault::new("a refund's record is gone"))?;
-        }
-        Err(Fault::unavailable(
-            "a refund's record changes faster than it can be written",
-        ))
-    }
-
-    /// Takes a payment off the list, unless the list speaks of a later refund by now.
-    pub(super) async fn strike_refund(&self, ledger: &Ledger, listed: &str) -> Result<(), Fault> {
-        let key = format!("{OWED}{}", name_of(&ledger.method, &ledger.reference));
-        let struck = self.store.compare_and_swap(&key, Some(listed), None, None);
-        effect!("refund.struck", struck.await)?;
-        Ok(())
-    }
-}
-
-pub(super) fn key_of(ledger: &Ledger, giving: &Giving) -> RefundKey {
-    RefundKey::new(
-        &ledger.method,
-        &ledger.reference,
-        &giving.name,
-        giving.attempt,
-    )
 }
 
 fn answer(ledger: &Ledger, giving: &Giving, repeated: bool) -> GaveBack {
@@ -362,7 +278,7 @@ fn why_not(why: NoRefund, payment: &Payment) -> RefundError {
         NoRefund::Refused(why) => RefundError::Refused(why),
         NoRefund::Fault(fault) => RefundError::Fault(fault),
         _ => RefundError::NoSuchPayment {
-            reference: payment.reference.clone(),
+            reference: payment.spelled.clone(),
             asked: vec![method],
         },
     }

@@ -4,6 +4,8 @@
 
 mod bar;
 mod books;
+mod conclude;
+mod elsewhere;
 mod find;
 mod give;
 mod ledger;
@@ -15,6 +17,8 @@ use farebox_core::{Fault, Method, wire::Amount};
 
 pub use books::{RefundEntry, RefundState, RefundedEntry};
 pub use reconcile::RefundsReconciled;
+
+use ledger::Name;
 
 /// What an operator asks for.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -53,6 +57,7 @@ impl RefundRequest {
     }
 
     /// Of a payment on this rail, `stripe/charge`. Unless said, the rail is found by the reference.
+    /// Where refunds of the payment are on record, the rail that made them makes this one too.
     pub fn on(mut self, rail: impl Into<String>) -> Self {
         self.rail = Some(rail.into());
         self
@@ -124,9 +129,16 @@ pub enum RefundError {
 }
 
 /// A payment and who can give it back.
+#[derive(Clone)]
 struct Payment {
     method: Arc<dyn Method>,
-    reference: String,
+    name: Name,
+    /// As the operator or the rail spells it, which may say where the rail is to look.
+    spelled: String,
+}
+
+fn not_configured() -> Fault {
+    Fault::unavailable("a refund's rail is not configured any more")
 }
 
 /// For people: `0.50 usd`.

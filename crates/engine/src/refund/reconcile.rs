@@ -7,11 +7,13 @@ use futures_util::FutureExt as _;
 use serde::Serialize;
 use tokio::time::timeout;
 
-use super::ledger::{Giving, OWED, State, Stored};
-use crate::{
-    engine::{Engine, Shared},
-    refund::give::key_of,
+use super::{
+    Payment,
+    conclude::key_of,
+    ledger::{Giving, Name, OWED, State, Stored},
+    not_configured,
 };
+use crate::engine::{Engine, Shared};
 
 /// What a run found. Serialised in camel case.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
@@ -65,33 +67,44 @@ pub(super) struct Reread {
 }
 
 impl Shared {
-    /// Whether a payment has no refund that is not decided, having looked at the one it has.
+    /// Whether a payment has no refund that is not decided, having looked at those it has and, where
+    /// the call says what was paid, at what others gave back.
     pub(crate) async fn hear_refund(
         self: &Arc<Self>,
         method: &str,
         reference: &str,
+        challenge: Option<&str>,
     ) -> Result<bool, Fault> {
-        let Some(stored) = self.ledger_of(method, reference).await? else {
+        let gone = || Fault::new("a rail that took a call is gone");
+        let method = self.method(method).ok_or_else(gone)?;
+        let Ok(name) = Name::of(&*method, reference) else {
             return Ok(true);
         };
-        let now = self.clock.millis();
-        match stored.ledger.open().map(|open| &open.state) {
-            Some(State::Attempted { until }) if *until > now => Ok(false),
-            Some(_) => {
-                let method = self
-                    .method(method)
-                    .ok_or_else(|| Fault::new("a rail that took a call is gone"))?;
-                let state = self.look_up_refund(&*method, &stored).await?;
-                Ok(!matches!(state, State::Attempted { .. }))
-            }
-            // News of one that was done: it may have failed since.
-            None => {
-                let method = self
-                    .method(method)
-                    .ok_or_else(|| Fault::new("a rail that took a call is gone"))?;
-                self.reread_refunds(&*method, stored).await.map(|r| r.told)
+        let known = self.ledger_of(&name).await?;
+        let heard = Payment {
+            method,
+            name,
+            spelled: reference.to_owned(),
+        };
+        if let Some(stored) = known {
+            let method = self
+                .method(&stored.ledger.method)
+                .ok_or_else(not_configured)?;
+            let now = self.clock.millis();
+            let told = match stored.ledger.open().map(|open| &open.state) {
+                Some(State::Attempted { until }) if *until > now => false,
+                Some(_) => {
+                    let state = self.look_up_refund(&*method, &stored).await?;
+                    !matches!(state, State::Attempted { .. })
+                }
+                // News of one that was done: it may have failed since.
+                None => self.reread_refunds(&*method, stored).await?.told,
+            };
+            if !told {
+                return Ok(false);
             }
         }
+        self.look_elsewhere(&heard, challenge).await
     }
 
     /// Reads every refund that is recorded as done once more, and records the ones that failed since
@@ -109,7 +122,7 @@ impl Shared {
             let reread = method.settler().reread_refund(&giving.order, reference);
             let reread = timeout(self.timing.settle, AssertUnwindSafe(reread).catch_unwind());
             let why = match reread.await {
-                Ok(Ok(Refunded::Refused(why))) => why,
+                Ok(Ok(Refunded::Failed { why, .. } | Refunded::Refused(why))) => why,
                 Ok(Ok(Refunded::Done { .. })) => continue,
                 Ok(Ok(Refunded::Unknown) | Err(_)) | Err(_) => {
                     told = false;
@@ -119,7 +132,10 @@ impl Shared {
             let key = key_of(&stored.ledger, &giving);
             self.unbar(&giving, &key).await?;
             let refused = Giving {
-                state: State::Refused { why },
+                state: State::Refused {
+                    why,
+                    failed: Some(reference.clone()),
+                },
                 ..giving.clone()
             };
             let next = stored.ledger.with(refused);
@@ -144,14 +160,7 @@ impl Shared {
         name: &str,
         listed: &str,
     ) -> Result<Option<State>, Fault> {
-        // A method's name may hold a colon, and so may a reference: both are tried.
-        let mut stored = None;
-        for (at, _) in name.match_indices(':') {
-            stored = self.ledger_of(&name[..at], &name[at + 1..]).await?;
-            if stored.is_some() {
-                break;
-            }
-        }
+        let stored = self.ledger_at(name).await?;
         let now = self.clock.millis();
         let Some(stored) = stored else {
             // Listed, and not written down yet or never.
@@ -173,7 +182,7 @@ impl Shared {
         }
         let method = self
             .method(&stored.ledger.method)
-            .ok_or_else(|| Fault::unavailable("a refund's rail is not configured any more"))?;
+            .ok_or_else(not_configured)?;
         let state = self.look_up_refund(&*method, &stored).await?;
         if !matches!(state, State::Attempted { .. }) {
             self.strike_refund(&stored.ledger, listed).await?;
@@ -205,7 +214,7 @@ impl Shared {
         };
         let key = key_of(&held.ledger, &taken);
         // A lookup may be the first call that the rail gets.
-        if !self.bar(&taken, &key).await? {
+        if !self.bar(&held.ledger.name(), &taken, &key).await? {
             let outcome = Refunded::Unknown;
             self.conclude_refund(&held, &taken, &outcome).await?;
             return Ok(unknown);
