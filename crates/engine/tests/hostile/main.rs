@@ -17,6 +17,7 @@ mod lost_replies;
 mod outage;
 mod races;
 mod rails;
+mod refunds;
 mod replicas;
 mod retention;
 mod sessions;
