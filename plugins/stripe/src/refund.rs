@@ -390,3 +390,38 @@ fn read<T: serde::de::DeserializeOwned>(
         farebox_core::Fault::unavailable(what).caused_by(why).into()
     })
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Protects: a payment is itself with its account and without, and nothing else is one.
+    #[test]
+    fn a_payment_is_named_by_its_id() {
+        let name = Spelled::name("pi_1").unwrap();
+        assert_eq!(Spelled::name("acct_1/pi_1"), Ok(name.clone()));
+        assert_eq!(name, PaymentName::at("stripe", "pi_1"));
+        assert_ne!(Spelled::name("pi_2"), Ok(name));
+        for bad in [
+            "",
+            "pi_",
+            "0xabc",
+            "ch_1",
+            "pi_1 ",
+            "pi_1/",
+            "pi_1/pi_1",
+            "acct_/pi_1",
+        ] {
+            assert!(Spelled::name(bad).is_err(), "{bad}");
+        }
+        for bad in [
+            "acct_1/",
+            "acct_1/pi_",
+            "acct_1/pi_1/pi_2",
+            "cus_1/pi_1",
+            "/pi_1",
+        ] {
+            assert!(Spelled::name(bad).is_err(), "{bad}");
+        }
+    }
+}

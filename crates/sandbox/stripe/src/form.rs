@@ -22,6 +22,11 @@ impl Form {
         Ok(Self(fields))
     }
 
+    /// What is asked for here and not by a request.
+    pub(crate) fn of(fields: impl IntoIterator<Item = (String, String)>) -> Self {
+        Self(fields.into_iter().collect())
+    }
+
     pub(crate) fn fields(&self) -> &BTreeMap<String, String> {
         &self.0
     }

@@ -282,6 +282,18 @@ impl Stripe {
             .collect()
     }
 
+    /// Gives back all that is left of a PaymentIntent, or `amount` of it, as somebody does in the
+    /// dashboard. The refund's id; `None` if there is nothing of the sort to give back.
+    pub fn refund_by_hand(&self, payment_intent: &str, amount: Option<u64>) -> Option<String> {
+        let now = self.shared.now();
+        let made = self
+            .shared
+            .ledger()
+            .refund_by_hand(payment_intent, amount, now);
+        self.shared.send_events();
+        made
+    }
+
     /// Ends a refund that is `pending`, or fails one that had succeeded. Says whether there was one.
     pub fn resolve_refund(&self, refund: &str, succeeded: bool) -> bool {
         let now = self.shared.now();

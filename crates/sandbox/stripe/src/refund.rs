@@ -78,6 +78,41 @@ impl Refund {
     }
 }
 
+/// The charge of a PaymentIntent that succeeded, which keeps the metadata it was made with.
+fn charge_json(intent: &Intent, refunded: u64) -> Value {
+    json!({
+        "id": intent.charge,
+        "object": "charge",
+        "amount": intent.amount,
+        "amount_captured": intent.amount,
+        "amount_refunded": refunded,
+        "application": null,
+        "application_fee": null,
+        "application_fee_amount": intent.settlement.application_fee,
+        "balance_transaction": null,
+        "billing_details": {
+            "address": null, "email": null, "name": null, "phone": null, "tax_id": null,
+        },
+        "captured": true,
+        "created": intent.created,
+        "currency": intent.currency,
+        "customer": null,
+        "description": intent.description,
+        "disputed": false,
+        "failure_code": null,
+        "failure_message": null,
+        "livemode": false,
+        "metadata": intent.metadata,
+        "on_behalf_of": intent.settlement.on_behalf_of,
+        "paid": true,
+        "payment_intent": intent.id,
+        "payment_method": intent.payment_method,
+        "receipt_email": null,
+        "refunded": refunded == intent.amount,
+        "status": "succeeded",
+    })
+}
+
 impl Ledger {
     /// What of a PaymentIntent has gone back, or is about to.
     fn given_back(&self, intent: &str) -> u64 {
@@ -101,12 +136,12 @@ impl Ledger {
             "reverse_transfer",
             "expand[]",
         ])?;
-        let id = form.required("payment_intent")?;
+        let id = form.required("payment_intent")?.to_owned();
         let metadata = form.metadata("metadata")?;
         let reverses = form.boolean("reverse_transfer")?;
         let returns_fee = form.boolean("refund_application_fee")?;
         let intent: Intent = self
-            .intent(id, account)
+            .intent(&id, account)
             .map_err(|error| error.param("payment_intent").executed())?
             .clone();
         let refuse = |error: ApiError| Err(error.executed());
@@ -115,7 +150,7 @@ impl Ledger {
                 "This PaymentIntent ({id}) does not have a successful charge to refund."
             )));
         };
-        let left = intent.amount - self.given_back(id);
+        let left = intent.amount - self.given_back(&id);
         if left == 0 {
             let message = format!("Charge {charge} has already been refunded.");
             return refuse(ApiError::invalid(message).code("charge_already_refunded"));
@@ -155,11 +190,32 @@ impl Ledger {
             account: account.map(str::to_owned),
             reverses_transfer: reverses,
         };
-        let json = refund.json();
-        let event = Event::new("refund.created", json.clone(), account, now);
-        self.events.push(event);
+        let (json, counts) = (refund.json(), refund.counts());
+        let created = Event::new("refund.created", json.clone(), account, now);
+        self.events.push(created);
         self.refunds.push(refund);
+        if counts {
+            let intent = self.intent(&id, account)?.clone();
+            let charge = charge_json(&intent, self.given_back(&id));
+            let refunded = Event::new("charge.refunded", charge, account, now);
+            self.events.push(refunded);
+        }
         Ok(json)
+    }
+
+    /// Gives back what somebody asks for in the dashboard, on whichever account it is.
+    pub(crate) fn refund_by_hand(
+        &mut self,
+        intent: &str,
+        amount: Option<u64>,
+        now: u64,
+    ) -> Option<String> {
+        let account = self.intents.iter().find(|known| known.id == intent);
+        let account = account?.account.clone();
+        let mut form = vec![("payment_intent".to_owned(), intent.to_owned())];
+        form.extend(amount.map(|amount| ("amount".to_owned(), amount.to_string())));
+        let made = self.create_refund(&Form::of(form), account.as_deref(), None, now);
+        Some(made.ok()?.get("id")?.as_str()?.to_owned())
     }
 
     pub(crate) fn refund(&self, id: &str, account: Option<&str>) -> Result<Value, ApiError> {

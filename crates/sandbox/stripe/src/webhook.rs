@@ -58,6 +58,8 @@ pub struct Sent {
     pub id: String,
     /// `payment_intent.succeeded`.
     pub kind: String,
+    /// The event itself.
+    pub body: Value,
     /// The statuses of the answers so far; 0 where there was none.
     pub answers: Vec<u16>,
 }
@@ -90,6 +92,7 @@ impl Shared {
             self.sent().push(Sent {
                 id: event.id.clone(),
                 kind: event.kind.to_owned(),
+                body: event.body.clone(),
                 answers: Vec::new(),
             });
             let endpoint = endpoint.clone();

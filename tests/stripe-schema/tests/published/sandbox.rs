@@ -184,6 +184,47 @@ async fn refunds(checked: &mut Checked) {
     checked.get(&format!("{REFUNDS}/re_none"), 404).await;
 }
 
+/// Protects: what reads the sandbox's calls reads Stripe's own.
+#[tokio::test]
+#[ignore = "needs openapi: FAREBOX_OPENAPI_FOLDER, the folder of Stripe's schema; ./tests/run fetches it"]
+async fn every_event_of_the_sandbox_is_one_of_stripes() {
+    let mut checked = Checked::open().await;
+    intents(&mut checked).await;
+    refunds(&mut checked).await;
+    let paid = id(&checked.charge("pm_card_visa", 200).await);
+    let refund = checked.stripe.refund_by_hand(&paid, None).unwrap();
+    assert!(checked.stripe.resolve_refund(&refund, false));
+    // It takes calls and never answers; what is looked at is what was sent there.
+    let endpoint = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let url = format!("http://{}/", endpoint.local_addr().unwrap());
+    checked.stripe.notify(Some((&url, "whsec_test")));
+    let mut seen = std::collections::BTreeSet::new();
+    for sent in checked.stripe.sent() {
+        let object = &sent.body["data"]["object"];
+        let kind = object["object"].as_str().unwrap();
+        // `charge.refunded` is of a charge.
+        assert!(sent.kind.starts_with(kind), "{} of a {kind}", sent.kind);
+        assert_eq!(sent.body["type"], sent.kind.as_str());
+        checked
+            .wrong
+            .extend(checked.published.object("event", &sent.body));
+        checked.wrong.extend(checked.published.object(kind, object));
+        seen.insert(sent.kind);
+    }
+    assert!(checked.wrong.is_empty(), "{}", checked.wrong.join("\n"));
+    let expected = [
+        "charge.refunded",
+        "payment_intent.canceled",
+        "payment_intent.payment_failed",
+        "payment_intent.processing",
+        "payment_intent.requires_action",
+        "payment_intent.succeeded",
+        "refund.created",
+        "refund.updated",
+    ];
+    assert!(seen.iter().eq(expected), "{seen:?}");
+}
+
 async fn elements(checked: &mut Checked) {
     let key = checked.stripe.publishable_key().to_owned();
     let card = |number: &'static str| {

@@ -79,6 +79,23 @@ impl Published {
             .collect()
     }
 
+    /// What is wrong with an object that nobody asked for, as an event has it: `kind` is what its member
+    /// `object` says.
+    pub(crate) fn object(&mut self, kind: &str, body: &Value) -> Vec<String> {
+        let schema = json!({ "$ref": format!("{SCHEMAS}{kind}") });
+        let described = &self.stable["components"]["schemas"][kind];
+        assert!(described.is_object(), "Stripe has no {kind}");
+        if !self.answers.contains_key(kind) {
+            let schema = standalone(&self.stable, &schema);
+            let validator = jsonschema::validator_for(&schema).unwrap();
+            self.answers.insert(kind.to_owned(), validator);
+        }
+        let wrong = self.answers[kind].iter_errors(body);
+        wrong
+            .map(|error| format!("{kind}: {}: {error}", error.instance_path()))
+            .collect()
+    }
+
     /// The operation that a call is one of.
     pub(crate) fn operation(&self, method: &str, path: &str) -> String {
         format!("{method} {}", self.described(path)[0].1)

@@ -96,13 +96,42 @@ async fn parts_and_the_rest_go_back_once_each() {
     assert_eq!(shop.sandbox().total("usd"), 50);
 }
 
+/// Protects: over Connect a payment has two spellings and one record of refunds, also where the policy
+/// no longer names its account.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_payment_of_a_connected_account_is_one_payment() {
+    let direct = |config: &mut Value| {
+        config["rails"]["stripe"]["connect"] = json!({ "account": "acct_seller" });
+    };
+    let (shop, paid) = sold(patient(), direct).await;
+    let named = format!("acct_seller/{paid}");
+    assert_eq!(refund(&shop, &paid, &["--amount", "0.20"]).0, Some(0));
+    let (code, again, said) = refund(&shop, &named, &["--amount", "0.20"]);
+    assert_eq!(
+        (code, &again["repeated"]),
+        (Some(0), &json!(true)),
+        "{said}"
+    );
+    let (code, _, said) = refund(&shop, &named, &["--amount", "0.31"]);
+    assert_eq!(code, Some(2), "{said}");
+    assert_eq!(refund(&shop, &named, &[]).0, Some(0));
+    assert_eq!(refund(&shop, &paid, &[]).1["repeated"], true);
+    assert_eq!(returned(&shop), [20, 30]);
+    let refunded = &shop.books()[1]["refunded"];
+    assert_eq!(refunded["reference"], paid.as_str());
+    assert_eq!(refunded["refunds"].as_array().unwrap().len(), 2);
+    assert_eq!(shop.books().len(), 2);
+}
+
 /// Protects: an operator's slip moves nothing, and says what is wrong.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn what_cannot_be_refunded_is_said() {
     let (shop, paid) = sold(patient(), |_| {}).await;
     for (reference, more, words) in [
         ("pi_nobody", &[][..], "no rail of this server knows"),
-        ("0xabc", &[], "stripe/charge"),
+        ("0xabc", &[], "`0xabc` is no payment of Stripe's"),
+        ("cus_1/pi_1", &[], "connected account, acct_…"),
+        ("ch_1", &["--rail", "stripe/charge"], "PaymentIntent, pi_…"),
         (
             paid.as_str(),
             &["--rail", "lightning/charge"],

@@ -134,6 +134,39 @@ async fn what_was_refunded_is_not_collected() {
     assert_eq!(returned, 50);
 }
 
+/// Protects: what was paid, not served, and given back in full in Stripe's dashboard is not served for
+/// once Stripe has called; and is again if the bank sends that money back.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_the_dashboard_gave_back_is_not_collected() {
+    for comes_back in [false, true] {
+        let shop = shop().await;
+        shop.sandbox().fault(Fault::ErrorAfterCommit);
+        let Seen::Unknown(payment) = shop.buy().await else {
+            panic!("nobody can know yet")
+        };
+        let id = shop.sandbox().charged()[0].id.clone();
+        shop.sandbox().notify(Some((&url(&shop), SECRET)));
+        taken(&shop, "payment_intent.succeeded").await;
+        assert_eq!(shop.books()[0]["state"], "paid");
+        let refund = shop.sandbox().refund_by_hand(&id, None).unwrap();
+        taken(&shop, "charge.refunded").await;
+        let books = shop.books();
+        assert_eq!(books[0]["state"], "returned");
+        assert_eq!(books[1]["refunded"]["net"], "0");
+        if comes_back {
+            assert!(shop.sandbox().resolve_refund(&refund, false));
+            taken(&shop, "refund.updated").await;
+            assert!(matches!(shop.present(payment).await, Seen::Served));
+            assert_eq!(shop.world.served(), 1);
+        } else {
+            let asked = shop.sandbox().requests().len();
+            assert!(matches!(shop.present(payment).await, Seen::Spent));
+            assert_eq!(shop.sandbox().requests().len(), asked, "no call to collect");
+            assert_eq!(shop.world.served(), 0);
+        }
+    }
+}
+
 /// Protects: a refund that comes while the charge is still unknown here looks it up first, and then
 /// keeps it from being served for.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
