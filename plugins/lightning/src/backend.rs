@@ -10,7 +10,7 @@ use crate::bolt11::Network;
 use crate::node::Node;
 
 /// The keys under `cln`: Core Lightning's gRPC interface. The node makes the three files in its
-/// folder.
+/// folder; as files, they are read again for each connection.
 #[derive(Clone, Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
 #[non_exhaustive]
@@ -240,8 +240,8 @@ impl NodeKeys<'_> {
 
     #[cfg(feature = "cln")]
     fn cln(&self, network: Network, issues: &mut Vec<Issue>) -> Option<Arc<dyn Node>> {
-        use farebox_cln::connect::{Connector, Credentials, check_certificate, check_endpoint};
-        use farebox_cln::connect::{SetupError, check_key};
+        use farebox_cln::connect::Credentials;
+        use farebox_grpc::{Pem, SetupError};
 
         let Some(config) = self.cln else {
             let problem = "is missing; give cln = { endpoint = …, ca_cert = …, client_cert = …, \
@@ -249,43 +249,19 @@ impl NodeKeys<'_> {
             issues.push(Issue::new("cln", problem));
             return None;
         };
-        if let Err(error) = check_endpoint(&config.endpoint) {
-            issues.push(Issue::new("cln.endpoint", error.to_string()));
-        }
-        type Check = fn(&[u8]) -> Result<(), SetupError>;
-        let mut read = |key: &'static str, source: &SecretSource, check: Check, file: &str| {
-            let remedy = match source {
-                SecretSource::File(_) => format!("; the node writes it as {file} in its folder"),
-                _ => format!("; give PEM text or {{ file = \"{file}\" }}"),
-            };
-            let pem = match source.read_bytes(key) {
-                Ok(pem) => zeroize::Zeroizing::new(pem),
-                Err(issue) => {
-                    issues.push(Issue::new(key, format!("{}{remedy}", issue.problem)));
-                    return None;
-                }
-            };
-            if let Err(error) = check(&pem) {
-                issues.push(Issue::new(key, format!("{error}{remedy}")));
-                return None;
-            }
-            Some(pem)
+        check_endpoint("cln.endpoint", &config.endpoint, issues);
+        let is_cert = Pem::check_certificate;
+        let ca = read_pem("cln.ca_cert", &config.ca_cert, is_cert, "ca.pem", issues);
+        let (key, source) = ("cln.client_cert", &config.client_cert);
+        let certificate = read_pem(key, source, is_cert, "client.pem", issues);
+        let (key, source) = ("cln.client_key", &config.client_key);
+        let key = read_pem(key, source, Pem::check_key, "client-key.pem", issues);
+        let credentials = Credentials {
+            ca: ca?,
+            certificate: certificate?,
+            key: key?,
         };
-        let ca = read("cln.ca_cert", &config.ca_cert, check_certificate, "ca.pem");
-        let certificate = read(
-            "cln.client_cert",
-            &config.client_cert,
-            check_certificate,
-            "client.pem",
-        );
-        let key = read(
-            "cln.client_key",
-            &config.client_key,
-            check_key,
-            "client-key.pem",
-        );
-        let credentials = Credentials::new(&ca?, &certificate?, &key?).ok()?;
-        match Connector::new(&config.endpoint, credentials, crate::grpc::CONNECT_DEADLINE) {
+        match credentials.connector(&config.endpoint, crate::grpc::CONNECT_DEADLINE) {
             Ok(connector) => Some(Arc::new(crate::cln::Cln::new(connector, network))),
             // It has been noted above.
             Err(SetupError::Endpoint) => None,
@@ -299,7 +275,8 @@ impl NodeKeys<'_> {
 
     #[cfg(feature = "lnd")]
     fn lnd(&self, network: Network, issues: &mut Vec<Issue>) -> Option<Arc<dyn Node>> {
-        use farebox_lnd::connect::{Connector, PinnedCertificate, SetupError, check_endpoint};
+        use farebox_grpc::Pem;
+        use farebox_lnd::connect::Connector;
 
         for (key, missing) in [
             ("endpoint", self.endpoint.is_none()),
@@ -311,40 +288,13 @@ impl NodeKeys<'_> {
             }
         }
         let (endpoint, tls_cert, macaroon) = (self.endpoint?, self.tls_cert?, self.macaroon?);
-        let mut note = |key: &str, error: SetupError| {
-            let remedy = match error {
-                SetupError::CertificateFile { .. } => {
-                    "; LND writes it as tls.cert in its directory"
-                }
-                SetupError::Certificate => "; give PEM text or { file = \"tls.cert\" }",
-                _ => "",
-            };
-            issues.push(Issue::new(key, format!("{error}{remedy}")));
-        };
-        if let Err(error) = check_endpoint(endpoint) {
-            note("endpoint", error);
-        }
-        let certificate = match tls_cert {
-            SecretSource::File(path) => PinnedCertificate::from_file(path),
-            other => match other.read("tls_cert") {
-                Ok(pem) => PinnedCertificate::from_pem(pem.expose().as_bytes()),
-                Err(issue) => {
-                    issues.push(issue);
-                    return None;
-                }
-            },
-        };
-        let certificate = match certificate {
-            Ok(certificate) => Some(certificate),
-            Err(error) => {
-                note("tls_cert", error);
-                None
-            }
-        };
+        check_endpoint("endpoint", endpoint, issues);
+        let is_cert = Pem::check_certificate;
+        let certificates = read_pem("tls_cert", tls_cert, is_cert, "tls.cert", issues);
         let macaroon = read_macaroon(macaroon, issues);
         let connector = Connector::new(
             endpoint,
-            certificate?,
+            certificates?,
             macaroon?,
             crate::grpc::CONNECT_DEADLINE,
         );
@@ -353,6 +303,41 @@ impl NodeKeys<'_> {
             crate::lnd::Lnd::new(connector.ok()?, network).private_channels(self.private_channels),
         ))
     }
+}
+
+#[cfg(any(feature = "cln", feature = "lnd"))]
+fn check_endpoint(key: &str, endpoint: &str, issues: &mut Vec<Issue>) {
+    if let Err(error) = farebox_grpc::check_endpoint(endpoint) {
+        issues.push(Issue::new(key, error.to_string()));
+    }
+}
+
+/// A certificate or a key; a file stays one, so that it can be read again. `file` is what the node
+/// calls it.
+#[cfg(any(feature = "cln", feature = "lnd"))]
+fn read_pem(
+    key: &str,
+    source: &SecretSource,
+    check: fn(&farebox_grpc::Pem) -> Result<(), farebox_grpc::SetupError>,
+    file: &str,
+    issues: &mut Vec<Issue>,
+) -> Option<farebox_grpc::Pem> {
+    use farebox_grpc::Pem;
+
+    let (pem, remedy) = match source {
+        SecretSource::File(path) => {
+            let remedy = format!("the node writes it as {file} in its folder");
+            (Ok(Pem::file(path)), remedy)
+        }
+        other => {
+            let remedy = format!("give PEM text or {{ file = \"{file}\" }}");
+            (other.read_bytes(key).map(Pem::text), remedy)
+        }
+    };
+    let pem = pem.map_err(|issue| issue.problem);
+    let pem = pem.and_then(|pem| check(&pem).map(|()| pem).map_err(|error| error.to_string()));
+    pem.map_err(|problem| issues.push(Issue::new(key, format!("{problem}; {remedy}"))))
+        .ok()
 }
 
 /// A file may hold either form; text in the configuration or the environment can only be hex, and

@@ -13,7 +13,7 @@ use farebox_cln::cln::listinvoices_invoices::ListinvoicesInvoicesStatus as Invoi
 use farebox_cln::cln::listpays_pays::ListpaysPaysStatus as PayStatus;
 use farebox_cln::cln::node_client::NodeClient;
 use farebox_cln::cln::{self, Amount, AmountOrAny, ChannelState, amount_or_any};
-use farebox_cln::connect::Connector;
+use farebox_grpc::Connector;
 use farebox_wire::Timestamp;
 use tokio::time::{Instant, sleep, timeout, timeout_at};
 use tonic::Status;

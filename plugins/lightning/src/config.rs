@@ -53,7 +53,7 @@ pub struct Config {
     pub backend: String,
     /// LND: `https://host:port` of its gRPC interface.
     pub endpoint: Option<String>,
-    /// LND: its certificate, PEM. As a file, it is read again when the node presents another one.
+    /// LND: its certificate, PEM. As a file, it is read again for each connection.
     pub tls_cert: Option<SecretSource>,
     /// LND: what allows the calls. Its `invoice.macaroon` suffices, and nothing more should be
     /// given.
@@ -132,7 +132,7 @@ pub struct WalletConfig {
     pub backend: String,
     /// LND: `https://host:port` of its gRPC interface.
     pub endpoint: Option<String>,
-    /// LND: its certificate, PEM. As a file, it is read again when the node presents another one.
+    /// LND: its certificate, PEM. As a file, it is read again for each connection.
     pub tls_cert: Option<SecretSource>,
     /// LND: what allows the calls: `offchain:read` and `offchain:write`.
     pub macaroon: Option<SecretSource>,

@@ -3,11 +3,13 @@
 
 mod common;
 
+use std::path::PathBuf;
 use std::time::Duration;
 
 use common::{file, method, pay, payer, present, quote};
-use farebox_cln::connect::{Connector, Credentials};
+use farebox_cln::connect::Credentials;
 use farebox_core::{NoQuote, PayError, SecretSource};
+use farebox_grpc::Pem;
 use farebox_lightning::cln::Cln;
 use farebox_lightning::node::{Payment, SendOrder};
 use farebox_lightning::{
@@ -16,6 +18,7 @@ use farebox_lightning::{
 use farebox_sandbox_lightning::NodeHandle;
 use farebox_wire::{Challenge, Timestamp};
 use serde_json::{Value, json};
+use tokio::time::timeout;
 
 fn config(node: &NodeHandle) -> ClnConfig {
     let cln = node.cln();
@@ -37,15 +40,17 @@ fn wallet(node: &NodeHandle) -> LightningWallet {
 
 /// A node as a process finds it that has just begun.
 fn node(handle: &NodeHandle) -> Cln {
+    dial(handle, Pem::file)
+}
+
+fn dial(handle: &NodeHandle, pem: fn(PathBuf) -> Pem) -> Cln {
     let cln = handle.cln();
-    let read = |path| std::fs::read(path).unwrap();
-    let credentials = Credentials::new(
-        &read(cln.ca_cert_path()),
-        &read(cln.client_cert_path()),
-        &read(cln.client_key_path()),
-    );
-    let wait = Duration::from_secs(5);
-    let connector = Connector::new(&cln.endpoint(), credentials.unwrap(), wait);
+    let credentials = Credentials {
+        ca: pem(cln.ca_cert_path()),
+        certificate: pem(cln.client_cert_path()),
+        key: pem(cln.client_key_path()),
+    };
+    let connector = credentials.connector(&cln.endpoint(), Duration::from_secs(5));
     Cln::new(connector.unwrap(), Network::Regtest)
 }
 
@@ -82,6 +87,29 @@ async fn each_side_must_be_the_configured_one() {
     // Before it pays, it asks what it has paid: that this is refused shows that nothing was sent.
     let refused = pay(&payer(wallet), &challenge).await;
     assert!(matches!(refused, Err(PayError::NotPaid(_))), "{refused:?}");
+}
+
+/// A node that renewed its certificates is reached again through the same files, and only through
+/// them.
+#[tokio::test]
+async fn renewed_certificates_are_read_from_their_files() {
+    let ln = common::start().await;
+    let by_file = node(ln.seller());
+    let by_value = dial(ln.seller(), |path| Pem::text(std::fs::read(path).unwrap()));
+    by_file.info().await.unwrap();
+    by_value.info().await.unwrap();
+
+    let cln = ln.seller().cln();
+    cln.restart_with_new_certificates().await.unwrap();
+    // A first call may still find the old connection going away.
+    let wait = Duration::from_secs(5);
+    let reached = async { while by_file.info().await.is_err() {} };
+    timeout(wait, reached).await.unwrap();
+    let refused = async { while by_value.info().await.is_ok() {} };
+    timeout(wait, refused).await.unwrap();
+    for _ in 0..3 {
+        assert!(by_value.info().await.is_err());
+    }
 }
 
 /// The answer is lost after the money moved: the payment is found by its hash, and paid once.

@@ -78,15 +78,18 @@ fn allowed(folder: &str, name: &str) -> Vec<&'static str> {
         "farebox-sandbox-tempo",
     ];
     match folder {
-        "crates/wire"
-        | "crates/cln"
-        | "crates/lnd"
-        | "crates/sandbox/tempo"
-        | "crates/sandbox/stripe" => vec![],
+        "crates/wire" | "crates/grpc" | "crates/sandbox/tempo" | "crates/sandbox/stripe" => vec![],
+        "crates/cln" | "crates/lnd" => vec!["farebox-grpc"],
         "crates/sandbox/lightning" => vec!["farebox-cln", "farebox-lnd"],
         "crates/core" => vec!["farebox-wire"],
         "crates/engine" | "crates/client" => vec!["farebox-core", "farebox-wire"],
-        "plugins/lightning" => vec!["farebox-cln", "farebox-core", "farebox-lnd", "farebox-wire"],
+        "plugins/lightning" => vec![
+            "farebox-cln",
+            "farebox-core",
+            "farebox-grpc",
+            "farebox-lnd",
+            "farebox-wire",
+        ],
         // The Tempo rail answers zero-amount challenges with the proof rail's functions.
         "plugins/tempo" => vec!["farebox-core", "farebox-wire", "farebox-proof"],
         _ if folder.starts_with("plugins/") => vec!["farebox-core", "farebox-wire"],
@@ -131,6 +134,7 @@ fn allowed(folder: &str, name: &str) -> Vec<&'static str> {
                 "farebox-test-services",
                 "farebox-link-outside",
                 "farebox-cln",
+                "farebox-grpc",
                 "farebox-lnd",
                 "farebox-testkit",
                 "farebox-wire",

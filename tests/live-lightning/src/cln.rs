@@ -8,7 +8,8 @@ use async_trait::async_trait;
 use farebox::rails::lightning::cln::Cln;
 use farebox::rails::lightning::node::NewInvoice;
 use farebox::rails::lightning::{Network, Node, PaymentHash, Preimage};
-use farebox_cln::connect::{Connector, Credentials};
+use farebox_cln::connect::Credentials;
+use farebox_grpc::Pem;
 use farebox_sandbox_lightning::{Lightning, LightningConfig, NodeHandle};
 
 use crate::{Pair, sandbox};
@@ -27,15 +28,13 @@ impl ClnPair {
 /// A new connection, by a process that has just begun.
 fn node(handle: &NodeHandle) -> Arc<dyn Node> {
     let cln = handle.cln();
-    let read = |path| std::fs::read(path).unwrap();
-    let credentials = Credentials::new(
-        &read(cln.ca_cert_path()),
-        &read(cln.client_cert_path()),
-        &read(cln.client_key_path()),
-    );
-    let wait = Duration::from_secs(5);
-    let connector = Connector::new(&cln.endpoint(), credentials.unwrap(), wait).unwrap();
-    Arc::new(Cln::new(connector, Network::Regtest))
+    let credentials = Credentials {
+        ca: Pem::file(cln.ca_cert_path()),
+        certificate: Pem::file(cln.client_cert_path()),
+        key: Pem::file(cln.client_key_path()),
+    };
+    let connector = credentials.connector(&cln.endpoint(), Duration::from_secs(5));
+    Arc::new(Cln::new(connector.unwrap(), Network::Regtest))
 }
 
 #[async_trait]

@@ -21,7 +21,8 @@ use bitcoin::{
 use farebox::rails::lightning::lnd::Lnd;
 use farebox::rails::lightning::node::{NewInvoice, Payment, SendOrder};
 use farebox::rails::lightning::{Network, Node, PaymentHash, Preimage};
-use farebox_lnd::connect::{Connector, Macaroon, PinnedCertificate};
+use farebox_grpc::Pem;
+use farebox_lnd::connect::{Connector, Macaroon};
 use serde_json::{Value, json};
 use tempfile::TempDir;
 use tokio::time::{Instant, sleep};
@@ -300,7 +301,7 @@ impl Lightningd {
     }
 
     fn connector(&self, macaroon: Macaroon) -> Connector {
-        let pin = PinnedCertificate::from_file(self.folder.join("tls.cert")).unwrap();
+        let pin = Pem::file(self.folder.join("tls.cert"));
         Connector::new(&self.grpc, pin, macaroon, Duration::from_secs(5)).unwrap()
     }
 

@@ -6,7 +6,8 @@ use std::time::Duration;
 use async_trait::async_trait;
 use farebox::rails::lightning::lnd::Lnd;
 use farebox::rails::lightning::{Network, Node, PaymentHash, Preimage};
-use farebox_lnd::connect::{Connector, Macaroon, PinnedCertificate};
+use farebox_grpc::Pem;
+use farebox_lnd::connect::{Connector, Macaroon};
 use farebox_lnd::lnrpc;
 use farebox_lnd::lnrpc::lightning_client::LightningClient;
 use farebox_sandbox_lightning::{Lightning, LightningConfig, NodeHandle};
@@ -39,7 +40,7 @@ impl Sandbox {
 }
 
 fn connector(node: &NodeHandle, macaroon: &str) -> Connector {
-    let pin = PinnedCertificate::from_file(node.tls_cert_path()).unwrap();
+    let pin = Pem::file(node.tls_cert_path());
     let macaroon = Macaroon::new(macaroon.as_bytes()).unwrap();
     Connector::new(&node.endpoint(), pin, macaroon, Duration::from_secs(5)).unwrap()
 }

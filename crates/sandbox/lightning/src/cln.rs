@@ -42,7 +42,8 @@ const NO_SUCH_INVOICE: i32 = 905;
 pub struct ClnHandle {
     address: SocketAddr,
     dir: PathBuf,
-    server: JoinHandle<()>,
+    service: Service,
+    server: Mutex<JoinHandle<()>>,
 }
 
 impl fmt::Debug for ClnHandle {
@@ -55,44 +56,46 @@ impl fmt::Debug for ClnHandle {
 
 impl Drop for ClnHandle {
     fn drop(&mut self) {
-        self.server.abort();
+        self.server().abort();
     }
 }
 
 impl ClnHandle {
     pub(crate) async fn start(node: Arc<Node>, dir: &Path) -> Result<Self, StartError> {
-        let authority = Authority::generate()?;
-        let (server, client) = (
-            authority.sign("cln grpc Server")?,
-            authority.sign("cln grpc Client")?,
-        );
-        tls::write(dir, "ca.pem", &authority.cert_pem)?;
-        tls::write(dir, "client.pem", &client.cert_pem)?;
-        tls::write(dir, "client-key.pem", &client.key_pem)?;
         let listener = TcpListener::bind(("127.0.0.1", 0)).await?;
         let address = listener.local_addr()?;
-        let config = ServerTlsConfig::new()
-            .identity(Identity::from_pem(&server.cert_pem, &server.key_pem))
-            .client_ca_root(Certificate::from_pem(&authority.cert_pem));
         let service = Service {
             node,
             book: Arc::default(),
         };
-        let router = Server::builder()
-            .tls_config(config)?
-            .add_service(NodeServer::new(service));
-        let incoming = TcpIncoming::from(listener).with_nodelay(Some(true));
-        let server = tokio::spawn(async move {
-            // See `serve` for the shutdown that never comes.
-            let _ = router
-                .serve_with_incoming_shutdown(incoming, std::future::pending())
-                .await;
-        });
+        let server = serve(service.clone(), dir, listener)?;
         Ok(Self {
             address,
             dir: dir.to_owned(),
-            server,
+            service,
+            server: Mutex::new(server),
         })
+    }
+
+    fn server(&self) -> MutexGuard<'_, JoinHandle<()>> {
+        self.server.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Stops this face of the node and starts it again on the same port with another authority and
+    /// new certificates on both sides, written over the old ones.
+    ///
+    /// # Errors
+    ///
+    /// When the certificates, their files or the port cannot be had; it is then down.
+    pub async fn restart_with_new_certificates(&self) -> Result<(), StartError> {
+        self.server().abort();
+        // The port is free once the task that holds the listener is gone.
+        while !self.server().is_finished() {
+            tokio::task::yield_now().await;
+        }
+        let listener = TcpListener::bind(self.address).await?;
+        *self.server() = serve(self.service.clone(), &self.dir, listener)?;
+        Ok(())
     }
 
     /// `https://127.0.0.1:PORT`.
@@ -118,6 +121,35 @@ impl ClnHandle {
     pub fn client_key_path(&self) -> PathBuf {
         self.dir.join("client-key.pem")
     }
+}
+
+/// Writes fresh certificates and serves the node with them.
+fn serve(
+    service: Service,
+    dir: &Path,
+    listener: TcpListener,
+) -> Result<JoinHandle<()>, StartError> {
+    let authority = Authority::generate()?;
+    let (server, client) = (
+        authority.sign("cln grpc Server")?,
+        authority.sign("cln grpc Client")?,
+    );
+    tls::write(dir, "ca.pem", &authority.cert_pem)?;
+    tls::write(dir, "client.pem", &client.cert_pem)?;
+    tls::write(dir, "client-key.pem", &client.key_pem)?;
+    let config = ServerTlsConfig::new()
+        .identity(Identity::from_pem(&server.cert_pem, &server.key_pem))
+        .client_ca_root(Certificate::from_pem(&authority.cert_pem));
+    let router = Server::builder()
+        .tls_config(config)?
+        .add_service(NodeServer::new(service));
+    let incoming = TcpIncoming::from(listener).with_nodelay(Some(true));
+    Ok(tokio::spawn(async move {
+        // See `serve` of the other face for the shutdown that never comes.
+        let _ = router
+            .serve_with_incoming_shutdown(incoming, std::future::pending())
+            .await;
+    }))
 }
 
 /// What lightningd keeps and the ledger does not: labels.

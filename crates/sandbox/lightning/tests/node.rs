@@ -4,7 +4,8 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use farebox_lnd::connect::{Authorized, Connector, Macaroon, PinnedCertificate};
+use farebox_grpc::Pem;
+use farebox_lnd::connect::{Authorized, Connector, Macaroon};
 use farebox_lnd::lnrpc::invoice::InvoiceState;
 use farebox_lnd::lnrpc::lightning_client::LightningClient;
 use farebox_lnd::lnrpc::payment::PaymentStatus;
@@ -19,12 +20,12 @@ use tokio::sync::Notify;
 use tonic::{Code, Status, Streaming};
 
 fn open(node: &NodeHandle, macaroon: &str) -> Authorized {
-    let pin = PinnedCertificate::from_file(node.tls_cert_path()).unwrap();
+    let pin = Pem::file(node.tls_cert_path());
     let macaroon = Macaroon::new(macaroon.as_bytes()).unwrap();
     dial(node, pin, macaroon)
 }
 
-fn dial(node: &NodeHandle, pin: PinnedCertificate, macaroon: Macaroon) -> Authorized {
+fn dial(node: &NodeHandle, pin: Pem, macaroon: Macaroon) -> Authorized {
     let wait = Duration::from_secs(5);
     let connector = Connector::new(&node.endpoint(), pin, macaroon, wait).unwrap();
     connector.channel()
@@ -215,7 +216,7 @@ async fn a_lost_reply_is_not_a_lost_payment() {
 #[tokio::test]
 async fn another_nodes_certificate_is_refused() {
     let ln = start().await;
-    let pin = PinnedCertificate::from_file(ln.agent().tls_cert_path()).unwrap();
+    let pin = Pem::file(ln.agent().tls_cert_path());
     let macaroon = Macaroon::new(ln.seller().admin_macaroon_hex().as_bytes()).unwrap();
     let channel = dial(ln.seller(), pin, macaroon);
     let refused = LightningClient::new(channel)
@@ -230,7 +231,7 @@ async fn a_renewed_certificate_is_read_from_its_file() {
     let ln = start().await;
     let node = ln.seller();
     let mut by_file = LightningClient::new(open(node, node.admin_macaroon_hex()));
-    let pin = PinnedCertificate::from_pem(node.tls_cert_pem().as_bytes()).unwrap();
+    let pin = Pem::text(node.tls_cert_pem());
     let macaroon = Macaroon::new(node.admin_macaroon_hex().as_bytes()).unwrap();
     let mut by_value = LightningClient::new(dial(node, pin, macaroon));
     by_file.get_info(GetInfoRequest {}).await.unwrap();
@@ -246,6 +247,16 @@ async fn a_renewed_certificate_is_read_from_its_file() {
     for _ in 0..3 {
         assert!(by_value.get_info(GetInfoRequest {}).await.is_err());
     }
+}
+
+/// A file that is missing for a moment, as while it is written, does not cost the node.
+#[tokio::test]
+async fn a_file_that_cannot_be_read_again_leaves_what_it_said() {
+    let ln = start().await;
+    let unopened = open(ln.seller(), ln.seller().admin_macaroon_hex());
+    std::fs::remove_file(ln.seller().tls_cert_path()).unwrap();
+    let mut client = LightningClient::new(unopened);
+    client.get_info(GetInfoRequest {}).await.unwrap();
 }
 
 #[tokio::test]
@@ -284,7 +295,7 @@ async fn a_silent_connection_is_given_up() {
             });
         }
     });
-    let pin = PinnedCertificate::from_file(node.tls_cert_path()).unwrap();
+    let pin = Pem::file(node.tls_cert_path());
     let macaroon = Macaroon::new(node.admin_macaroon_hex().as_bytes()).unwrap();
     let wait = Duration::from_secs(5);
     let connector = Connector::new(&through, pin, macaroon, wait).unwrap();

@@ -12,9 +12,10 @@ use farebox_core::{
     AnyPlan, Budget, Charge, ChargeTerms, Cost, Limit, Method, NoQuote, PayError, Payer, Paying,
     Presented, Refusal, SecretSource, Step, Typed, TypedPayer,
 };
+use farebox_grpc::Pem;
 use farebox_lightning::lnd::Lnd;
 use farebox_lightning::{Config, Lightning, LightningWallet, Network, WalletConfig};
-use farebox_lnd::connect::{Authorized, Connector, Macaroon, PinnedCertificate};
+use farebox_lnd::connect::{Authorized, Connector, Macaroon};
 use farebox_sandbox_lightning as sandbox;
 use farebox_sandbox_lightning::{LightningConfig, NodeHandle};
 use farebox_wire::{Amount, Challenge, Encoded, Payload, Timestamp};
@@ -65,7 +66,7 @@ pub(crate) fn dial(node: &NodeHandle) -> Authorized {
 }
 
 pub(crate) fn connector(node: &NodeHandle) -> Connector {
-    let pin = PinnedCertificate::from_file(node.tls_cert_path()).unwrap();
+    let pin = Pem::file(node.tls_cert_path());
     let macaroon = Macaroon::new(node.admin_macaroon_hex().as_bytes()).unwrap();
     Connector::new(&node.endpoint(), pin, macaroon, Duration::from_secs(5)).unwrap()
 }

@@ -8,15 +8,16 @@ use farebox_core::{
     wire::{Amount, Challenge, Credential, Payload},
 };
 use farebox_engine::{Admission, Engine, Gate, Inbound, Managed, MemoryStore, Refused, Serving};
+use farebox_grpc::Pem;
 use farebox_lightning::{LightningSession, LightningSessionWallet, LightningWallet, lnd::Lnd};
-use farebox_lnd::connect::{Connector, Macaroon, PinnedCertificate};
+use farebox_lnd::connect::{Connector, Macaroon};
 use farebox_sandbox_lightning::{Lightning, LightningConfig, NodeHandle};
 use farebox_testkit::test_secrets;
 use serde_json::Value;
 
 /// A connection that is allowed everything.
 pub(crate) fn connector(node: &NodeHandle) -> Connector {
-    let pin = PinnedCertificate::from_file(node.tls_cert_path()).unwrap();
+    let pin = Pem::file(node.tls_cert_path());
     let macaroon = Macaroon::new(node.admin_macaroon_hex().as_bytes()).unwrap();
     Connector::new(&node.endpoint(), pin, macaroon, Duration::from_secs(5)).unwrap()
 }
