@@ -158,7 +158,7 @@ where
         client: settings
             .challenges
             .as_ref()
-            .map(|limit| limit.client(&parts)),
+            .map(|limit| limit.client(&parts, &settings.transport)),
     };
     let inbound = asked.inbound();
     let credential = match presented {
@@ -188,7 +188,7 @@ where
     };
     #[cfg(feature = "page")]
     if let Some(page) = settings.page.as_ref().filter(|_| page::prepares(&parts)) {
-        let prepared = page::prepare(page, gate, &parts, &asked, credential);
+        let prepared = page::prepare(page, gate, settings, &parts, &asked, credential);
         return Err(match Box::pin(prepared).await {
             Ok(answer) => answer,
             Err(refused) => refuse(gate, settings, &asked, refused).await,
@@ -201,7 +201,7 @@ where
             paid(settings, &asked);
             #[cfg(feature = "page")]
             if let Some(page) = &settings.page {
-                page::paid(page, &parts, &asked);
+                page::paid(page, settings, &parts, &asked);
             }
             return Err(managed(gate, done));
         }
@@ -222,7 +222,7 @@ where
     };
     #[cfg(feature = "page")]
     if let Some(page) = &settings.page {
-        page::paid(page, &parts, &asked);
+        page::paid(page, settings, &parts, &asked);
     }
     // A session's handler may still find that it is not.
     if metered.is_none() {

@@ -55,6 +55,19 @@ pub(super) fn said(headers: &HeaderMap, trusted: &[Network]) -> Said {
     }
 }
 
+/// The client's address, as the outermost of the `trusted` proxies names it. `None` where none does, or
+/// where it is named in two ways.
+pub(super) fn client(headers: &HeaderMap, trusted: &[Network]) -> Option<IpAddr> {
+    let one = outermost(headers, trusted).and_then(|hop| hop.node);
+    let hops = list(headers, FOR)?;
+    let other = back(&hops, trusted).and_then(|back| hop_node(hops.iter().rev().nth(back)?));
+    match (one, other) {
+        (Some(Node::Address(one)), Some(Node::Address(other))) => (one == other).then_some(one),
+        (Some(Node::Address(one)), None) | (None, Some(Node::Address(one))) => Some(one),
+        _ => None,
+    }
+}
+
 /// One element of a `Forwarded`.
 #[derive(Default)]
 struct Element {
@@ -80,6 +93,15 @@ impl Node {
 }
 
 fn forwarded(headers: &HeaderMap, trusted: &[Network]) -> Option<Said> {
+    let hop = outermost(headers, trusted)?;
+    Some(Said::Hop {
+        tls: is_tls(hop.proto.as_deref()?),
+        host: hop.host,
+    })
+}
+
+/// What the outermost trusted proxy saw.
+fn outermost(headers: &HeaderMap, trusted: &[Network]) -> Option<Element> {
     let mut elements = Vec::new();
     for value in headers.get_all(FORWARDED) {
         elements.extend(Elements(value.to_str().ok()?).parse()?);
@@ -92,11 +114,7 @@ fn forwarded(headers: &HeaderMap, trusted: &[Network]) -> Option<Said> {
             break;
         }
     }
-    let hop = hop?;
-    Some(Said::Hop {
-        tls: is_tls(hop.proto.as_deref()?),
-        host: hop.host,
-    })
+    hop
 }
 
 /// A reader of `for=192.0.2.1;proto=https, for="[2001:db8::1]:4711"`.
@@ -213,16 +231,7 @@ fn x_forwarded(headers: &HeaderMap, trusted: &[Network]) -> Option<Said> {
         list(headers, PROTO)?,
         list(headers, HOST)?,
     );
-    // From the right: how many hops back the first one is that is no trusted proxy.
-    let mut back = 0;
-    for (n, hop) in hops.iter().rev().enumerate() {
-        back = n;
-        // An IPv6 address may come without brackets here.
-        let bare = hop.parse::<IpAddr>().ok().map(Node::Address);
-        if !bare.or_else(|| node(hop))?.is_one_of(trusted) {
-            break;
-        }
-    }
+    let back = back(&hops, trusted)?;
     let of_hop = |values: &[&str]| {
         match values {
             [one] => Some(*one),
@@ -238,6 +247,24 @@ fn x_forwarded(headers: &HeaderMap, trusted: &[Network]) -> Option<Said> {
     };
     let host = of_hop(&hosts);
     Some(Said::Hop { tls, host })
+}
+
+/// From the right: how many hops back the first one is that is no trusted proxy.
+fn back(hops: &[&str], trusted: &[Network]) -> Option<usize> {
+    let mut back = 0;
+    for (n, hop) in hops.iter().rev().enumerate() {
+        back = n;
+        if !hop_node(hop)?.is_one_of(trusted) {
+            break;
+        }
+    }
+    Some(back)
+}
+
+/// An element of `X-Forwarded-For`, where an IPv6 address may come without brackets.
+fn hop_node(hop: &str) -> Option<Node> {
+    let bare = hop.parse::<IpAddr>().ok().map(Node::Address);
+    bare.or_else(|| node(hop))
 }
 
 /// The elements of a list, over all of its lines. `None` where one is no text.
@@ -383,6 +410,49 @@ mod tests {
             ("x-forwarded-proto", "https"),
         ];
         assert_eq!(told(&strange), Said::Nonsense);
+    }
+
+    /// Protects: clients from being counted as one, and the count from what a client says of itself.
+    #[test]
+    fn a_client_is_who_met_the_outermost_proxy() {
+        let named = |lines: &[(&'static str, &str)]| {
+            let mut headers = HeaderMap::new();
+            for (name, value) in lines {
+                headers.append(*name, value.parse().unwrap());
+            }
+            let trusted = [Network::parse("10.0.0.0/8").unwrap()];
+            client(&headers, &trusted).map(|address| address.to_string())
+        };
+        for (name, value, expected) in [
+            (
+                "forwarded",
+                "for=1.1.1.1, for=192.0.2.1, for=10.0.0.9",
+                Some("192.0.2.1"),
+            ),
+            (
+                "forwarded",
+                "for=\"[2001:db8::1]:4711\"",
+                Some("2001:db8::1"),
+            ),
+            ("forwarded", "for=unknown", None),
+            ("forwarded", "proto=https", None),
+            ("forwarded", "?", None),
+            (
+                "x-forwarded-for",
+                "1.1.1.1, 192.0.2.1, 10.0.0.9",
+                Some("192.0.2.1"),
+            ),
+            ("x-forwarded-for", "192.0.2.1:5555", Some("192.0.2.1")),
+            ("x-forwarded-for", "2001:db8::1", Some("2001:db8::1")),
+            ("x-forwarded-for", "10.0.0.8", Some("10.0.0.8")),
+            ("x-forwarded-for", "somebody", None),
+            ("x-forwarded-for", "", None),
+        ] {
+            assert_eq!(named(&[(name, value)]).as_deref(), expected, "{value}");
+        }
+        let both = |other| named(&[("forwarded", "for=192.0.2.1"), ("x-forwarded-for", other)]);
+        assert_eq!(both("192.0.2.1").as_deref(), Some("192.0.2.1"));
+        assert_eq!(both("192.0.2.2"), None);
     }
 
     /// Protects: a spelling that a proxy passes on unread does not outvote the one it writes.

@@ -82,8 +82,9 @@ impl PaymentLayer {
         self.change(|settings| settings.hosts = hosts)
     }
 
-    /// How many challenges one client may leave unpaid; without, as many as it likes. Beyond it the
-    /// answer is 429 with `Retry-After`. A credential is never refused for it, but one that does
+    /// How many challenges one client may leave unpaid; without, as many as it likes, which on
+    /// Lightning mints as many invoices. [`ChallengeLimit::by_peer`] knows clients by their addresses,
+    /// also behind proxies that [`Transport::proxied`] lists. Beyond the limit the answer is 429 with `Retry-After`. A credential is never refused for it, but one that does
     /// not hold then gets no fresh challenge.
     #[must_use]
     pub fn limit_challenges(self, limit: ChallengeLimit) -> Self {

@@ -4,16 +4,26 @@
 use std::{
     collections::HashMap,
     fmt,
-    sync::{Arc, Mutex, PoisonError},
+    sync::{Arc, Mutex, Once, PoisonError},
     time::{Duration, Instant},
 };
 
 use http::request::Parts;
 
+use super::transport::Transport;
+
 /// How many clients are remembered; beyond it, those that have nothing unpaid are forgotten first.
 const CLIENTS: usize = 10_000;
 
-type Key = dyn Fn(&Parts) -> Option<String> + Send + Sync;
+type Name = dyn Fn(&Parts) -> Option<String> + Send + Sync;
+
+/// Who a client is.
+enum Key {
+    /// Where it asks from, as the layer's [`Transport`] has it.
+    #[cfg(feature = "axum")]
+    Address,
+    Of(Box<Name>),
+}
 
 /// How many challenges a client may leave unpaid. One that is paid for does not count, so whoever
 /// pays is never held back.
@@ -25,7 +35,9 @@ pub struct ChallengeLimit(Arc<Inner>);
 struct Inner {
     unpaid: u32,
     forgiven_every: Duration,
-    key: Box<Key>,
+    key: Key,
+    /// Said once: clients cannot be told apart.
+    blind: Once,
     clients: Mutex<HashMap<String, Client>>,
 }
 
@@ -62,34 +74,63 @@ impl ChallengeLimit {
         forgiven_every: Duration,
         key: impl Fn(&Parts) -> Option<String> + Send + Sync + 'static,
     ) -> Self {
+        Self::by(unpaid, forgiven_every, Key::Of(Box::new(key)))
+    }
+
+    fn by(unpaid: u32, forgiven_every: Duration, key: Key) -> Self {
         Self(Arc::new(Inner {
             unpaid: unpaid.max(1),
             forgiven_every: forgiven_every.max(Duration::from_millis(1)),
-            key: Box::new(key),
+            key,
+            blind: Once::new(),
             clients: Mutex::default(),
         }))
     }
 
     /// The same by the peer's address, which axum records as `ConnectInfo<SocketAddr>`; of an IPv6
-    /// address the network, which is one client's. Behind a proxy the peer is the proxy: there, name
+    /// address the network, which is one client's. Behind proxies that the layer's
+    /// [`Transport::proxied`] lists it is the address that they name. Behind a proxy that it does not
+    /// list, and where no peer is recorded, all requests are one client, which the log says: there, name
     /// a client with [`new`](Self::new), by a header that the proxy sets.
     #[cfg(feature = "axum")]
     pub fn by_peer(unpaid: u32, forgiven_every: Duration) -> Self {
-        use axum::extract::ConnectInfo;
-        use std::net::{IpAddr, SocketAddr};
-
-        Self::new(unpaid, forgiven_every, |parts| {
-            let ConnectInfo(peer) = parts.extensions.get::<ConnectInfo<SocketAddr>>()?;
-            Some(match peer.ip().to_canonical() {
-                IpAddr::V4(address) => address.to_string(),
-                IpAddr::V6(address) => format!("{:?}", &address.segments()[..4]),
-            })
-        })
+        Self::by(unpaid, forgiven_every, Key::Address)
     }
 
     /// Who is asking.
-    pub(super) fn client(&self, parts: &Parts) -> String {
-        (self.0.key)(parts).unwrap_or_default()
+    pub(super) fn client(&self, parts: &Parts, transport: &Transport) -> String {
+        match &self.0.key {
+            #[cfg(feature = "axum")]
+            Key::Address => self.address(parts, transport),
+            Key::Of(key) => {
+                let _ = transport;
+                key(parts).unwrap_or_default()
+            }
+        }
+    }
+
+    #[cfg(feature = "axum")]
+    fn address(&self, parts: &Parts, transport: &Transport) -> String {
+        use std::net::IpAddr;
+
+        let address = transport.client(parts);
+        let forwarded =
+            ["forwarded", "x-forwarded-for"].map(|name| parts.headers.contains_key(name));
+        let hidden = *transport == Transport::Declared && forwarded.contains(&true);
+        if address.is_none() || (hidden && address.is_some_and(|address| address.is_loopback())) {
+            self.0.blind.call_once(|| {
+                tracing::warn!(
+                    "what clients leave unpaid is counted as one client's: serve with \
+                     `into_make_service_with_connect_info::<SocketAddr>()`, and behind a proxy list it \
+                     in `Transport::proxied`"
+                );
+            });
+        }
+        match address {
+            None => String::new(),
+            Some(IpAddr::V4(address)) => address.to_string(),
+            Some(IpAddr::V6(address)) => format!("{:?}", &address.segments()[..4]),
+        }
     }
 
     /// Counts one challenge, or says how long until there may be another.

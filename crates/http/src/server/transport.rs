@@ -49,6 +49,25 @@ impl Transport {
         Ok(host(parts).map(Cow::Borrowed))
     }
 
+    /// The address a request came from: the peer's, or the one that trusted proxies name. `None` where
+    /// the server records no peer.
+    #[cfg(feature = "axum")]
+    pub(super) fn client(&self, parts: &Parts) -> Option<std::net::IpAddr> {
+        use axum::extract::ConnectInfo;
+
+        let ConnectInfo(peer) = parts
+            .extensions
+            .get::<ConnectInfo<std::net::SocketAddr>>()?;
+        let peer = peer.ip().to_canonical();
+        let named = match self {
+            Self::Proxied(proxies) if proxies.iter().any(|network| network.contains(peer)) => {
+                super::forwarded::client(&parts.headers, proxies)
+            }
+            _ => None,
+        };
+        Some(named.map_or(peer, |address| address.to_canonical()))
+    }
+
     #[cfg(feature = "axum")]
     fn admit_peer<'a>(&self, parts: &'a Parts) -> Result<Option<Cow<'a, str>>, &'static str> {
         use super::forwarded::{Said, said};

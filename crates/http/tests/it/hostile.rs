@@ -5,7 +5,7 @@ use axum::{
     http::{HeaderValue, Request},
 };
 use farebox_core::wire::{Credential, Payload};
-use farebox_http::{ChallengeLimit, PaymentLayer, Transport};
+use farebox_http::{ChallengeLimit, Network, PaymentLayer, Transport};
 use proptest::prelude::*;
 use serde_json::json;
 use tower::ServiceExt;
@@ -208,4 +208,42 @@ async fn challenges_left_unpaid_are_limited_for_each_client() {
     // What is paid for no longer counts.
     assert_eq!(Answer::of(get("a")).await.status, 402);
     assert_eq!(Answer::of(get("a")).await.status, 429);
+}
+
+/// Protects: payers behind one proxy from each other, where nobody has said who a client is; and the
+/// count from what a client says of itself.
+#[tokio::test]
+async fn clients_behind_a_trusted_proxy_are_told_apart() {
+    use axum::extract::ConnectInfo;
+    use std::net::SocketAddr;
+
+    let shop = Shop::open().await;
+    let hour = std::time::Duration::from_secs(3_600);
+    let layer = PaymentLayer::new(shop.gate("GET /joke"))
+        .transport(Transport::proxied(Network::parse("10.0.0.0/8")))
+        .limit_challenges(ChallengeLimit::by_peer(1, hour));
+    let route = axum::routing::get(|| async { "a joke" }).layer(layer);
+    let router = axum::Router::new().route("/joke", route);
+    let ask = async |peer: &str, came_from: &str| {
+        let peer: SocketAddr = peer.parse().unwrap();
+        let request = Request::get("/joke")
+            .extension(ConnectInfo(peer))
+            .header("x-forwarded-for", came_from)
+            .header("x-forwarded-proto", "https")
+            .body(axum::body::Body::empty());
+        let answer = router.clone().oneshot(request.unwrap()).await;
+        answer.unwrap().status().as_u16()
+    };
+    let proxy = "10.0.0.1:443";
+    assert_eq!(ask(proxy, "192.0.2.1").await, 402);
+    assert_eq!(ask(proxy, "192.0.2.2").await, 402, "another client");
+    assert_eq!(ask("10.0.0.2:443", "192.0.2.1").await, 429, "another proxy");
+    assert_eq!(
+        ask(proxy, "192.0.2.3, 192.0.2.1").await,
+        429,
+        "its own words"
+    );
+    // This machine is no proxy, so nobody else's address counts.
+    assert_eq!(ask("127.0.0.1:9", "").await, 402);
+    assert_eq!(ask("127.0.0.1:9", "").await, 429);
 }

@@ -18,7 +18,7 @@ use super::{
     accept::prefers_html,
     render::{Asked, Rendered, Way},
 };
-use crate::server::{answer, asked as server};
+use crate::server::{Settings, answer, asked as server};
 
 /// What the page's script asks for beside the resource; and in an answer, that it is the payment
 /// layer's refusal.
@@ -61,13 +61,14 @@ pub(in crate::server) fn prepares(parts: &Parts) -> bool {
 pub(in crate::server) async fn prepare(
     page: &Page,
     gate: &Gate,
+    settings: &Settings,
     parts: &Parts,
     asked: &server::Asked,
     credential: Credential,
 ) -> Result<Response<Bytes>, Refused> {
     let preparation = gate.preparation(credential, &asked.inbound())?;
     // Only who has a challenge of ours counts.
-    if let Err(retry_after) = page.0.limit.count(&client(page, parts, asked)) {
+    if let Err(retry_after) = page.0.limit.count(&client(page, settings, parts, asked)) {
         return Ok(answer::too_many(retry_after));
     }
     let payload = preparation.make().await?;
@@ -77,16 +78,20 @@ pub(in crate::server) async fn prepare(
     Ok(response)
 }
 
-/// Who asks, as the page's own limit names a client if it was given one, else as the layer's does:
-/// behind a proxy everybody has its address.
-fn client(page: &Page, parts: &Parts, asked: &server::Asked) -> String {
+/// Who asks, as the page's own limit names a client if it was given one, else as the layer's does.
+fn client(page: &Page, settings: &Settings, parts: &Parts, asked: &server::Asked) -> String {
     let named = asked.client.clone().filter(|_| !page.0.names_clients);
-    named.unwrap_or_else(|| page.0.limit.client(parts))
+    named.unwrap_or_else(|| page.0.limit.client(parts, &settings.transport))
 }
 
 /// Somebody has paid, so what was prepared for them does not count.
-pub(in crate::server) fn paid(page: &Page, parts: &Parts, asked: &server::Asked) {
-    page.0.limit.paid(&client(page, parts, asked));
+pub(in crate::server) fn paid(
+    page: &Page,
+    settings: &Settings,
+    parts: &Parts,
+    asked: &server::Asked,
+) {
+    page.0.limit.paid(&client(page, settings, parts, asked));
 }
 
 /// Marks a refusal as the payment layer's own, which the page's script then believes.

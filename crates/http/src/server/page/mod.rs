@@ -61,9 +61,8 @@ impl Page {
 
     /// How many payloads one client may have prepared (a token minted at Stripe, say) that it then
     /// does not pay with. 60, one of which is forgiven every second, unless set: of each client as
-    /// [`limit_challenges`](super::PaymentLayer::limit_challenges) names it, else by the peer's
-    /// address, which behind a proxy is the same for all; where no peer is known, that many for all
-    /// clients together.
+    /// [`limit_challenges`](super::PaymentLayer::limit_challenges) names it, else by its address, for
+    /// which see [`ChallengeLimit::by_peer`]; where none is known, that many for all clients together.
     #[must_use]
     pub fn limit_preparations(self, limit: ChallengeLimit) -> Self {
         let inner = Arc::try_unwrap(self.0).unwrap_or_else(|shared| Inner {
