@@ -5,7 +5,7 @@ use std::{convert::Infallible, time::Duration};
 use axum::{
     body::{Body, Bytes},
     http::header,
-    response::{IntoResponse, Redirect, Response},
+    response::{Html, IntoResponse, Redirect, Response},
 };
 use tokio::time::sleep;
 
@@ -59,4 +59,27 @@ pub(crate) async fn sound() -> Response {
 /// Leads to another address.
 pub(crate) async fn away() -> Redirect {
     Redirect::to("/there")
+}
+
+/// A page below a paid one, whose worker's scope it is in.
+pub(crate) async fn free() -> Html<&'static str> {
+    Html("<!doctype html><title>Free</title><p>Nothing to pay here.</p>")
+}
+
+/// The site's own service worker.
+pub(crate) async fn worker() -> impl IntoResponse {
+    let headers = [
+        (header::CONTENT_TYPE, "text/javascript"),
+        (
+            header::HeaderName::from_static("service-worker-allowed"),
+            "/",
+        ),
+    ];
+    (headers, "self.addEventListener('fetch', () => {});")
+}
+
+/// As if something on the way dropped headers that it does not know.
+pub(crate) async fn without_receipt(mut response: Response) -> Response {
+    response.headers_mut().remove("payment-receipt");
+    response
 }

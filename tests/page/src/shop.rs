@@ -2,18 +2,20 @@
 
 use std::sync::{
     Arc,
-    atomic::{AtomicUsize, Ordering::SeqCst},
+    atomic::{AtomicI64, AtomicUsize, Ordering::SeqCst},
 };
 
 use axum::{
     Router,
     http::{StatusCode, header},
+    middleware::map_response,
     response::IntoResponse as _,
     routing::get,
 };
 use farebox::{
     Budget, Limit, OfferSpec, Server,
     core::Paying,
+    engine::Clock,
     http::{Look, Page},
     wire::Challenge,
 };
@@ -35,7 +37,8 @@ pub enum Rails {
 }
 
 /// A running shop. `/joke` costs half a dollar, and so do `/file`, a download that takes a while,
-/// `/sound`, and `/away`, which leads to `/there`.
+/// `/sound`, `/away`, which leads to `/there`, and `/bare`, the joke whose receipt gets lost.
+/// `/joke/free` and `/there` are free, and `/worker.js` is the site's own service worker.
 #[derive(Debug)]
 pub struct Shop {
     /// Its address, without a slash at the end.
@@ -46,6 +49,8 @@ pub struct Shop {
     pub lightning: Lightning,
     /// Its chain.
     pub chain: Chain,
+    /// By how many milliseconds the server's clock is ahead of the system's.
+    pub ahead: Arc<AtomicI64>,
     /// How many more requests the handler fails.
     pub failures: Arc<AtomicUsize>,
     served: Arc<AtomicUsize>,
@@ -71,7 +76,12 @@ impl Shop {
         let lightning = Lightning::start(Default::default()).await.unwrap();
         let chain = Chain::start(Default::default()).await.unwrap();
         let seller = lightning.seller();
+        let ahead = Arc::new(AtomicI64::new(0));
+        let offset = ahead.clone();
+        let system = Clock::system();
+        let clock = Clock::from_fn(move || system.millis() + offset.load(SeqCst));
         let builder = Server::builder("127.0.0.1")
+            .engine(move |engine| engine.clock(clock))
             .secret("a secret of 32 bytes, only for tests")
             .store("memory:")
             .rail(
@@ -140,7 +150,15 @@ impl Shop {
             (headers, page).into_response()
         };
         let app = Router::new()
-            .route("/joke", get(joke).route_layer(paid("GET /joke")))
+            .route("/joke", get(joke.clone()).route_layer(paid("GET /joke")))
+            .route("/joke/free", get(goods::free))
+            .route("/worker.js", get(goods::worker))
+            .route(
+                "/bare",
+                get(joke)
+                    .route_layer(paid("GET /bare"))
+                    .layer(map_response(goods::without_receipt)),
+            )
             .route("/file", get(goods::file).route_layer(paid("GET /file")))
             .route("/sound", get(goods::sound).route_layer(paid("GET /sound")))
             .route("/away", get(goods::away).route_layer(paid("GET /away")))
@@ -153,6 +171,7 @@ impl Shop {
             stripe,
             lightning,
             chain,
+            ahead,
             failures,
             served,
         }

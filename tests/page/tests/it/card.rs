@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use farebox_page_tests::{Browser, Rails, Shop};
 use farebox_sandbox_stripe::{Fault, StripeConfig};
+use serde_json::json;
 
 const GOOD: &str = "4242424242424242";
 const DECLINED: &str = "4000000000000002";
@@ -110,6 +111,42 @@ async fn the_keyboard_is_enough() {
     }
     browser.until(TOLD).await;
     assert_eq!(shop.stripe.charged().len(), 1);
+}
+
+/// Protects: whoever hears the page or has no mouse: an error is an alert, nothing stays locked, and the
+/// focus is where it was.
+#[tokio::test(flavor = "multi_thread")]
+#[ignore = "needs chromium"]
+async fn an_error_leaves_the_keyboard_where_it_was() {
+    let config = StripeConfig::default().latency(Duration::from_millis(700));
+    let shop = Shop::with(Rails::Card, config).await;
+    let browser = Browser::start().await;
+    browser.open(&shop.joke()).await;
+    fill(&browser, DECLINED).await;
+    let state = "return [document.querySelector('.panel').ariaBusy,
+        document.querySelectorAll('#farebox :disabled').length > 0,
+        document.activeElement.name || document.activeElement.className,
+        document.getElementById('farebox-alert').hidden]";
+    let field = browser.client().active_element().await.unwrap();
+    field.send_keys("\u{e007}").await.unwrap();
+    browser.until("Paying…").await;
+    assert_eq!(browser.run(state).await[0], "true");
+    assert_eq!(browser.run(state).await[1], true);
+    browser.until("use another payment method").await;
+    // Until the fresh challenge is there, nothing can be pressed.
+    browser.find(".panel .pay:enabled").await;
+    assert_eq!(
+        browser.run(state).await,
+        json!(["false", false, "cvc", false])
+    );
+    let role = "return document.getElementById('farebox-alert').getAttribute('role')";
+    assert_eq!(browser.run(role).await, "alert");
+
+    browser.find(".panel .pay").await.click().await.unwrap();
+    browser.until("Paying…").await;
+    browser.until("use another payment method").await;
+    browser.find(".panel .pay:enabled").await;
+    assert_eq!(browser.run(state).await[2], "pay", "the button has it back");
 }
 
 /// Protects: money that was taken while the answer got lost: the page asks again with the same

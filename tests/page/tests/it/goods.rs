@@ -11,7 +11,7 @@ use serde_json::json;
 const NO_WORKERS: &str = "Object.defineProperty(navigator, 'serviceWorker', { value: undefined });";
 
 /// Pays with a good card.
-async fn pay(browser: &Browser) {
+pub(crate) async fn pay(browser: &Browser) {
     for (name, text) in [
         ("number", "4242424242424242"),
         ("exp", "1230"),
@@ -130,7 +130,8 @@ async fn a_download_arrives_whole() {
     assert_eq!(shop.stripe.charged().len(), 1);
 }
 
-/// Protects: a sound or a film, which a browser's player asks for a second time.
+/// Protects: a sound or a film, which a browser's player asks for a second time, also when the worker
+/// that brought it has ended since.
 #[tokio::test(flavor = "multi_thread")]
 #[ignore = "needs chromium"]
 async fn a_sound_can_be_heard() {
@@ -150,6 +151,16 @@ async fn a_sound_can_be_heard() {
         assert!(Instant::now() < deadline, "{state}");
         tokio::time::sleep(Duration::from_millis(100)).await;
     }
+    browser.cdp("ServiceWorker.enable", json!({})).await;
+    browser.cdp("ServiceWorker.stopAllWorkers", json!({})).await;
+    // What a player asks for when it seeks.
+    let again = "const done = arguments[arguments.length - 1];
+        const again = new Audio(location.href);
+        again.addEventListener('durationchange', () => { again.currentTime = 1.5; });
+        again.addEventListener('seeked', () => done([again.duration, again.currentTime]));
+        again.addEventListener('error', () => done(again.error.message));";
+    let again = browser.client().execute_async(again, Vec::new()).await;
+    assert_eq!(again.unwrap(), json!([2, 1.5]));
     assert_eq!(shop.stripe.charged().len(), 1);
 }
 

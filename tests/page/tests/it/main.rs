@@ -4,5 +4,7 @@
 
 mod card;
 mod goods;
+mod late;
 mod looks;
+mod scope;
 mod wallets;

@@ -4,25 +4,25 @@ use farebox_page_tests::{Browser, JOKE, Rails, Shop};
 use serde_json::{Value, json};
 
 /// The invoice that the page shows.
-async fn invoice(browser: &Browser) -> String {
+pub(crate) async fn invoice(browser: &Browser) -> String {
     let link = browser.find("a[href^='lightning:']").await;
     let href = link.attr("href").await.unwrap().unwrap();
     href.strip_prefix("lightning:").unwrap().to_owned()
 }
 
 /// The challenge of the page's n-th part.
-async fn challenge(browser: &Browser, part: usize) -> Value {
+pub(crate) async fn challenge(browser: &Browser, part: usize) -> Value {
     let data = "return JSON.parse(document.getElementById('farebox-data').textContent)";
     browser.run(data).await["parts"][part]["challenge"].clone()
 }
 
 /// Pays the page's invoice from the sandbox's other node, and gives the preimage.
-async fn preimage(shop: &Shop, browser: &Browser) -> String {
+pub(crate) async fn preimage(shop: &Shop, browser: &Browser) -> String {
     let payload = shop.pay("lightning", &challenge(browser, 1).await).await;
     payload["preimage"].as_str().unwrap().to_owned()
 }
 
-async fn open(shop: &Shop, browser: &Browser, tab: usize) {
+pub(crate) async fn open(shop: &Shop, browser: &Browser, tab: usize) {
     browser.open(&shop.joke()).await;
     browser
         .find(&format!("#farebox-{tab}-tab"))

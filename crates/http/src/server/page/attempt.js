@@ -10,7 +10,8 @@ function send({ url, header, authorization, key }, redirect) {
 }
 
 // One presentation of a credential, and what it says: `served`, `refused`, or come again `after`
-// so many seconds with the same credential.
+// so many seconds with the same credential; `bare` if it would be served, but for a receipt. With
+// `any` it need not have one.
 async function attempt(request) {
   let response;
   try {
@@ -20,15 +21,17 @@ async function attempt(request) {
   }
   const { status } = response;
   // What was paid for says so. Where a redirect leads cannot be seen.
-  if (response.type === "opaqueredirect" || (response.ok && response.headers.has("Payment-Receipt"))) return { served: true, response };
+  const receipt = request.any || response.headers.has("Payment-Receipt");
+  if (response.type === "opaqueredirect" || (response.ok && receipt)) return { served: true, response };
   const after = Number(response.headers.get("Retry-After")) || 1;
   // A refusal is the payment layer's, and marked. Anything else was said by whoever was to be paid
   // for, or is an outage; then the payment may be in, and the same credential collects it.
   const ours = response.headers.get("Farebox-Page") === "refused";
   if (ours && status < 500 && status !== 429) {
     const problem = await response.json().catch(() => ({}));
-    return { refused: { detail: problem.detail, anew: status === 402 || status === 410 } };
+    const late = /\/payment-expired$/.test(problem.type);
+    return { refused: { detail: problem.detail, late, anew: status === 402 || status === 410 } };
   }
   response.body?.cancel().catch(() => {});
-  return { after, failed: ours ? 0 : status };
+  return { after, failed: ours ? 0 : status, bare: response.ok };
 }

@@ -33,6 +33,15 @@ function encode(credential) {
 
 class Refused extends Error {}
 
+/** How many seconds a payment needs from its wallet to the server. */
+const WAY = 15;
+
+/** A time as people say it, in few steps: each is read out. */
+function about(seconds) {
+  if (seconds >= 120) return `${Math.floor(seconds / 60)} minutes`;
+  return seconds >= 60 ? "a minute" : seconds >= 30 ? "half a minute" : "a few seconds";
+}
+
 /** One way to pay, for its script. */
 class Part {
   constructor(data, panel) {
@@ -54,6 +63,9 @@ class Part {
     const { lasts, ran, clock } = this.taken;
     return lasts - Math.max(performance.now() - ran, Date.now() - clock);
   }
+
+  /** Whether whoever begins to pay now has the time to. */
+  fresh() { return this.left() > Math.min(this.taken.lasts / 3, 90000); }
 
   /** The part's element with this name, its `data-farebox`. */
   find(name) {
@@ -92,6 +104,32 @@ class Part {
     if (this.left() <= 0) throw new Error("This price has lapsed, and a fresh one could not be had. Nothing has been charged; load the page again.");
   }
 
+  /**
+   * Waits for a wallet, which is asked to pay: nothing is known of its payment until it answers. Its
+   * owner is told how long there is, and when it is too late: what is paid then opens nothing.
+   */
+  async confirm(asking) {
+    let told = "";
+    const tell = () => {
+      const left = this.left() / 1000 - WAY;
+      const text = left > 0 ? `Waiting for the wallet… Confirm within ${about(left)}.` : "Waiting for the wallet…";
+      if (text !== told) say(told = text);
+      if (left <= 0) fail("It is too late to confirm. Reject the payment in the wallet, and begin again here.");
+    };
+    mark(crypto.randomUUID());
+    tell();
+    const clock = setInterval(tell, 1000);
+    try {
+      return await asking();
+    } catch (error) {
+      // Its owner said no; anything else may have been paid.
+      if (error?.code === 4001) mark(null);
+      throw error;
+    } finally {
+      clearInterval(clock);
+    }
+  }
+
   /** Has the server make a payload out of what was collected. */
   async prepare(collected) {
     const headers = { "Farebox-Page": "prepare", Accept: "application/json, application/problem+json" };
@@ -111,12 +149,14 @@ class Part {
 
   /**
    * Presents a payload as the payment of the part's challenge, or of an earlier one, and opens the
-   * resource. Comes back only by throwing.
+   * resource. Comes back only by throwing. Where money has moved already, `proof` is what shows it to
+   * whoever was paid, and nothing secret; if the payment is refused for good, the error is `final`,
+   * and the payer is left with it.
    */
-  async pay(payload, { source, challenge = this.challenge } = {}) {
+  async pay(payload, { source, challenge = this.challenge, proof } = {}) {
     const credential = { challenge, payload };
     if (source) credential.source = source;
-    await present(encode(credential));
+    await present(encode(credential), proof);
   }
 }
 
@@ -172,30 +212,31 @@ function ask(to, message, ms) {
 const MARK = `farebox-pending ${here}`;
 
 /** Notes that a payment is under way, for a load that knows nothing of it; nothing secret. */
-function mark(key) {
+function mark(key, proof) {
   try {
-    if (key) sessionStorage.setItem(MARK, JSON.stringify({ key, until: Date.now() + 900000 }));
+    if (key) sessionStorage.setItem(MARK, JSON.stringify({ key, proof, until: Date.now() + 900000 }));
     else sessionStorage.removeItem(MARK);
   } catch { /* A browser that stores nothing. */ }
 }
 
-/** Whether a payment was under way when this page was loaded, and its end is not known. */
+/** What was noted of a payment that was under way when this page was loaded, if its end is not known. */
 async function pending() {
   try {
-    const { key, until } = JSON.parse(sessionStorage.getItem(MARK)) || {};
-    if (!key) return false;
+    const noted = JSON.parse(sessionStorage.getItem(MARK));
+    if (!noted) return null;
     const cache = await globalThis.caches?.open("farebox");
-    if (until > Date.now() && !await cache?.delete(`/farebox-done/${key}`)) return true;
+    if (noted.until > Date.now() && !await cache?.delete(`/farebox-done/${noted.key}`)) return noted;
     mark(null);
   } catch { /* A browser that stores nothing. */ }
-  return false;
+  return null;
 }
 
 /** Presents a credential until somebody knows what became of it. The same credential never pays twice. */
-async function present(authorization) {
+async function present(authorization, proof) {
   const request = { url: location.href.split("#")[0], header: page.header, authorization, key: crypto.randomUUID() };
-  mark(request.key);
+  mark(request.key, proof);
   let through = await worker();
+  let [bare, anyway] = [0, null];
   for (let tries = 0; ; tries += 1) {
     say(tries === 0 ? "Paying…" : "The payment is being confirmed. Keep this page open; you will not be charged twice.");
     let answer = through ? await ask(through, request, 60000) : await attempt(request);
@@ -206,14 +247,25 @@ async function present(authorization) {
     }
     if (answer.served && await open(through, request, answer)) return;
     if (answer.refused) {
-      mark(null);
+      anyway?.box.remove();
       const text = sentence(answer.refused.detail || "The payment was refused");
+      if (proof && answer.refused.anew) {
+        warn("The server did not take this payment, though your wallet has made it. Do not pay again before you have asked whoever you pay about it. This shows your payment; keep it:", proof);
+        // What is said of a late one is to begin afresh.
+        throw Object.assign(new Error(answer.refused.late ? "The payment came too late: its price had lapsed." : text), { final: true });
+      }
+      mark(null);
       throw answer.refused.anew ? new Refused(text) : new Error(text);
     }
     if (answer.failed && tries > 0) {
       fail(`The server answered ${answer.failed}. It is asked again, with the same payment, until it works; keep this page open.`);
     }
-    await wait(Math.max((answer.after || 1) * 1000, Math.min(500 * 2 ** tries, 15000)));
+    // Something in between may have taken the receipt away, or answered in the server's place.
+    bare = answer.bare ? bare + 1 : 0;
+    if (bare === 3) anyway = choice("The server answers, but without a receipt for your payment.", "Open what it sends");
+    const pause = wait(Math.max((answer.after || 1) * 1000, Math.min(500 * 2 ** tries, 15000)));
+    if (anyway && await Promise.race([pause, anyway.made])) request.any = true;
+    await (request.any || pause);
   }
 }
 
@@ -253,6 +305,7 @@ async function open(through, request, answer) {
 
 /** Fresh challenges, in the place of those on the page. */
 async function renew() {
+  root.classList.remove("lapsed");
   let fresh;
   try {
     const answer = await fetch(here, { headers: { Accept: "text/html" }, cache: "no-store" });
@@ -285,6 +338,7 @@ async function renew() {
       if (field) field.value = value;
     }
     make(part);
+    if (busy) hold(true);
     if (at) document.getElementById(at)?.focus();
   });
 }
@@ -306,8 +360,13 @@ let renewals = 12;
 async function keep() {
   for (;;) {
     await wait(1000);
-    if (busy || document.hidden || parts.every((part) => part.left() > 0)) continue;
-    if (renewals === 0) { fail("This price has lapsed. Load the page again to pay."); return; }
+    const given = renewals > 0;
+    if (busy || document.hidden || root.classList.contains("pending") || parts.every((part) => given ? part.fresh() : part.left() > 0)) continue;
+    if (!given) {
+      root.classList.add("lapsed");
+      fail("This price has lapsed. Load the page again to pay. If you have just paid, do not pay again: show whoever you pay what your wallet says.");
+      return;
+    }
     renewals -= 1;
     renewing = renew();
     await renewing;
@@ -338,29 +397,39 @@ function tabs() {
   });
 }
 
-/** Asks whoever may have paid already. */
-function warn() {
-  const box = document.createElement("div");
-  box.className = "notice";
-  box.setAttribute("role", "alert");
-  const text = Object.assign(document.createElement("p"), {
-    textContent: "A payment for this page was under way when it was loaded again, and its outcome is not known here. Look at your card's or wallet's account before you pay again.",
+/** Says something, with a proof of payment and a button; `made` comes true when that is pressed. */
+function choice(text, label, proof) {
+  const element = (name, properties) => Object.assign(document.createElement(name), properties);
+  const box = element("div", { className: "notice", role: "alert", tabIndex: -1 });
+  const button = element("button", { type: "button", className: "pay quiet", textContent: label });
+  const made = new Promise((resolve) => {
+    button.addEventListener("click", () => { box.remove(); resolve(true); });
   });
-  const button = Object.assign(document.createElement("button"), { type: "button", className: "pay quiet", textContent: "Pay all the same" });
-  button.addEventListener("click", () => {
-    mark(null);
-    box.remove();
-    root.classList.remove("pending");
-  });
-  box.append(text, button);
-  root.classList.add("pending");
+  box.append(element("p", { textContent: text }));
+  if (proof) box.append(element("code", { textContent: proof }));
+  box.append(button);
   root.prepend(box);
+  box.focus();
+  return { made, box };
+}
+
+/** Asks whoever may have paid already. */
+async function warn(text, proof) {
+  root.classList.add("pending");
+  await choice(text, "Pay all the same", proof).made;
+  mark(null);
+  root.classList.remove("pending");
+  fail("");
+  if (!parts.every((part) => part.fresh())) await renew();
 }
 
 addEventListener("DOMContentLoaded", async () => {
   const panels = root.querySelectorAll(".panel");
   page.parts.forEach((data, n) => { parts.push(new Part(data, panels[n])); });
-  if (await pending()) warn();
+  const noted = await pending();
+  if (noted) {
+    warn("A payment for this page was under way when it was loaded again, and its outcome is not known here. Look at your card's or wallet's account before you pay again.", noted.proof);
+  }
   root.hidden = false;
   parts.forEach(make);
   tabs();

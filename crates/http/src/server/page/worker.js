@@ -6,6 +6,8 @@
 const attempts = new Map();
 /** Films and sounds by the client that shows them, which asks for them a second time. */
 const media = new Map();
+/** The cache that has them as well. */
+const SHELF = "farebox-media";
 /** Bodies on their way. */
 let flowing = 0;
 
@@ -27,10 +29,11 @@ self.addEventListener("message", (event) => {
   event.waitUntil((async () => {
     const mine = attempts.get(request.key) || { request, open: false, taken: false };
     attempts.set(request.key, mine);
+    mine.request = request;
     mine.found = attempt(request);
-    const { served, refused, after, failed, response } = await mine.found;
+    const { served, refused, after, failed, bare, response } = await mine.found;
     if (refused) attempts.delete(request.key);
-    port.postMessage({ served, refused, after, failed, download: isDownload(response) });
+    port.postMessage({ served, refused, after, failed, bare, download: isDownload(response) });
     // Alive until the page has come back for it.
     for (let n = 0; n < 60 && attempts.has(request.key) && !mine.taken; n += 1) await pause(250);
   })());
@@ -39,9 +42,8 @@ self.addEventListener("message", (event) => {
 self.addEventListener("fetch", (event) => {
   const { request } = event;
   const url = request.url.split("#")[0];
-  const shown = media.get(event.clientId);
-  if (shown && shown.url === url && ["video", "audio"].includes(request.destination)) {
-    event.respondWith(slice(shown, request.headers.get("Range")));
+  if (["video", "audio"].includes(request.destination) && new URL(url).pathname === new URL(self.registration.scope).pathname) {
+    event.respondWith(play(event.clientId, url, request));
     return;
   }
   if (request.mode !== "navigate" || request.method !== "GET") return;
@@ -49,8 +51,7 @@ self.addEventListener("fetch", (event) => {
   if (!mine) {
     // A worker that is left over has nothing more to do here.
     if (attempts.size === 0 && flowing === 0) {
-      media.clear();
-      event.waitUntil(self.registration.unregister());
+      event.waitUntil(sweep().then(() => self.registration.unregister()));
     }
     return;
   }
@@ -95,7 +96,10 @@ async function hand(mine, response, event) {
     mine.kept ??= response.clone().blob();
     const bytes = await mine.kept;
     const headers = plain(response.headers);
-    media.set(page, { url: mine.request.url, bytes, headers });
+    media.set(page, { bytes, headers });
+    // This worker may have ended when the player comes for more of it.
+    const kept = new Response(bytes, { headers });
+    event.waitUntil(caches.open(SHELF).then((shelf) => shelf.put(place(page, mine.request.url), kept)).catch(() => {}));
     event.waitUntil(arrive(mine, page));
     return new Response(bytes, { status: response.status, headers });
   }
@@ -169,6 +173,31 @@ function watched(body, over) {
       return reader.cancel(why);
     },
   });
+}
+
+/** A film or a sound for the page that shows it. */
+async function play(page, url, request) {
+  const shown = media.get(page) || await (async () => {
+    const kept = await (await caches.open(SHELF)).match(place(page, url));
+    return kept && { bytes: await kept.blob(), headers: kept.headers };
+  })().catch(() => null);
+  if (!shown) return fetch(request);
+  media.set(page, shown);
+  return slice(shown, request.headers.get("Range"));
+}
+
+const place = (page, url) => `/farebox-media/${page}?${encodeURIComponent(url)}`;
+
+/** Lets go of films and sounds that nobody shows any more. */
+async function sweep() {
+  const pages = await self.clients.matchAll({ includeUncontrolled: true });
+  const there = new Set(pages.map(({ id }) => id));
+  for (const page of media.keys()) if (!there.has(page)) media.delete(page);
+  const shelf = await caches.open(SHELF);
+  for (const request of await shelf.keys()) {
+    const page = new URL(request.url).pathname.split("/").pop();
+    if (!there.has(page)) await shelf.delete(request);
+  }
 }
 
 /** The part of a film that its player asks for. */

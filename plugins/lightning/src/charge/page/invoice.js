@@ -16,9 +16,10 @@ farebox.part("lightning/charge", (part) => {
   async function present(text) {
     const preimage = String(text).trim().toLowerCase();
     if (!/^[0-9a-f]{64}$/.test(preimage)) throw new Error("That is no preimage: it has 64 hexadecimal digits.");
-    const challenge = shown.get(await hashOf(preimage));
+    const proof = await hashOf(preimage);
+    const challenge = shown.get(proof);
     if (!challenge) throw new Error("That preimage belongs to another invoice. Paste the one of the invoice shown here.");
-    await part.pay({ preimage }, { challenge });
+    await part.pay({ preimage }, { challenge, proof });
   }
 
   const webln = part.find("webln");
@@ -32,8 +33,7 @@ farebox.part("lightning/charge", (part) => {
       await window.webln.enable();
       // A proof that comes too late opens nothing. A fresh invoice is the part's own.
       await part.last(60);
-      part.say("Waiting for the wallet…");
-      paid = await window.webln.sendPayment(part.data.invoice);
+      paid = await part.confirm(() => window.webln.sendPayment(part.data.invoice));
     } catch (error) {
       const why = error?.message ? `: ${error.message}` : "";
       throw new Error(`The wallet did not confirm the payment${why}. If it shows it as paid, paste the preimage here and do not pay again.`);

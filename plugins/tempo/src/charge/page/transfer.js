@@ -20,9 +20,14 @@ farebox.part("tempo/charge", (part) => {
     const { hash, from, chainId, challenge } = sent;
     part.say("Paying…");
     try {
-      await part.pay({ type: "hash", hash }, { source: `did:pkh:eip155:${chainId}:${from}`, challenge });
+      await part.pay({ type: "hash", hash }, { source: `did:pkh:eip155:${chainId}:${from}`, challenge, proof: hash });
       sent = null;
     } catch (error) {
+      if (error.final) {
+        // The page has told the payer, and shows the hash.
+        sent = null;
+        throw error;
+      }
       throw new Error(`${error.message} The transfer was sent, as ${hash}: do not send another one. Try again, or show this hash to whoever you pay.`);
     }
   }
@@ -42,7 +47,8 @@ farebox.part("tempo/charge", (part) => {
         await ask("wallet_switchEthereumChain", [{ chainId: chain }]);
       }
       if (part.left() < 45000) throw new Error("The price has lapsed while the wallet was asked. Nothing has been charged; try again.");
-      const hash = await ask("eth_sendTransaction", [{ from, to: token, data: call, value: "0x0" }]);
+      const transfer = { from, to: token, data: call, value: "0x0" };
+      const hash = await part.confirm(() => ask("eth_sendTransaction", [transfer]));
       sent = { hash, from, chainId, challenge };
       name();
     }
