@@ -5,16 +5,10 @@ mod support;
 
 use std::sync::{Arc, atomic::Ordering};
 
-use farebox_client::session::{
-    DepositLimit, FileStore, SessionError, Sessions, Store, VolatileStore,
-};
+use farebox_client::session::{DepositLimit, FileStore, SessionError, Sessions, Store};
 use farebox_core::wire::Amount;
 use serde_json::json;
-use support::{Coins, Server, budget, call, coins, origin, served, sessions};
-
-fn memory() -> Arc<dyn Store> {
-    Arc::new(VolatileStore::new())
-}
+use support::{Coins, Seller as _, Server, budget, call, coins, memory, origin, served, sessions};
 
 /// Protects: the whole way, and that the books balance at its end: deposit = taken + refunded, and
 /// the budget counts what was taken and nothing else.

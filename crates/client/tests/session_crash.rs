@@ -9,13 +9,13 @@ use std::sync::{
     atomic::{AtomicU32, Ordering},
 };
 
-use farebox_client::session::{Answer, Courier, FileStore, SessionError, Store, VolatileStore};
+use farebox_client::session::{Answer, Courier, FileStore, SessionError, Sessions, Store};
 use farebox_core::{
     Fault,
     wire::{Challenge, Credential},
 };
 use farebox_testkit::{Between, Call, Proxy};
-use support::{Coins, Server, coins, origin, served, sessions};
+use support::{Coins, Seller as _, Server, coins, memory, origin, served, sessions};
 
 /// A disk whose `n`th write fails: undone, or done and the reply lost.
 struct Failing {
@@ -55,7 +55,7 @@ async fn a_process_that_dies_at_any_write_leaves_one_channel() {
         for done in [false, true] {
             let server = Server::new(1, 3);
             let wallet = Coins::new(&server.chain);
-            let disk: Arc<dyn Store> = Arc::new(VolatileStore::new());
+            let disk = memory();
             let failing = Failing {
                 writes: AtomicU32::new(0),
                 nth,
@@ -83,18 +83,50 @@ async fn a_process_that_dies_at_any_write_leaves_one_channel() {
     assert!(failed > 10, "the points that fail are reached: {failed}");
 }
 
+/// A server, and a client of it.
+fn market(suggested: u128) -> (Arc<Server>, Sessions) {
+    let server = Server::new(1, suggested);
+    let wallet = Coins::new(&server.chain);
+    let sessions = sessions(&wallet, &memory(), 100);
+    (server, sessions)
+}
+
+/// What loses the next credentials, before the server sees them or after.
+fn losing(server: &Server, before: bool) -> &AtomicU32 {
+    match before {
+        true => &server.lose_before,
+        false => &server.lose_after,
+    }
+}
+
+/// A deposit of three that is spent, and another that got lost as often as it was shown.
+async fn lost_top_up(before: bool) -> (Arc<Server>, Sessions) {
+    let (server, sessions) = market(3);
+    for _ in 0..3 {
+        served(&sessions, &server).await.unwrap();
+    }
+    losing(&server, before).store(3, Ordering::SeqCst);
+    let lost = served(&sessions, &server).await;
+    assert!(matches!(lost, Err(SessionError::OutcomeUnknown { .. })));
+    assert_eq!(sessions.budget().spent("coin"), coins(6));
+    (server, sessions)
+}
+
+/// It was made once, and counted once.
+async fn topped_up(server: &Arc<Server>, sessions: &Sessions) {
+    served(sessions, server).await.unwrap();
+    assert_eq!(server.chain.only().1.deposit, 6);
+    assert_eq!(sessions.budget().spent("coin"), coins(6));
+}
+
 /// Protects: a deposit whose presentation or answer got lost is presented again, not made again.
 #[tokio::test(start_paused = true)]
 async fn a_lost_deposit_is_found_again() {
     for before in [true, false] {
         let server = Server::new(1, 10);
         let wallet = Coins::new(&server.chain);
-        let disk: Arc<dyn Store> = Arc::new(VolatileStore::new());
-        let lose = match before {
-            true => &server.lose_before,
-            false => &server.lose_after,
-        };
-        lose.store(1, Ordering::SeqCst);
+        let disk = memory();
+        losing(&server, before).store(1, Ordering::SeqCst);
         let first = sessions(&wallet, &disk, 100);
         let lost = served(&first, &server).await;
         assert!(matches!(lost, Err(SessionError::OutcomeUnknown { .. })));
@@ -112,11 +144,8 @@ async fn a_lost_deposit_is_found_again() {
 /// Protects: only the rail's word that a deposit has become impossible makes room for another.
 #[tokio::test(start_paused = true)]
 async fn a_deposit_that_lapsed_is_made_anew() {
-    let server = Server::new(1, 10);
-    let wallet = Coins::new(&server.chain);
-    let disk: Arc<dyn Store> = Arc::new(VolatileStore::new());
+    let (server, sessions) = market(10);
     server.lose_before.store(1, Ordering::SeqCst);
-    let sessions = sessions(&wallet, &disk, 100);
     assert!(served(&sessions, &server).await.is_err());
     let id = sessions.channels().await.unwrap()[0].channel.clone();
     server.chain.lapse(&id);
@@ -128,10 +157,7 @@ async fn a_deposit_that_lapsed_is_made_anew() {
 /// Protects: a server that refuses a deposit may still make it, so it is not replaced.
 #[tokio::test(start_paused = true)]
 async fn a_refused_deposit_is_not_replaced() {
-    let server = Server::new(1, 10);
-    let wallet = Coins::new(&server.chain);
-    let disk: Arc<dyn Store> = Arc::new(VolatileStore::new());
-    let sessions = sessions(&wallet, &disk, 100);
+    let (server, sessions) = market(10);
     let mut drafts = std::collections::BTreeSet::new();
     for _ in 0..3 {
         let mut call = sessions
@@ -153,31 +179,11 @@ async fn a_refused_deposit_is_not_replaced() {
 #[tokio::test(start_paused = true)]
 async fn a_lost_top_up_is_found_again() {
     for (before, lapses) in [(true, false), (false, false), (true, true)] {
-        let server = Server::new(1, 3);
-        let wallet = Coins::new(&server.chain);
-        let disk: Arc<dyn Store> = Arc::new(VolatileStore::new());
-        let sessions = sessions(&wallet, &disk, 100);
-        for _ in 0..3 {
-            served(&sessions, &server).await.unwrap();
-        }
-        let lose = match before {
-            true => &server.lose_before,
-            false => &server.lose_after,
-        };
-        // As often as it is tried.
-        lose.store(3, Ordering::SeqCst);
-        let lost = served(&sessions, &server).await;
-        assert!(matches!(lost, Err(SessionError::OutcomeUnknown { .. })));
-        assert_eq!(sessions.budget().spent("coin"), coins(6));
+        let (server, sessions) = lost_top_up(before).await;
         if lapses {
             server.chain.lapse("m1");
         }
-        served(&sessions, &server).await.unwrap();
-        let (_, locked) = server.chain.only();
-        assert_eq!(
-            (locked.deposit, sessions.budget().spent("coin")),
-            (6, coins(6))
-        );
+        topped_up(&server, &sessions).await;
     }
 }
 
@@ -185,28 +191,10 @@ async fn a_lost_top_up_is_found_again() {
 #[tokio::test(start_paused = true)]
 async fn a_lost_top_up_is_finished_elsewhere() {
     for before in [true, false] {
-        let server = Server::new(1, 3);
-        let wallet = Coins::new(&server.chain);
-        let disk: Arc<dyn Store> = Arc::new(VolatileStore::new());
-        let sessions = sessions(&wallet, &disk, 100);
-        for _ in 0..3 {
-            served(&sessions, &server).await.unwrap();
-        }
-        let lose = match before {
-            true => &server.lose_before,
-            false => &server.lose_after,
-        };
-        lose.store(3, Ordering::SeqCst);
-        let lost = served(&sessions, &server).await;
-        assert!(matches!(lost, Err(SessionError::OutcomeUnknown { .. })));
+        let (server, sessions) = lost_top_up(before).await;
         let asked = server.challenges.load(Ordering::SeqCst);
         server.oldest.store(asked, Ordering::SeqCst);
-        served(&sessions, &server).await.unwrap();
-        let (_, locked) = server.chain.only();
-        assert_eq!(
-            (locked.deposit, sessions.budget().spent("coin")),
-            (6, coins(6))
-        );
+        topped_up(&server, &sessions).await;
     }
 }
 
@@ -215,7 +203,7 @@ async fn a_lost_top_up_is_finished_elsewhere() {
 async fn abandoned_calls_do_no_harm() {
     let server = Server::new(1, 1_000);
     let wallet = Coins::new(&server.chain);
-    let disk: Arc<dyn Store> = Arc::new(VolatileStore::new());
+    let disk = memory();
     let sessions = sessions(&wallet, &disk, 1_000);
     for polls in 0..40 {
         let call = served(&sessions, &server);
@@ -273,15 +261,7 @@ async fn a_refused_close_leaves_a_top_up_on_record() {
             self.deliver(credential).await
         }
     }
-    let server = Server::new(1, 3);
-    let wallet = Coins::new(&server.chain);
-    let disk: Arc<dyn Store> = Arc::new(VolatileStore::new());
-    let sessions = sessions(&wallet, &disk, 100);
-    for _ in 0..3 {
-        served(&sessions, &server).await.unwrap();
-    }
-    server.lose_before.store(3, Ordering::SeqCst);
-    assert!(served(&sessions, &server).await.is_err());
+    let (server, sessions) = lost_top_up(true).await;
     let channel = sessions.channels().await.unwrap().remove(0);
     let refused = sessions
         .close(&channel.key, &origin(), &Refusing(&server))
@@ -289,7 +269,5 @@ async fn a_refused_close_leaves_a_top_up_on_record() {
     assert!(matches!(refused, Err(SessionError::NotAccepted { .. })));
     let after = sessions.channels().await.unwrap().remove(0);
     assert_eq!((after.phase, after), ("topping-up", channel));
-    served(&sessions, &server).await.unwrap();
-    assert_eq!(server.chain.only().1.deposit, 6);
-    assert_eq!(sessions.budget().spent("coin"), coins(6));
+    topped_up(&server, &sessions).await;
 }

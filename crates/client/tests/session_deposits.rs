@@ -8,41 +8,13 @@ use std::sync::{Arc, atomic::Ordering};
 
 use farebox_client::{
     Budget,
-    session::{Call, Closed, DepositLimit, SessionError, Sessions, Store, VolatileStore},
+    session::{Closed, Demand, SessionError, Store},
 };
 use support::{
-    budget, coins, origin,
-    prepaid::{Payer, Shop},
+    Seller as _, call, coins, memory, origin,
+    prepaid::{Shop, process, within},
+    served,
 };
-
-fn memory() -> Arc<dyn Store> {
-    Arc::new(VolatileStore::new())
-}
-
-fn within(budget: Budget, shop: &Shop, disk: &Arc<dyn Store>) -> Sessions {
-    Sessions::new(budget, disk.clone())
-        .wallet(Payer(shop.node.clone()))
-        .limit(DepositLimit::new("coin", coins(100)))
-}
-
-fn process(shop: &Shop, disk: &Arc<dyn Store>) -> Sessions {
-    within(budget(1_000), shop, disk)
-}
-
-async fn call(sessions: &Sessions, shop: &Shop) -> Result<Call, SessionError> {
-    let mut call = sessions.begin(&[shop.challenge()], &origin(), "/")?;
-    loop {
-        let presentation = call.next(shop).await?;
-        let answer = shop.take(presentation.credential(), 1);
-        if call.answered(presentation, answer).await? {
-            return Ok(call);
-        }
-    }
-}
-
-async fn served(sessions: &Sessions, shop: &Shop) -> Result<(), SessionError> {
-    call(sessions, shop).await?.finish().await
-}
 
 /// Protects: a server that refuses calls oddly is not believed the next time that what it refused
 /// has been spent.
@@ -293,4 +265,47 @@ async fn a_channel_can_be_given_up() {
     assert_eq!(sessions.budget().spent("coin"), coins(20));
     served(&sessions, &shop).await.unwrap();
     assert_eq!(shop.paid(), 30);
+}
+
+fn wants(required: u128) -> Demand {
+    Demand {
+        channel: "i0".to_owned(),
+        required: Some(coins(required)),
+    }
+}
+
+/// Protects: after a call that was cut short the server's word for what it sent counts, once and up to
+/// the deposit, so that the channel can be gone on with; after calls that ended it does not.
+#[tokio::test]
+async fn a_server_is_believed_about_a_call_that_was_cut_short() {
+    let (shop, disk) = (Shop::new(1, 10), memory());
+    served(&process(&shop, &disk), &shop).await.unwrap();
+
+    let second = process(&shop, &disk);
+    let mut honest = call(&second, &shop).await.unwrap();
+    honest.event();
+    let lie = honest.demand(&wants(11), &*shop).await;
+    assert!(
+        matches!(lie, Err(SessionError::Overcharged { .. })),
+        "{lie:?}"
+    );
+    // It is dropped without a word, as by a process that is killed.
+    drop(honest);
+    drop(second);
+
+    let third = process(&shop, &disk);
+    let mut next = call(&third, &shop).await.unwrap();
+    next.event();
+    next.demand(&wants(11), &*shop).await.unwrap();
+    assert_eq!(shop.account().deposit, 20);
+    for required in [21, 25, 1_000] {
+        next.event();
+        let lie = next.demand(&wants(required), &*shop).await;
+        assert!(
+            matches!(lie, Err(SessionError::Overcharged { .. })),
+            "{required}: {lie:?}"
+        );
+    }
+    assert_eq!(shop.account().deposit, 20, "believed once");
+    next.finish().await.unwrap();
 }

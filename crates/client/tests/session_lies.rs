@@ -5,13 +5,9 @@ mod support;
 
 use std::sync::Arc;
 
-use farebox_client::session::{Answer, Call, Demand, SessionError, Store, VolatileStore};
+use farebox_client::session::{Answer, Call, Demand, SessionError};
 use farebox_core::wire::{Amount, Receipt, Timestamp};
-use support::{Books, Coins, Server, call, coins, origin, served, sessions};
-
-fn memory() -> Arc<dyn Store> {
-    Arc::new(VolatileStore::new())
-}
+use support::{Books, Coins, Seller as _, Server, call, coins, memory, origin, served, sessions};
 
 fn wants(channel: &str, required: u128) -> Demand {
     Demand {

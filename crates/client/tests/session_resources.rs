@@ -12,42 +12,16 @@ use std::{
     time::Duration,
 };
 
-use farebox_client::session::{
-    Answer, Courier, DepositLimit, SessionError, Sessions, Store, VolatileStore,
-};
+use farebox_client::session::{Answer, Courier, SessionError, Sessions};
 use farebox_core::wire::{Challenge, Credential, Timestamp};
 use support::{
-    Coins, Server, budget, coins, origin,
-    prepaid::{Payer, Shop},
+    Coins, Seller, Server, coins, memory, origin,
+    prepaid::{Shop, process},
     sessions,
 };
 
-/// A server that forgets what it issued a challenge for.
-trait Model: Send + Sync {
-    fn challenge(&self) -> Challenge;
-    fn refuse(&self, name: &str) -> Answer;
-    fn take(&self, credential: &Credential, units: u128) -> Answer;
-}
-
-macro_rules! model {
-    ($($kind:ty),*) => {$(
-        impl Model for $kind {
-            fn challenge(&self) -> Challenge {
-                Self::challenge(self)
-            }
-            fn refuse(&self, name: &str) -> Answer {
-                Self::refuse(self, name)
-            }
-            fn take(&self, credential: &Credential, units: u128) -> Answer {
-                Self::take(self, credential, units)
-            }
-        }
-    )*};
-}
-
-model!(Shop, Server);
-
-/// The same at one of its resources, where it remembers.
+/// A server at one of its resources. By itself it forgets what it issued a challenge for; here it
+/// remembers.
 struct At<'a, M> {
     server: &'a M,
     resource: &'a str,
@@ -56,7 +30,7 @@ struct At<'a, M> {
     age: &'a AtomicU64,
 }
 
-impl<M: Model> At<'_, M> {
+impl<M: Seller> At<'_, M> {
     fn challenge(&self) -> Challenge {
         let mut challenge = self.server.challenge();
         challenge.expires = Some(later(self.age).plus(Duration::from_secs(300)));
@@ -95,7 +69,7 @@ impl<M: Model> At<'_, M> {
     }
 }
 
-impl<M: Model> Courier for At<'_, M> {
+impl<M: Seller> Courier for At<'_, M> {
     async fn ask(&self) -> Result<Vec<Challenge>, String> {
         Ok(vec![self.challenge()])
     }
@@ -121,7 +95,7 @@ fn later(age: &AtomicU64) -> Timestamp {
     Timestamp::now().plus(Duration::from_secs(age.load(Ordering::SeqCst)))
 }
 
-impl<M: Model> Site<M> {
+impl<M: Seller> Site<M> {
     fn of(server: Arc<M>) -> Self {
         Self {
             server,
@@ -138,16 +112,6 @@ impl<M: Model> Site<M> {
             age: &self.age,
         }
     }
-}
-
-fn memory() -> Arc<dyn Store> {
-    Arc::new(VolatileStore::new())
-}
-
-fn process(shop: &Shop, disk: &Arc<dyn Store>) -> Sessions {
-    Sessions::new(budget(1_000), disk.clone())
-        .wallet(Payer(shop.node.clone()))
-        .limit(DepositLimit::new("coin", coins(100)))
 }
 
 fn is_unknown(result: &Result<(), SessionError>) -> bool {

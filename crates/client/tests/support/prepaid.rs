@@ -8,16 +8,19 @@ use std::{
     },
 };
 
-use farebox_client::session::{Answer, Courier};
+use farebox_client::{
+    Budget,
+    session::{Answer, Courier, DepositLimit, Sessions, Store},
+};
 use farebox_core::{
-    Adopted, Approved, Ask, Cost, DepositRule, Draft, Fault, Funded, OpenChannel, Paid, PayError,
-    Paying, Session, SessionPrice, SessionWallet, Spending, Standing,
-    wire::{Challenge, Credential, Encoded, Problem, ProblemDetails, Receipt, Timestamp},
+    Adopted, Approved, Ask, DepositRule, Draft, Fault, Funded, OpenChannel, Paid, PayError, Paying,
+    Session, SessionPrice, SessionWallet, Spending, Standing,
+    wire::{Amount, Challenge, Credential, Receipt, Timestamp},
 };
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 
-use super::coins;
+use super::{Seller, budget, challenge, coins, one_less, unit};
 
 /// What a wallet can ask its own node.
 #[derive(Default)]
@@ -69,11 +72,7 @@ impl SessionWallet for Payer {
 
     fn price(&self, _: &Paying<'_>, ask: &Ask<Session, Details>) -> Result<SessionPrice, PayError> {
         Ok(SessionPrice {
-            unit: Cost {
-                amount: ask.request.amount,
-                currency: ask.request.currency.clone(),
-                recipient: ask.request.recipient.clone(),
-            },
+            unit: unit(ask),
             deposit: DepositRule::Exactly(ask.request.suggested_deposit.unwrap()),
             min_delta: coins(0),
             reuse: "you".to_owned(),
@@ -85,7 +84,7 @@ impl SessionWallet for Payer {
         &self,
         _: &Paying<'_>,
         ask: &Ask<Session, Details>,
-        amount: farebox_core::wire::Amount,
+        amount: Amount,
     ) -> Result<Draft<Kept>, PayError> {
         Ok(Draft {
             channel: ask.details.invoice.clone(),
@@ -103,7 +102,7 @@ impl SessionWallet for Payer {
         _: &Paying<'_>,
         ask: &Ask<Session, Details>,
         draft: Draft<Kept>,
-        _: farebox_core::wire::Amount,
+        _: Amount,
         _: Approved,
     ) -> Result<Funded<Value, Kept>, PayError> {
         self.pay(&draft.held.opening, ask);
@@ -118,7 +117,7 @@ impl SessionWallet for Payer {
         _: &Paying<'_>,
         _: &Ask<Session, Details>,
         channel: &OpenChannel<Kept>,
-        _: farebox_core::wire::Amount,
+        _: Amount,
     ) -> Result<Paid<Value>, PayError> {
         Ok(Paid::new(
             json!({ "action": "bearer", "channel": channel.id }),
@@ -130,7 +129,7 @@ impl SessionWallet for Payer {
         _: &Paying<'_>,
         ask: &Ask<Session, Details>,
         channel: &OpenChannel<Kept>,
-        amount: farebox_core::wire::Amount,
+        amount: Amount,
     ) -> Result<Draft<Kept>, PayError> {
         Ok(Draft {
             channel: channel.id.clone(),
@@ -167,7 +166,7 @@ impl SessionWallet for Payer {
         _: &Paying<'_>,
         _: &Ask<Session, Details>,
         channel: &OpenChannel<Kept>,
-        _: farebox_core::wire::Amount,
+        _: Amount,
     ) -> Result<Paid<Value>, PayError> {
         Ok(Paid::new(
             json!({ "action": "close", "channel": channel.id }),
@@ -261,38 +260,6 @@ impl Shop {
         })
     }
 
-    pub fn challenge(&self) -> Challenge {
-        let n = self.challenges.fetch_add(1, Ordering::SeqCst);
-        let request = json!({
-            "amount": self.unit.load(Ordering::SeqCst).to_string(),
-            "currency": "coin",
-            "recipient": "you",
-            "suggestedDeposit": self.deposit.to_string(),
-            "methodDetails": { "invoice": format!("i{n}") },
-        });
-        Challenge {
-            id: format!("n{n}"),
-            realm: "localhost".into(),
-            method: "coins".into(),
-            intent: "session".into(),
-            request: Encoded::encode(&request).unwrap(),
-            expires: Some(Timestamp::now().plus(std::time::Duration::from_secs(300))),
-            digest: None,
-            opaque: None,
-            description: None,
-            header: None,
-        }
-    }
-
-    pub fn refuse(&self, name: &str) -> Answer {
-        let problem = ProblemDetails::new(&Problem::session(name), name);
-        Answer::Refused {
-            status: problem.status,
-            problem: Some(Box::new(problem)),
-            challenges: vec![self.challenge()],
-        }
-    }
-
     /// What was paid, in all.
     pub fn paid(&self) -> u128 {
         self.node.paid.lock().unwrap().values().sum()
@@ -322,12 +289,18 @@ impl Shop {
         refunds.insert(id.to_owned(), left);
         left
     }
+}
 
-    /// Takes a credential, and for `units` above zero serves.
-    pub fn take(&self, credential: &Credential, units: u128) -> Answer {
-        let less = |n: u32| n.checked_sub(1);
-        let (set, get) = (Ordering::SeqCst, Ordering::SeqCst);
-        if self.lose.fetch_update(set, get, less).is_ok() {
+impl Seller for Shop {
+    fn challenge(&self) -> Challenge {
+        let n = self.challenges.fetch_add(1, Ordering::SeqCst);
+        let details = json!({ "invoice": format!("i{n}") });
+        let unit = self.unit.load(Ordering::SeqCst);
+        challenge(n, unit.into(), self.deposit, details)
+    }
+
+    fn take(&self, credential: &Credential, units: u128) -> Answer {
+        if one_less(&self.lose) {
             return Answer::Lost("it got lost".to_owned());
         }
         let presented: Presented = credential.payload.decode().unwrap();
@@ -389,4 +362,16 @@ impl Courier for Shop {
     async fn deliver_at(&self, _: &str, credential: &Credential) -> Answer {
         self.deliver(credential).await
     }
+}
+
+/// A client that may spend so much, and remembers on `disk`.
+pub fn within(budget: Budget, shop: &Shop, disk: &Arc<dyn Store>) -> Sessions {
+    Sessions::new(budget, disk.clone())
+        .wallet(Payer(shop.node.clone()))
+        .limit(DepositLimit::new("coin", coins(100)))
+}
+
+/// One that may spend enough.
+pub fn process(shop: &Shop, disk: &Arc<dyn Store>) -> Sessions {
+    within(budget(1_000), shop, disk)
 }

@@ -9,13 +9,11 @@ use std::{
 };
 
 use farebox_client::session::{Answer, Courier};
-use farebox_core::wire::{
-    Amount, Challenge, Credential, Encoded, Problem, ProblemDetails, Receipt, Timestamp,
-};
+use farebox_core::wire::{Amount, Challenge, Credential, Receipt, Timestamp};
 use serde::Deserialize;
 use serde_json::json;
 
-use super::Chain;
+use super::{Chain, Seller, challenge, one_less};
 
 /// Counts one unit for each request that it serves.
 pub struct Server {
@@ -54,13 +52,6 @@ struct Presented {
     additional: Option<Amount>,
 }
 
-fn one_less(counter: &AtomicU32) -> bool {
-    let less = |n: u32| n.checked_sub(1);
-    counter
-        .fetch_update(Ordering::SeqCst, Ordering::SeqCst, less)
-        .is_ok()
-}
-
 impl Server {
     pub fn new(unit: u128, suggested: u128) -> Arc<Self> {
         Arc::new(Self {
@@ -77,46 +68,8 @@ impl Server {
         })
     }
 
-    pub fn challenge(&self) -> Challenge {
-        let mut details = serde_json::Map::new();
-        if let Some(channel) = self.hint.lock().unwrap().clone() {
-            details.insert("channel".into(), channel.into());
-        }
-        if self.min_delta > 0 {
-            details.insert("min_delta".into(), json!(self.min_delta));
-        }
-        let request = json!({
-            "amount": self.unit.to_string(),
-            "currency": "coin",
-            "recipient": "you",
-            "suggestedDeposit": self.suggested.to_string(),
-            "methodDetails": details,
-        });
-        Challenge {
-            id: format!("n{}", self.challenges.fetch_add(1, Ordering::SeqCst)),
-            realm: "localhost".into(),
-            method: "coins".into(),
-            intent: "session".into(),
-            request: Encoded::encode(&request).unwrap(),
-            expires: Some(Timestamp::now().plus(std::time::Duration::from_secs(300))),
-            digest: None,
-            opaque: None,
-            description: None,
-            header: None,
-        }
-    }
-
     pub fn books(&self, id: &str) -> Books {
         self.channels.lock().unwrap()[id]
-    }
-
-    pub fn refuse(&self, name: &str) -> Answer {
-        let problem = ProblemDetails::new(&Problem::session(name), name);
-        Answer::Refused {
-            status: problem.status,
-            problem: Some(Box::new(problem)),
-            challenges: vec![self.challenge()],
-        }
     }
 
     pub fn receipt(&self, id: &str, books: Books) -> Receipt {
@@ -124,18 +77,6 @@ impl Server {
             .with("channelId", id)
             .with("acceptedCumulative", books.accepted.to_string())
             .with("spent", books.spent.to_string())
-    }
-
-    /// Takes a credential, and for `units` above zero serves.
-    pub fn take(&self, credential: &Credential, units: u128) -> Answer {
-        if one_less(&self.lose_before) {
-            return Answer::Lost("it got lost".to_owned());
-        }
-        let answer = self.honour(credential, units);
-        if one_less(&self.lose_after) {
-            return Answer::Lost("the answer got lost".to_owned());
-        }
-        answer
     }
 
     fn honour(&self, credential: &Credential, units: u128) -> Answer {
@@ -195,6 +136,31 @@ impl Server {
         }
         books.spent += cost;
         Answer::Accepted(Some(Box::new(self.receipt(&id, *books))))
+    }
+}
+
+impl Seller for Server {
+    fn challenge(&self) -> Challenge {
+        let mut details = serde_json::Map::new();
+        if let Some(channel) = self.hint.lock().unwrap().clone() {
+            details.insert("channel".into(), channel.into());
+        }
+        if self.min_delta > 0 {
+            details.insert("min_delta".into(), json!(self.min_delta));
+        }
+        let n = self.challenges.fetch_add(1, Ordering::SeqCst);
+        challenge(n, self.unit, self.suggested, details.into())
+    }
+
+    fn take(&self, credential: &Credential, units: u128) -> Answer {
+        if one_less(&self.lose_before) {
+            return Answer::Lost("it got lost".to_owned());
+        }
+        let answer = self.honour(credential, units);
+        if one_less(&self.lose_after) {
+            return Answer::Lost("the answer got lost".to_owned());
+        }
+        answer
     }
 }
 

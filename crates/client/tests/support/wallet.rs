@@ -9,13 +9,13 @@ use std::{
 };
 
 use farebox_core::{
-    Adopted, Approved, Ask, Cost, DepositRule, Draft, Fault, Funded, OpenChannel, Paid, PayError,
-    Paying, Session, SessionPrice, SessionWallet, Spending, Standing, wire::Amount,
+    Adopted, Approved, Ask, DepositRule, Draft, Fault, Funded, OpenChannel, Paid, PayError, Paying,
+    Session, SessionPrice, SessionWallet, Spending, Standing, wire::Amount,
 };
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 
-use super::coins;
+use super::{coins, unit};
 
 /// Where deposits are.
 #[derive(Default)]
@@ -91,7 +91,6 @@ pub struct Coins {
     pub chain: Arc<Chain>,
     pub signed: Arc<Mutex<u128>>,
     pub vouchers: Arc<AtomicU64>,
-    pub spending: Spending,
 }
 
 impl Coins {
@@ -100,7 +99,6 @@ impl Coins {
             chain: chain.clone(),
             signed: Arc::default(),
             vouchers: Arc::default(),
-            spending: Spending::Vouchers,
         }
     }
 
@@ -139,11 +137,7 @@ impl SessionWallet for Coins {
 
     fn price(&self, _: &Paying<'_>, ask: &Ask<Session, Details>) -> Result<SessionPrice, PayError> {
         Ok(SessionPrice {
-            unit: Cost {
-                amount: ask.request.amount,
-                currency: ask.request.currency.clone(),
-                recipient: ask.request.recipient.clone(),
-            },
+            unit: unit(ask),
             deposit: DepositRule::Any {
                 suggested: ask.request.suggested_deposit,
             },
