@@ -86,6 +86,11 @@ pub trait Between: Send + Sync + 'static {
         call: Call<'_>,
         reply: impl Future<Output = Result<T, Fault>> + Send,
     ) -> impl Future<Output = Result<T, Fault>> + Send;
+
+    /// Words between processes, where they do not go through the disk.
+    fn notices(&self) -> Option<&dyn Notices> {
+        None
+    }
 }
 
 /// A durable store with something in [`Between`], to whose own methods it dereferences.
@@ -122,7 +127,7 @@ impl<S: Store + ?Sized, B: Between> Store for Proxy<S, B> {
     }
 
     fn notices(&self) -> Option<&dyn Notices> {
-        self.disk.notices()
+        self.between.notices().or_else(|| self.disk.notices())
     }
 
     async fn get(&self, key: &str) -> Result<Option<String>, Fault> {

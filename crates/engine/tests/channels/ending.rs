@@ -9,11 +9,9 @@ use std::{
 };
 
 use async_trait::async_trait;
-use farebox_core::{
-    ChannelAction, Durability, Fault, Listener, Notices, Schedule, Store, wire::Amount,
-};
-use farebox_engine::{MemoryStore, Meter, MeterError, Refused};
-use farebox_testkit::{FaultyStore, Fuse, Network};
+use farebox_core::{ChannelAction, Fault, Listener, Notices, Schedule, wire::Amount};
+use farebox_engine::{Meter, MeterError, Refused};
+use farebox_testkit::{Between, Call, FaultyStore, Fuse, Network, Proxy};
 use serde_json::json;
 use tokio::{sync::broadcast, task::JoinHandle, time::timeout};
 
@@ -22,40 +20,22 @@ use crate::bank::{Got, Process, World};
 /// A close that waited for a poll or for a lease would take longer.
 const PROMPT: Duration = Duration::from_secs(3);
 
-/// Two processes' disk, and the words between them.
-struct Told {
-    disk: Arc<MemoryStore>,
-    words: broadcast::Sender<String>,
-}
+/// The words between processes that share a disk.
+struct Told(broadcast::Sender<String>);
 
 struct Ear(broadcast::Receiver<String>);
 
-#[async_trait]
-impl Store for Told {
-    fn durability(&self) -> Durability {
-        Durability::Durable
+impl Between for Told {
+    async fn call<T: Send>(
+        &self,
+        _: Call<'_>,
+        reply: impl Future<Output = Result<T, Fault>> + Send,
+    ) -> Result<T, Fault> {
+        reply.await
     }
 
     fn notices(&self) -> Option<&dyn Notices> {
         Some(self)
-    }
-
-    async fn get(&self, key: &str) -> Result<Option<String>, Fault> {
-        self.disk.get(key).await
-    }
-
-    async fn compare_and_swap(
-        &self,
-        key: &str,
-        expected: Option<&str>,
-        next: Option<&str>,
-        keep: Option<Duration>,
-    ) -> Result<bool, Fault> {
-        self.disk.compare_and_swap(key, expected, next, keep).await
-    }
-
-    async fn scan(&self, prefix: &str) -> Result<Vec<(String, String)>, Fault> {
-        self.disk.scan(prefix).await
     }
 }
 
@@ -63,12 +43,12 @@ impl Store for Told {
 impl Notices for Told {
     async fn tell(&self, word: &str) -> Result<(), Fault> {
         // Nobody may be listening.
-        let _ = self.words.send(word.to_owned());
+        let _ = self.0.send(word.to_owned());
         Ok(())
     }
 
     async fn listen(&self) -> Result<Box<dyn Listener>, Fault> {
-        Ok(Box::new(Ear(self.words.subscribe())))
+        Ok(Box::new(Ear(self.0.subscribe())))
     }
 }
 
@@ -120,10 +100,8 @@ async fn opened(world: &World, process: &Process, chain: bool) {
 async fn a_close_ends_streams_everywhere() {
     for chain in [true, false] {
         let world = World::new(Schedule::default());
-        let store = Arc::new(Told {
-            disk: world.disk.clone(),
-            words: broadcast::channel(64).0,
-        });
+        let told = Told(broadcast::channel(64).0);
+        let store = Arc::new(Proxy::new(world.disk.clone(), told));
         let here = world.boot_on(store.clone(), Fuse::endless());
         let there = world.boot_on(store, Fuse::endless());
         opened(&world, &here, chain).await;
