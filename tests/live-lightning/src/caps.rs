@@ -127,7 +127,8 @@ async fn an_agent_refuses_what_its_limits_forbid(pair: &Arc<dyn Pair>) {
 }
 
 async fn an_expired_invoice_is_refused_by_the_wallet(pair: &Arc<dyn Pair>) {
-    let brief = Lightning::on(pair.shop()).invoice_expiry(Duration::from_secs(1));
+    // Longer than a busy machine takes to quote it.
+    let brief = Lightning::on(pair.shop()).invoice_expiry(Duration::from_secs(4));
     let challenge = rail::challenge_of(brief).await;
     let payer = payer(LightningWallet::on(pair.payer()));
     let deadline = Instant::now() + suite::MOMENT;
