@@ -90,7 +90,8 @@ impl IssuedTokens {
     pub fn new(config: IssuerConfig) -> Result<Self, Invalid> {
         let mut issues = Vec::new();
         if !config.payment_method.starts_with("pm_") {
-            let problem = "is no payment method of Stripe's, `pm_…`";
+            let problem =
+                "is no payment method; give one of the account that issues the tokens, `pm_…`";
             issues.push(Issue::new("payment_method", problem));
         }
         let api = connect(

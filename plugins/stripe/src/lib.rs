@@ -74,7 +74,7 @@ pub use refund::RefundPolicy;
 pub use settle::StripeSettler;
 pub use token::{SharedPaymentToken, TokenParameter};
 pub use verify::Payload;
-pub use wallet::{MintToken, StripeWallet, TestHelperTokens, TokenRequest};
+pub use wallet::{ConfiguredTokens, MintToken, StripeWallet, TestHelperTokens, TokenRequest};
 
 use connect::Connect;
 use page::PageConfig;
@@ -85,12 +85,12 @@ pub(crate) const METHOD: &str = "stripe";
 
 plugin! {
     /// `stripe/charge`.
-    pub static CHARGE = Charge: Stripe::new, wallet: TestWallet::new,
+    pub static CHARGE = Charge: Stripe::new, wallet: ConfiguredWallet::new,
         example: include_str!("example.toml");
 }
 
-/// What a configuration can describe: a wallet of test cards.
-type TestWallet = StripeWallet<TestHelperTokens>;
+/// What a configuration can describe.
+type ConfiguredWallet = StripeWallet<ConfiguredTokens>;
 
 /// The seller's side of `stripe/charge`.
 pub struct Stripe {

@@ -8,8 +8,8 @@ use serde::{Deserialize, Serialize};
 use stripe_client_core::{RequestBuilder, StripeMethod};
 
 use crate::{
-    METHOD, api::Api, config::WalletConfig, quote::Details, token::SharedPaymentToken,
-    verify::Payload,
+    METHOD, api::Api, config::WalletConfig, issued::IssuedTokens, quote::Details,
+    token::SharedPaymentToken, verify::Payload,
 };
 
 /// How long a token outlives its challenge, seconds: a credential presented at the last moment must
@@ -74,11 +74,14 @@ impl TestHelperTokens {
     /// # Errors
     /// Everything wrong with the configuration; a live key is.
     pub fn new(config: WalletConfig) -> Result<Self, Invalid> {
-        let (api, payment_method) = config.check()?;
-        Ok(Self {
+        config.check_test()
+    }
+
+    pub(crate) fn with(api: Api, payment_method: String) -> Self {
+        Self {
             api,
             payment_method,
-        })
+        }
     }
 
     async fn grant(&self, request: &TokenRequest, seller: bool) -> Result<Granted, Fault> {
@@ -163,6 +166,25 @@ impl MintToken for TestHelperTokens {
     }
 }
 
+/// Tokens of the sort that a configuration asks for.
+#[derive(Debug)]
+#[non_exhaustive]
+pub enum ConfiguredTokens {
+    /// Of Stripe's test helper.
+    Test(TestHelperTokens),
+    /// Of the account's own.
+    Issued(IssuedTokens),
+}
+
+impl MintToken for ConfiguredTokens {
+    async fn mint(&self, request: TokenRequest) -> Result<SharedPaymentToken, Fault> {
+        match self {
+            Self::Test(tokens) => tokens.mint(request).await,
+            Self::Issued(tokens) => tokens.mint(request).await,
+        }
+    }
+}
+
 /// The payer's side of `stripe/charge`: answers challenges with tokens that `M` makes.
 pub struct StripeWallet<M> {
     tokens: M,
@@ -175,15 +197,15 @@ impl<M> fmt::Debug for StripeWallet<M> {
     }
 }
 
-impl StripeWallet<TestHelperTokens> {
-    /// A wallet of test cards, as configured. Pure.
+impl StripeWallet<ConfiguredTokens> {
+    /// A wallet as configured: of test cards, or of an account that issues its own tokens. Pure.
     ///
     /// # Errors
     /// Everything wrong with the configuration.
     pub fn new(config: WalletConfig) -> Result<Self, Invalid> {
         // Two calls at the most, each with its own limit.
         let both = Duration::from_secs(config.timeout).saturating_mul(2);
-        let tokens = TestHelperTokens::new(config)?;
+        let tokens = config.check()?;
         Ok(Self::with_tokens(tokens).mint_timeout(both))
     }
 }

@@ -23,3 +23,4 @@ mod session;
 mod shop;
 mod upstream;
 mod validate;
+mod wallets;

@@ -1,12 +1,12 @@
-//! Configuration of both sides: read, checked all at once, turned into a connection.
+//! `[rails.stripe]`: the seller's side.
 
-use std::{collections::BTreeMap, time::Duration};
+use std::collections::BTreeMap;
 
-use farebox_core::{Invalid, Issue, Secret, SecretSource};
+use farebox_core::{Invalid, Issue, SecretSource};
 use farebox_wire::Amount;
 use serde::Deserialize;
-use url::{Host, Url};
 
+use super::{api_base, api_version, connect, invalid, note, timeout};
 use crate::{
     api::Api,
     connect::{Connect, ConnectConfig},
@@ -15,13 +15,6 @@ use crate::{
     refund::RefundPolicy,
     token::TokenParameter,
 };
-
-/// Where Stripe is, unless the configuration says otherwise.
-pub(crate) const API_BASE: &str = "https://api.stripe.com";
-/// The version of the API in which tokens go by the names this crate uses.
-pub(crate) const API_VERSION: &str = "2026-07-29.preview";
-/// How long one call may take. Stripe's own limit is about 80 seconds.
-const TIMEOUT: u64 = 30;
 
 /// The keys under `[rails.stripe]`: the seller's side.
 #[derive(Clone, Debug, Deserialize)]
@@ -71,37 +64,8 @@ pub struct Config {
     pub stripe_js: String,
 }
 
-/// The keys of a wallet that mints test tokens: the payer's side.
-#[derive(Clone, Debug, Deserialize)]
-#[serde(deny_unknown_fields)]
-#[non_exhaustive]
-pub struct WalletConfig {
-    /// A secret key in test mode, `sk_test_…` or `rk_test_…`.
-    pub secret_key: SecretSource,
-    /// What the tokens charge. Default `pm_card_visa`, Stripe's test card.
-    #[serde(default = "test_card")]
-    pub payment_method: String,
-    /// Where the API is: https, or http on loopback. Default `https://api.stripe.com`.
-    #[serde(default = "api_base")]
-    pub api_base: String,
-    /// The `Stripe-Version` of every call. Default `2026-07-29.preview`.
-    #[serde(default = "api_version")]
-    pub api_version: String,
-    /// How long one call may take, seconds. Default 30.
-    #[serde(default = "timeout")]
-    pub timeout: u64,
-}
-
 fn card() -> Vec<String> {
     vec!["card".to_owned()]
-}
-
-pub(crate) fn api_base() -> String {
-    API_BASE.to_owned()
-}
-
-pub(crate) fn api_version() -> String {
-    API_VERSION.to_owned()
 }
 
 fn token_parameter() -> String {
@@ -110,14 +74,6 @@ fn token_parameter() -> String {
 
 fn stripe_js() -> String {
     STRIPE_JS.to_owned()
-}
-
-fn test_card() -> String {
-    "pm_card_visa".to_owned()
-}
-
-pub(crate) const fn timeout() -> u64 {
-    TIMEOUT
 }
 
 /// A checked [`Config`].
@@ -151,7 +107,7 @@ impl Config {
             webhook_secrets: Vec::new(),
             #[cfg(feature = "webhooks")]
             webhook_tolerance: crate::webhook::tolerance(),
-            timeout: TIMEOUT,
+            timeout: timeout(),
             publishable_key: None,
             stripe_js: stripe_js(),
         }
@@ -248,167 +204,11 @@ impl Config {
     }
 }
 
-impl WalletConfig {
-    /// A wallet of test cards, with every other key at its default.
-    #[must_use]
-    pub fn new(secret_key: SecretSource) -> Self {
-        Self {
-            secret_key,
-            payment_method: test_card(),
-            api_base: api_base(),
-            api_version: api_version(),
-            timeout: TIMEOUT,
-        }
-    }
-
-    /// At another address: the sandbox's.
-    #[must_use]
-    pub fn api_base(mut self, api_base: impl Into<String>) -> Self {
-        self.api_base = api_base.into();
-        self
-    }
-
-    /// Charging another payment method: `pm_card_chargeDeclined`.
-    #[must_use]
-    pub fn payment_method(mut self, payment_method: impl Into<String>) -> Self {
-        self.payment_method = payment_method.into();
-        self
-    }
-
-    pub(crate) fn check(self) -> Result<(Api, String), Invalid> {
-        let mut issues = Vec::new();
-        if !self.payment_method.starts_with("pm_") {
-            issues.push(Issue::new(
-                "payment_method",
-                "is no payment method; give one of Stripe's test methods, like \"pm_card_visa\"",
-            ));
-        }
-        let api = connect(
-            &self.secret_key,
-            &["sk_test_", "rk_test_"],
-            &self.api_base,
-            &self.api_version,
-            self.timeout,
-            &mut issues,
-        );
-        match api {
-            Some(api) if issues.is_empty() => Ok((api, self.payment_method)),
-            _ => Err(invalid(issues)),
-        }
-    }
-}
-
-pub(crate) fn connect(
-    secret_key: &SecretSource,
-    prefixes: &[&str],
-    api_base: &str,
-    api_version: &str,
-    timeout: u64,
-    issues: &mut Vec<Issue>,
-) -> Option<Api> {
-    let key = note(read_key(secret_key, prefixes), issues);
-    let base = note(read_base(api_base), issues);
-    let version = note(read_version(api_version), issues);
-    if !(1..=120).contains(&timeout) {
-        let problem = format!("is {timeout}; give whole seconds from 1 to 120");
-        issues.push(Issue::new("timeout", problem));
-    }
-    match Api::new(&key?, &base?, version?, Duration::from_secs(timeout)) {
-        Ok(api) => Some(api),
-        Err(error) => {
-            issues.push(Issue::new("api_base", format!("no HTTP client: {error}")));
-            None
-        }
-    }
-}
-
-fn note<T>(result: Result<T, Issue>, issues: &mut Vec<Issue>) -> Option<T> {
-    result.map_err(|issue| issues.push(issue)).ok()
-}
-
-/// Issues that are known not to be empty.
-pub(crate) fn invalid(issues: Vec<Issue>) -> Invalid {
-    match Invalid::unless_empty(issues) {
-        Err(invalid) => invalid,
-        Ok(()) => Invalid::new("", "the configuration cannot be used"),
-    }
-}
-
-fn read_key(source: &SecretSource, prefixes: &[&str]) -> Result<Secret, Issue> {
-    let key = source.read("secret_key")?;
-    let text = key.expose();
-    let known = prefixes
-        .iter()
-        .any(|p| text.len() > p.len() && text.starts_with(p));
-    if known && text.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'_') {
-        return Ok(key);
-    }
-    let hint = if text.starts_with("pk_") {
-        " (this is a publishable key)"
-    } else {
-        ""
-    };
-    let prefixes = prefixes.join("… or ");
-    Err(Issue::new(
-        "secret_key",
-        format!("is no key that fits; give one like {prefixes}…{hint}"),
-    ))
-}
-
-/// Plain http would show the key and the tokens to the network.
-fn read_base(text: &str) -> Result<Url, Issue> {
-    let issue = |problem: &str| Err(Issue::new("api_base", format!("`{text}` {problem}")));
-    let Ok(url) = Url::parse(text) else {
-        return issue("is no URL; give https://host, or http://127.0.0.1:port");
-    };
-    if !url.username().is_empty() || url.password().is_some() {
-        return Err(Issue::new(
-            "api_base",
-            "holds a user name; give the key as secret_key",
-        ));
-    }
-    if url.query().is_some() || url.fragment().is_some() {
-        return issue("has a query or a fragment; give the base only");
-    }
-    match url.scheme() {
-        "https" if url.host().is_some() => Ok(url),
-        "http" if is_loopback(&url) => Ok(url),
-        "http" => issue("is plain http to another host; use https"),
-        _ => issue("is no http address; give https://host"),
-    }
-}
-
-pub(crate) fn is_loopback(url: &Url) -> bool {
-    match url.host() {
-        Some(Host::Ipv4(ip)) => ip.is_loopback(),
-        Some(Host::Ipv6(ip)) => ip.is_loopback(),
-        Some(Host::Domain(name)) => name == "localhost",
-        None => false,
-    }
-}
-
-fn read_version(text: &str) -> Result<&str, Issue> {
-    let date = text.split('.').next().unwrap_or_default();
-    let is_date = date.len() == 10
-        && date.bytes().enumerate().all(|(n, b)| match n {
-            4 | 7 => b == b'-',
-            _ => b.is_ascii_digit(),
-        });
-    if is_date
-        && text
-            .bytes()
-            .all(|b| b.is_ascii_alphanumeric() || matches!(b, b'-' | b'.'))
-    {
-        return Ok(text);
-    }
-    let problem = format!("`{text}` is no version; give one like \"{API_VERSION}\"");
-    Err(Issue::new("api_version", problem))
-}
-
 #[cfg(test)]
 mod tests {
-    use super::*;
     use serde_json::{Value, json};
+
+    use super::*;
 
     fn check(config: Value) -> Result<Checked, Invalid> {
         farebox_core::config::read::<Config>(&config)?.check()
@@ -416,7 +216,7 @@ mod tests {
 
     #[test]
     fn the_example_is_a_configuration() {
-        let text = include_str!("example.toml")
+        let text = include_str!("../example.toml")
             .replace("{ env = \"STRIPE_SECRET_KEY\" }", "\"sk_test_1\"");
         let config: Config = toml::from_str(&text).unwrap();
         let checked = config.check().unwrap();
@@ -459,39 +259,5 @@ mod tests {
         ];
         assert_eq!(keys, expected);
         assert!(!invalid.to_string().contains("pk_test_1"));
-    }
-
-    /// Protects: keys and tokens never travel in the clear.
-    #[test]
-    fn only_loopback_may_be_plain_http() {
-        for good in [
-            "https://api.stripe.com",
-            "http://127.0.0.1:1",
-            "http://[::1]:1",
-            "http://localhost:1",
-        ] {
-            assert!(read_base(good).is_ok(), "{good}");
-        }
-        for bad in [
-            "http://api.stripe.com",
-            "http://localhost.example.com",
-            "http://127.0.0.1.nip.io",
-            "ftp://127.0.0.1",
-            "api.stripe.com",
-            "https://sk_test_1@api.stripe.com",
-            "https://api.stripe.com?x=1",
-            "",
-        ] {
-            assert!(read_base(bad).is_err(), "{bad}");
-        }
-    }
-
-    /// Protects: the wallet of test cards never touches a live account.
-    #[test]
-    fn a_live_key_mints_no_test_tokens() {
-        let wallet = |key: &str| WalletConfig::new(SecretSource::Text(Secret::new(key)));
-        assert!(wallet("sk_live_1").check().is_err());
-        assert!(wallet("sk_test_1").check().is_ok());
-        assert!(wallet("sk_test_1").payment_method("4242").check().is_err());
     }
 }
