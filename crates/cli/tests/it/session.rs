@@ -311,8 +311,8 @@ fn a_channel_of_a_server_that_is_gone_is_given_up() {
     let one = seller.pay("/tokens/1", &[]);
     assert!(one.status.success(), "{}", stderr(&one));
     let id = seller.channel()["channel"].as_str().unwrap().to_owned();
-    seller.market.serve.0.kill().unwrap();
-    seller.market.serve.0.wait().unwrap();
+    seller.market.serve.child.kill().unwrap();
+    seller.market.serve.child.wait().unwrap();
     let wallet = seller.market.wallet.clone();
     let closed = seller.run(&["session", "close", "--all", "--wallet", &wallet]);
     assert_eq!(closed.status.code(), Some(1), "{}", stderr(&closed));
