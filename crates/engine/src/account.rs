@@ -98,6 +98,13 @@ pub(crate) struct Block {
     pub(crate) turn: u64,
 }
 
+impl Block {
+    /// What a request costs is held until it was served, and is not given back before.
+    fn is_of_stream(&self) -> bool {
+        self.turn > 0
+    }
+}
+
 /// A block that was lost with its process is forgotten after this many milliseconds.
 const FORGOTTEN: i64 = 3_600_000;
 
@@ -143,6 +150,14 @@ impl Account {
     pub(crate) fn available(&self, now: i64) -> Amount {
         let used = self.state.spent.get().saturating_add(self.leased(now));
         less(self.state.authorized, Amount::new(used))
+    }
+
+    /// The same with what streams would give back if they were asked.
+    pub(crate) fn within_reach(&self, now: i64) -> Amount {
+        let held = self.leases.values();
+        let held = held.filter(|block| block.until > now && block.is_of_stream());
+        let held = held.fold(0u128, |sum, block| sum.saturating_add(block.amount.get()));
+        sum(self.available(now), Amount::new(held))
     }
 
     /// The channel as rails and meters see it: what streams hold counts as spent.

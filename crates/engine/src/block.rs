@@ -19,6 +19,7 @@ use crate::{
     account::{Account, Block},
     balance::BalanceError,
     engine::Shared,
+    hub::Waiting,
     lease::{Deadline, Renewal},
     meter::{Meter, MeterError, exhausted},
 };
@@ -47,6 +48,17 @@ pub(crate) struct Held {
     book: Mutex<Book>,
     /// One write at a time.
     turn: Turn<()>,
+}
+
+/// Why a block is written anew.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Cause {
+    /// Its lease goes on.
+    Due,
+    /// Somebody needs what is left of it.
+    Recalled,
+    /// The channel was seen to serve nobody any more.
+    Ended,
 }
 
 struct Book {
@@ -267,23 +279,36 @@ impl Held {
     async fn keep(self: Arc<Self>) {
         let shared = self.meter.shared.clone();
         let retry = shared.timing.hold / TRIED;
-        let mut ended = false;
+        let recalled = shared.recalled(self.meter.key());
+        let mut cause = None;
         loop {
-            if !ended {
-                let (end, due) = (shared.ended(self.meter.key()), self.due());
-                ended = matches!(select(pin!(end), pin!(due)).await, Either::Left(_));
-                if ended {
-                    sleep(GRACE.min(retry)).await;
-                }
+            let now = match cause {
+                Some(cause) => cause,
+                None => self.next(&recalled).await,
+            };
+            if now == Cause::Ended && cause.is_none() {
+                sleep(GRACE.min(retry)).await;
             }
-            match self.renew(ended).await {
-                Ok(true) => ended = false,
+            cause = Some(now);
+            match self.renew(now).await {
+                Ok(true) => cause = None,
                 Ok(false) => return,
                 Err(error) => {
                     tracing::warn!(%error, "what a stream was served is not counted yet");
                     sleep(retry).await;
                 }
             }
+        }
+    }
+
+    /// Waits until the block must be written again, for whatever cause.
+    async fn next(&self, recalled: &Waiting) -> Cause {
+        let end = self.meter.shared.ended(self.meter.key());
+        let (end, due, recall) = (pin!(end), pin!(self.due()), pin!(recalled.changed()));
+        match select(end, select(due, recall)).await {
+            Either::Left(_) => Cause::Ended,
+            Either::Right((Either::Left(_), _)) => Cause::Due,
+            Either::Right((Either::Right(_), _)) => Cause::Recalled,
         }
     }
 
@@ -299,21 +324,27 @@ impl Held {
         }
     }
 
-    /// Counts what was burnt and holds the rest for another lease; where the channel serves nobody,
-    /// or the block has lapsed, counts all of it and gives the rest back. Answers whether it goes
-    /// on. `ended`: the channel was seen to serve nobody.
-    async fn renew(&self, ended: bool) -> Result<bool, MeterError> {
+    /// Counts what was burnt and holds the rest for another lease, or gives it back if it is recalled;
+    /// where the channel serves nobody, or the block has lapsed, counts all of it and gives the rest
+    /// back. Answers whether it goes on.
+    async fn renew(&self, cause: Cause) -> Result<bool, MeterError> {
         let _turn = self.turn.lock().await;
         let shared = &self.meter.shared;
-        let mut ends = ended;
+        let mut ends = cause == Cause::Ended;
         loop {
             let (write, left) = {
                 let mut book = self.book();
-                if !ends && book.written.elapsed() < shared.timing.hold / KEPT {
+                if cause == Cause::Due
+                    && !ends
+                    && book.written.elapsed() < shared.timing.hold / KEPT
+                {
                     return Ok(true);
                 }
                 if ends {
                     book.left = Amount::new(0);
+                } else if cause == Cause::Recalled {
+                    // What the stream still needs it takes again, and less of it.
+                    (book.left, book.block, book.whole) = (Amount::new(0), LEAST, false);
                 } else if book.taken.elapsed() > SLOW {
                     // Others may want what a slow stream does not.
                     book.block = (book.block / 2).max(LEAST);

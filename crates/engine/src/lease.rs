@@ -67,6 +67,15 @@ impl Lease {
         amount: Amount,
         opens: bool,
     ) -> Result<Self, MeterError> {
+        match Self::try_take(meter, amount, opens).await {
+            Err(MeterError::Exhausted { .. }) if meter.recall(amount).await? => {
+                Self::try_take(meter, amount, opens).await
+            }
+            taken => taken,
+        }
+    }
+
+    async fn try_take(meter: &Meter, amount: Amount, opens: bool) -> Result<Self, MeterError> {
         let shared = &meter.shared;
         let id = Shared::nonce()?;
         let (now, until) = (shared.clock.millis(), shared.after(shared.timing.hold));

@@ -43,6 +43,7 @@ mod nonce;
 mod page;
 mod payment;
 mod pulse;
+mod recall;
 mod reconcile;
 mod record;
 mod refund;

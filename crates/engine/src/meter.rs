@@ -134,19 +134,24 @@ impl Meter {
     pub async fn debit(&self, amount: Amount) -> Result<ChannelState, MeterError> {
         let (now, units) = (self.shared.clock.millis(), self.units(amount));
         let op = Shared::nonce()?;
-        self.update(|account| {
-            let next = match account {
-                Some(account) if account.has_debited(&op) => account.clone(),
-                _ => {
-                    let mut next = spendable(account, amount, now)?;
-                    next.debit(&op, amount, units, &self.shared)?;
-                    next
-                }
-            };
-            let state = next.view(now);
-            Ok((next, state))
-        })
-        .await
+        let debit = || {
+            self.update(|account| {
+                let next = match account {
+                    Some(account) if account.has_debited(&op) => account.clone(),
+                    _ => {
+                        let mut next = spendable(account, amount, now)?;
+                        next.debit(&op, amount, units, &self.shared)?;
+                        next
+                    }
+                };
+                let state = next.view(now);
+                Ok((next, state))
+            })
+        };
+        match debit().await {
+            Err(MeterError::Exhausted { .. }) if self.recall(amount).await? => debit().await,
+            debited => debited,
+        }
     }
 
     /// Holds what `units` cost until it is known whether they were served. Requests use

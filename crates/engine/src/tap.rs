@@ -171,11 +171,20 @@ impl Tap {
             let (_, account) = account.ok_or(BalanceError::NotFound)?;
             let now = shared.clock.millis();
             self.state = account.view(now);
-            ready = self.state.available() >= amount || account.serves(now).is_err();
+            ready = account.within_reach(now) >= amount || account.serves(now).is_err();
         }
     }
 
     async fn refill(&mut self, least: Amount) -> Result<(), MeterError> {
+        match self.try_refill(least).await {
+            Err(MeterError::Exhausted { .. }) if self.meter().recall(least).await? => {
+                self.try_refill(least).await
+            }
+            filled => filled,
+        }
+    }
+
+    async fn try_refill(&mut self, least: Amount) -> Result<(), MeterError> {
         let filled = self.held.refill(least).await?;
         (self.state, self.open) = (filled.state, true);
         if filled.renewal.is_some() {

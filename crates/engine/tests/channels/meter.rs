@@ -267,3 +267,59 @@ async fn a_forced_close_ends_service() {
     tap.finish().await.unwrap();
     world.balances(&process, "resumed").await;
 }
+
+/// Protects: what a stream took aside and has not served pays for a request or another stream that
+/// comes meanwhile; nobody is asked for more while it lies idle, and all of it is served once.
+#[tokio::test(start_paused = true)]
+async fn what_a_stream_does_not_need_is_given_back() {
+    let (world, process) = opened(100, 100).await;
+    let mut stream = process.meter().tap().unwrap();
+    stream.charge(1).await.unwrap();
+    let state = process.meter().state().await.unwrap();
+    assert_eq!(state.available(), Amount::new(0), "it took all of it");
+
+    let mut request = process.serve(json!({"do": "bearer"})).await;
+    request.reserve(7).await.unwrap();
+    request.delivered(None).await.unwrap();
+    stream.charge(1).await.unwrap();
+    process.meter().debit(Amount::new(60)).await.unwrap();
+    let mut second = process.meter().tap().unwrap();
+    let mut served = 69;
+    for turn in 0.. {
+        let stream = if turn % 2 == 0 {
+            &mut second
+        } else {
+            &mut stream
+        };
+        if stream.charge(1).await.is_err() {
+            break;
+        }
+        served += 1;
+    }
+    assert_eq!(served, 100);
+    let refused = process.meter().debit(Amount::new(1)).await;
+    assert!(matches!(refused, Err(MeterError::Exhausted { .. })));
+    stream.finish().await.unwrap();
+    second.finish().await.unwrap();
+    assert_eq!(
+        process.meter().state().await.unwrap().spent,
+        Amount::new(100)
+    );
+    world.balances(&process, "recalled").await;
+}
+
+/// Protects: what a process that died holds is waited for shortly, and then said to be short.
+#[tokio::test(start_paused = true)]
+async fn a_process_that_died_gives_nothing_back_before_its_lease_lapses() {
+    let (world, process) = opened(100, 100).await;
+    // Of another process, which hears nothing: the store carries no words.
+    let dead = world.boot();
+    let mut stream = dead.meter().tap().unwrap();
+    stream.charge(1).await.unwrap();
+    let began = tokio::time::Instant::now();
+    let refused = process.meter().debit(Amount::new(1)).await;
+    assert!(matches!(refused, Err(MeterError::Exhausted { .. })));
+    assert!(began.elapsed() < Duration::from_secs(2));
+    world.pass(Duration::from_secs(61));
+    process.meter().debit(Amount::new(100)).await.unwrap();
+}
