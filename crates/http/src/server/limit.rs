@@ -4,7 +4,7 @@
 use std::{
     collections::HashMap,
     fmt,
-    sync::{Arc, Mutex, Once, PoisonError},
+    sync::{Arc, Mutex, PoisonError},
     time::{Duration, Instant},
 };
 
@@ -37,7 +37,8 @@ struct Inner {
     forgiven_every: Duration,
     key: Key,
     /// Said once: clients cannot be told apart.
-    blind: Once,
+    #[cfg(feature = "axum")]
+    blind: std::sync::Once,
     clients: Mutex<HashMap<String, Client>>,
 }
 
@@ -82,16 +83,19 @@ impl ChallengeLimit {
             unpaid: unpaid.max(1),
             forgiven_every: forgiven_every.max(Duration::from_millis(1)),
             key,
-            blind: Once::new(),
+            #[cfg(feature = "axum")]
+            blind: std::sync::Once::new(),
             clients: Mutex::default(),
         }))
     }
 
     /// The same by the peer's address, which axum records as `ConnectInfo<SocketAddr>`; of an IPv6
     /// address the network, which is one client's. Behind proxies that the layer's
-    /// [`Transport::proxied`] lists it is the address that they name. Behind a proxy that it does not
-    /// list, and where no peer is recorded, all requests are one client, which the log says: there, name
-    /// a client with [`new`](Self::new), by a header that the proxy sets.
+    /// [`Transport::proxied`] lists it is the address that they name in `Forwarded` or
+    /// `X-Forwarded-For`, which they must write themselves: one that passes a client's own words on
+    /// lets it be anybody. Behind a proxy that is not listed or names nobody, and where no peer is
+    /// recorded, all requests are one client, which the log says: there, name a client with
+    /// [`new`](Self::new), by a header that the proxy sets.
     #[cfg(feature = "axum")]
     pub fn by_peer(unpaid: u32, forgiven_every: Duration) -> Self {
         Self::by(unpaid, forgiven_every, Key::Address)
@@ -114,15 +118,24 @@ impl ChallengeLimit {
         use std::net::IpAddr;
 
         let address = transport.client(parts);
-        let forwarded =
-            ["forwarded", "x-forwarded-for"].map(|name| parts.headers.contains_key(name));
-        let hidden = *transport == Transport::Declared && forwarded.contains(&true);
-        if address.is_none() || (hidden && address.is_some_and(|address| address.is_loopback())) {
+        let unnamed = match transport {
+            Transport::Declared => {
+                let forwarded = ["forwarded", "x-forwarded-for"];
+                let forwarded = forwarded
+                    .iter()
+                    .any(|name| parts.headers.contains_key(*name));
+                forwarded && address.is_some_and(|address| address.is_loopback())
+            }
+            Transport::Loopback => false,
+            Transport::Proxied(proxies) => address
+                .is_some_and(|address| proxies.iter().any(|network| network.contains(address))),
+        };
+        if address.is_none() || unnamed {
             self.0.blind.call_once(|| {
                 tracing::warn!(
                     "what clients leave unpaid is counted as one client's: serve with \
                      `into_make_service_with_connect_info::<SocketAddr>()`, and behind a proxy list it \
-                     in `Transport::proxied`"
+                     in `Transport::proxied` and have it write `X-Forwarded-For`"
                 );
             });
         }
