@@ -226,6 +226,7 @@ impl From<Unpaid> for Refused {
 pub(crate) struct Instead(Arc<Mutex<Option<Refused>>>);
 
 impl Instead {
+    #[cfg(feature = "axum")]
     pub(crate) fn of(unpaid: Unpaid) -> Self {
         Self(Arc::new(Mutex::new(Some(unpaid.into()))))
     }
