@@ -119,7 +119,7 @@ impl Call {
         let wanted = payable.price.unit.amount;
         let lane = sessions.lane(&key);
         Self {
-            tab: lane.tabs.open(),
+            tab: lane.tabs.open(wanted, payable.limit.most_per_call()),
             lane,
             sessions: sessions.clone(),
             payer: payable.payer,
@@ -298,7 +298,7 @@ impl Call {
         let over = |limit| SessionError::CallLimit { limit };
         self.limit.allows_call(cost).map_err(over)?;
         let (min_delta, cap) = (self.price.min_delta, self.limit.max_deposit());
-        let others = self.lane.tabs.collect(&self.tab, self.price.unit.amount);
+        let others = self.lane.tabs.collect(&self.tab);
         let all = plus(more, others.sum());
         let begins = self.payer.spending() == Spending::Prepaid && !self.tab.is_uncertain();
         let raised = record::update(self.sessions.store.as_ref(), &self.key, |record| {

@@ -68,6 +68,10 @@ impl DepositLimit {
         Amount::new(wish.max(least).min(room))
     }
 
+    pub(crate) fn most_per_call(&self) -> Option<Amount> {
+        self.per_call
+    }
+
     pub(crate) fn allows_call(&self, cost: Amount) -> Result<(), Amount> {
         match self.per_call {
             Some(limit) if cost > limit => Err(limit),

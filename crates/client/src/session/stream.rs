@@ -113,7 +113,7 @@ impl Call {
         // As much as the stream asks for and the steps that may be signed ahead of it, but no more
         // than what it has delivered is worth with those.
         let ahead = times(unit, self.sessions.ahead - 1);
-        let so_far = plus(record.due, self.lane.tabs.owed(&self.tab, unit));
+        let so_far = plus(record.due, self.lane.tabs.owed(&self.tab));
         // And the next step in any case: what others have made due, others will spend.
         let step = plus(times(unit, self.tab.received()), unit);
         let wish = minus(plus(required, ahead), so_far).max(minus(step, self.tab.claim()));
@@ -154,7 +154,7 @@ impl Call {
         if self.payer.spending() == Spending::Vouchers {
             return Ok(false);
         }
-        let (claimed, received) = self.lane.tabs.all(self.price.unit.amount);
+        let (claimed, received) = self.lane.tabs.all();
         let own = self.lane.tabs.uncertain();
         let store = self.sessions.store.as_ref();
         let believed = record::update(store, &self.key, |record| {

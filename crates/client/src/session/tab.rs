@@ -10,8 +10,14 @@ use farebox_core::wire::Amount;
 use super::record::{minus, plus, times};
 
 /// The sums of one call.
-#[derive(Debug, Default)]
-pub(crate) struct Tab(Mutex<Sums>);
+#[derive(Debug)]
+pub(crate) struct Tab {
+    /// What one event costs here; other resources of the same channel may have other prices.
+    unit: Amount,
+    /// What the call may cost, where that is limited.
+    most: Option<Amount>,
+    sums: Mutex<Sums>,
+}
 
 #[derive(Debug, Default)]
 struct Sums {
@@ -26,7 +32,7 @@ struct Sums {
 impl Tab {
     fn sums(&self) -> MutexGuard<'_, Sums> {
         // Each critical section leaves whole sums, so a panic elsewhere does not spoil them.
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+        self.sums.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     pub(crate) fn event(&self) {
@@ -64,8 +70,14 @@ impl Tab {
         self.sums().uncertain = uncertain;
     }
 
-    fn owed(sums: &Sums, unit: Amount) -> Amount {
-        minus(times(unit, sums.received), sums.claim)
+    fn worth(&self, sums: &Sums) -> Amount {
+        times(self.unit, sums.received)
+    }
+
+    /// What others make due for it: never more than the call might itself.
+    fn owed(&self, sums: &Sums) -> Amount {
+        let worth = self.worth(sums);
+        minus(self.most.map_or(worth, |most| worth.min(most)), sums.claim)
     }
 }
 
@@ -74,8 +86,13 @@ impl Tab {
 pub(crate) struct Tabs(Mutex<Vec<Weak<Tab>>>);
 
 impl Tabs {
-    pub(crate) fn open(&self) -> Arc<Tab> {
-        let tab = Arc::new(Tab::default());
+    /// For a call that pays `unit` for each event, and costs `most` at most.
+    pub(crate) fn open(&self, unit: Amount, most: Option<Amount>) -> Arc<Tab> {
+        let tab = Arc::new(Tab {
+            unit,
+            most,
+            sums: Mutex::default(),
+        });
         let mut tabs = self.tabs();
         tabs.retain(|tab| tab.strong_count() > 0);
         tabs.push(Arc::downgrade(&tab));
@@ -98,21 +115,18 @@ impl Tabs {
     }
 
     /// What the other calls have received and not made due.
-    pub(crate) fn owed(&self, own: &Arc<Tab>, unit: Amount) -> Amount {
-        let owed = |sum, tab: &Arc<Tab>| plus(sum, Tab::owed(&tab.sums(), unit));
+    pub(crate) fn owed(&self, own: &Arc<Tab>) -> Amount {
+        let owed = |sum, tab: &Arc<Tab>| plus(sum, tab.owed(&tab.sums()));
         self.others(own).iter().fold(Amount::new(0), owed)
     }
 
     /// What the calls under way have made due, and what they have received.
-    pub(crate) fn all(&self, unit: Amount) -> (Amount, Amount) {
+    pub(crate) fn all(&self) -> (Amount, Amount) {
         let live: Vec<_> = self.tabs().iter().filter_map(Weak::upgrade).collect();
         let none = (Amount::new(0), Amount::new(0));
         live.iter().fold(none, |(claimed, received), tab| {
             let sums = tab.sums();
-            (
-                plus(claimed, sums.claim),
-                plus(received, times(unit, sums.received)),
-            )
+            (plus(claimed, sums.claim), plus(received, tab.worth(&sums)))
         })
     }
 
@@ -125,11 +139,11 @@ impl Tabs {
     }
 
     /// Makes it theirs, to be made due at once.
-    pub(crate) fn collect(&self, own: &Arc<Tab>, unit: Amount) -> Collected {
+    pub(crate) fn collect(&self, own: &Arc<Tab>) -> Collected {
         let mut parts = Vec::new();
         for tab in self.others(own) {
             let mut sums = tab.sums();
-            let owed = Tab::owed(&sums, unit);
+            let owed = tab.owed(&sums);
             sums.claim = plus(sums.claim, owed);
             drop(sums);
             if !owed.is_zero() {
