@@ -15,7 +15,7 @@ use farebox_core::wire::{Credential, CredentialHeader};
 use farebox_http::{SessionCallError, SessionClient};
 
 use crate::{
-    shop::{Coins, Server, refusal, sessions},
+    shop::{Coins, Seller as _, Server, refusal, sessions},
     support::serve,
 };
 

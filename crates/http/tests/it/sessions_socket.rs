@@ -16,7 +16,7 @@ use farebox_core::wire::Credential;
 use farebox_http::{PaidSocket, SessionCallError, SessionClient};
 use serde_json::{Value, json};
 
-use crate::shop::{Coins, Server, coins, refusal, sessions};
+use crate::shop::{Coins, Seller as _, Server, coins, refusal, sessions};
 
 /// What the server says once it is paid for the first message.
 #[derive(Clone)]

@@ -26,7 +26,7 @@ use tokio::sync::mpsc;
 #[path = "../../../client/tests/support/mod.rs"]
 mod rail;
 
-pub use rail::{Books, Coins, Server, coins, sessions};
+pub use rail::{Books, Coins, Seller, Server, coins, sessions};
 
 /// What `/stream` does once its first unit is paid.
 #[derive(Clone)]
