@@ -141,6 +141,26 @@ async fn a_dropped_stream_costs_what_it_delivered() {
     }
 }
 
+/// Protects: a stream that is not read while it pays keeps nobody from the channel.
+#[tokio::test]
+async fn a_stream_that_nobody_reads_blocks_no_close() {
+    let shop = open(Script::Stalls, 1_000).await;
+    let mut stream = shop.client.events(shop.get("/stream")).await.unwrap();
+    assert_eq!(stream.recv().await.unwrap().unwrap().data, "token 1");
+    let deadline = std::time::Instant::now() + std::time::Duration::from_secs(10);
+    while shop.shop.managed.load(Ordering::SeqCst) == 0 {
+        assert!(std::time::Instant::now() < deadline, "it pays");
+        tokio::time::sleep(std::time::Duration::from_millis(1)).await;
+    }
+    let closing = shop.client.close_all();
+    let closing = tokio::time::timeout(std::time::Duration::from_secs(20), closing);
+    let closed = closing.await.expect("it ends").unwrap();
+    assert_eq!((closed[0].spent, closed[0].refunded), (coins(1), coins(9)));
+    assert_eq!(shop.wallet.most_signed(), 2);
+    // What came is there when it is read.
+    assert_eq!(stream.recv().await.unwrap().unwrap().data.len(), 64 * 1024);
+}
+
 /// Protects: a deposit whose answer got lost is presented again until it is known.
 #[tokio::test]
 async fn a_lost_answer_to_a_deposit_is_asked_for_again() {

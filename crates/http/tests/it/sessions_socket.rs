@@ -25,6 +25,8 @@ enum Script {
     Honest(u32),
     /// These frames, and then it listens. `{channel}` is the channel.
     Fixed(Vec<Value>),
+    /// Asks for a voucher, and says so much before it answers it.
+    Late(u32),
 }
 
 struct Hall {
@@ -125,6 +127,15 @@ async fn serve(hall: Arc<Hall>, mut socket: WebSocket) {
     let mut left = 0;
     match &hall.script {
         Script::Honest(messages) => left = *messages,
+        Script::Late(_) => {
+            let wants = json!({ "channelId": channel, "requiredCumulative": "2" });
+            for said in [
+                json!({ "mpp": "message", "data": "0" }),
+                json!({ "mpp": "payment-need-voucher", "data": wants }),
+            ] {
+                socket.send(frame(&said)).await.unwrap();
+            }
+        }
         Script::Fixed(frames) => {
             for said in frames {
                 let said = said.to_string().replace("{channel}", &channel);
@@ -176,6 +187,12 @@ async fn serve(hall: Arc<Hall>, mut socket: WebSocket) {
         match heard {
             Some(text) if text.contains("authorization") => {
                 let (reply, _) = answer(server, &text);
+                if let Script::Late(messages) = &hall.script {
+                    for n in 1..=*messages {
+                        let said = json!({ "mpp": "message", "data": n.to_string() });
+                        socket.send(frame(&said)).await.unwrap();
+                    }
+                }
                 if socket.send(frame(&reply)).await.is_err() {
                     return;
                 }
@@ -269,6 +286,26 @@ async fn lying_sockets_get_one_step() {
         assert_eq!(messages, 1, "{name}");
         assert!(hall.wallet.most_signed() <= most, "{name}: {error:?}");
         assert_eq!(hall.server.chain.only().1.deposit, 10, "{name}");
+    }
+}
+
+/// Protects: a socket that is not read while it pays keeps nobody from the channel, and nothing that
+/// it said is lost.
+#[tokio::test]
+async fn a_socket_that_nobody_reads_blocks_no_close() {
+    let hall = open(Script::Late(50), 1_000).await;
+    let mut socket = hall.client.socket(hall.url.clone()).await.unwrap();
+    let deadline = std::time::Instant::now() + Duration::from_secs(10);
+    while hall.wallet.most_signed() < 2 {
+        assert!(std::time::Instant::now() < deadline, "it pays");
+        tokio::time::sleep(Duration::from_millis(1)).await;
+    }
+    let closing = tokio::time::timeout(Duration::from_secs(20), hall.client.close_all());
+    let closed = closing.await.expect("it ends").unwrap();
+    assert_eq!((closed[0].spent, closed[0].refunded), (coins(0), coins(10)));
+    for n in 0..=50 {
+        let message = socket.recv().await.unwrap().unwrap();
+        assert_eq!(message, n.to_string());
     }
 }
 

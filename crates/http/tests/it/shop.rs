@@ -21,7 +21,10 @@ use farebox_client::session::{Answer, Sessions, Store, VolatileStore};
 use farebox_core::wire::{Credential, Receipt};
 use farebox_http::SessionClient;
 use serde_json::json;
-use tokio::sync::mpsc;
+use tokio::{
+    sync::{Semaphore, mpsc},
+    time::timeout,
+};
 
 #[path = "../../../client/tests/support/mod.rs"]
 mod rail;
@@ -35,6 +38,8 @@ pub enum Script {
     Honest(u32),
     /// These bytes, and then it stays open. `{channel}` is the channel.
     Fixed(String),
+    /// Asks for a voucher, and answers it only when nobody takes the events that it sends on.
+    Stalls,
 }
 
 pub struct Shop {
@@ -46,6 +51,8 @@ pub struct Shop {
     pub managed: AtomicU32,
     /// No POST for this resource.
     pub get_only: bool,
+    /// What a stream that stalls opens.
+    gate: Semaphore,
 }
 
 pub struct Running {
@@ -84,6 +91,7 @@ pub async fn open_with(script: Script, max_deposit: u128, get_only: bool) -> Run
         asked: AtomicU32::new(0),
         managed: AtomicU32::new(0),
         get_only,
+        gate: Semaphore::new(0),
     });
     let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
     let base = format!("http://{}", listener.local_addr().unwrap());
@@ -170,12 +178,17 @@ async fn joke(State(shop): State<Arc<Shop>>, request: Request) -> Response {
 }
 
 async fn stream(State(shop): State<Arc<Shop>>, request: Request) -> Response {
+    let script = shop.script.lock().unwrap().clone();
     let channel = match paid(&shop, &request) {
         Ok(receipt) => receipt.reference,
-        Err(response) => return *response,
+        Err(response) => {
+            if let (Script::Stalls, true) = (script, response.status().is_success()) {
+                let _open = shop.gate.acquire().await.unwrap();
+            }
+            return *response;
+        }
     };
     let (send, receive) = mpsc::channel::<Bytes>(1);
-    let script = shop.script.lock().unwrap().clone();
     tokio::spawn(async move {
         match script {
             Script::Honest(events) => honest(&shop, &channel, events, &send).await,
@@ -189,6 +202,7 @@ async fn stream(State(shop): State<Arc<Shop>>, request: Request) -> Response {
                 }
                 send.closed().await;
             }
+            Script::Stalls => stalls(&shop, &channel, &send).await,
         }
     });
     let body = futures_util::stream::unfold(receive, async |mut receive| {
@@ -212,6 +226,19 @@ async fn honest(shop: &Shop, channel: &str, events: u32, send: &mpsc::Sender<Byt
     let books = shop.server.books(channel);
     let receipt = serde_json::to_string(&shop.server.receipt(channel, books)).unwrap();
     say(send, format!("event: payment-receipt\ndata: {receipt}\n\n")).await;
+}
+
+async fn stalls(shop: &Shop, channel: &str, send: &mpsc::Sender<Bytes>) {
+    let wants = json!({ "channelId": channel, "requiredCumulative": "2" });
+    let text = format!("data: token 1\n\nevent: payment-need-voucher\ndata: {wants}\n\n");
+    say(send, text).await;
+    while shop.server.books(channel).accepted < 2 {
+        tokio::time::sleep(Duration::from_millis(1)).await;
+    }
+    let long = format!("data: {}\n\n", "x".repeat(64 * 1024));
+    while let Ok(true) = timeout(Duration::from_millis(500), say(send, long.clone())).await {}
+    shop.gate.add_permits(1);
+    send.closed().await;
 }
 
 async fn say(send: &mpsc::Sender<Bytes>, text: String) -> bool {

@@ -1,10 +1,8 @@
 //! Reading a stream and paying for it at the same time.
 
-use std::{future::Future, pin::Pin};
-
 use farebox_client::session::{Call, Counter, Courier, Demand, SessionError};
 use farebox_core::wire::Receipt;
-use tokio::sync::mpsc;
+use tokio::{sync::mpsc, task::JoinHandle};
 
 use super::{
     client::{Paid, finish},
@@ -30,7 +28,9 @@ type Answered = (Box<Call>, Result<(), SessionError>);
 /// A call, at rest or while it answers a demand.
 pub(super) enum Payer {
     Resting(Box<Call>),
-    Paying(Pin<Box<dyn Future<Output = Answered> + Send>>),
+    /// On a task of its own: it has a turn on the channel, and the calls that wait for that must not
+    /// wait for somebody to read this stream. It runs to its end whatever becomes of the stream.
+    Paying(JoinHandle<Answered>),
     Gone,
 }
 
@@ -70,7 +70,7 @@ impl Till {
         self.payer = match std::mem::replace(&mut self.payer, Payer::Gone) {
             Payer::Resting(mut call) if call.owes() => {
                 let courier = courier.clone();
-                Payer::Paying(Box::pin(async move {
+                Payer::Paying(tokio::spawn(async move {
                     let done = call.settle(&courier).await;
                     (call, done)
                 }))
@@ -88,7 +88,7 @@ impl Till {
         match std::mem::replace(&mut self.payer, Payer::Gone) {
             Payer::Resting(mut call) => {
                 let courier = courier.clone();
-                self.payer = Payer::Paying(Box::pin(async move {
+                self.payer = Payer::Paying(tokio::spawn(async move {
                     let done = call.demand(&demand, &courier).await;
                     (call, done)
                 }));
@@ -113,7 +113,10 @@ impl Till {
         let Payer::Paying(paying) = &mut self.payer else {
             return std::future::pending().await;
         };
-        let (call, done) = paying.await;
+        let answered = paying.await;
+        self.payer = Payer::Gone;
+        // All that it may have signed stays counted.
+        let (call, done) = answered.map_err(|error| SessionCallError::Broken(error.to_string()))?;
         self.payer = Payer::Resting(call);
         done?;
         match self.next.take() {
@@ -129,7 +132,7 @@ impl Till {
     pub(super) async fn rest(self) -> Option<Box<Call>> {
         let mut call = match self.payer {
             Payer::Resting(call) => call,
-            Payer::Paying(paying) => paying.await.0,
+            Payer::Paying(paying) => paying.await.ok()?.0,
             Payer::Gone => return None,
         };
         if !self.concluded {

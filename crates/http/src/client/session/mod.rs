@@ -27,6 +27,8 @@ mod listen;
 #[cfg(feature = "client-ws")]
 mod socket;
 mod sse;
+#[cfg(feature = "client-ws")]
+mod talk;
 
 pub use client::{PaidFrom, SessionClient};
 pub use error::SessionCallError;

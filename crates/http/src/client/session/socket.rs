@@ -1,17 +1,16 @@
 //! WebSockets that are paid for as they speak.
 
-use std::{collections::VecDeque, time::Duration};
+use std::time::Duration;
 
-use farebox_client::session::{Answer, Call, Courier, Demand, SessionError};
-use farebox_core::wire::{Challenge, Credential, ProblemDetails, Receipt};
+use farebox_client::session::{Answer, Call, Courier, SessionError};
+use farebox_core::wire::{Challenge, Credential, Receipt};
 use futures_util::{SinkExt, StreamExt};
 use http::{
     HeaderValue, Method, StatusCode, Version,
     header::{CONNECTION, SEC_WEBSOCKET_ACCEPT, SEC_WEBSOCKET_KEY, SEC_WEBSOCKET_VERSION, UPGRADE},
 };
 use reqwest::{Client, Request, Upgraded, Url};
-use serde::Deserialize;
-use serde_json::{Value, json};
+use serde_json::json;
 use tokio::sync::{mpsc, oneshot};
 use tokio_tungstenite::{
     WebSocketStream,
@@ -26,8 +25,8 @@ use super::{
     client::{SessionClient, finish},
     courier::HttpCourier,
     error::SessionCallError,
-    listen::{Heard, Tell, Till},
-    sse::SseEvent,
+    listen::{Heard, Till},
+    talk::{Frame, Order, Talk, WAITING, accepted, refused},
 };
 
 /// The largest message that is read, in bytes.
@@ -35,9 +34,6 @@ const LIMIT: usize = 1024 * 1024;
 
 /// How long a credential may take to be answered.
 const PATIENCE: Duration = Duration::from_secs(30);
-
-/// How many messages may wait to be taken. A socket that nobody reads is not paid for.
-const WAITING: usize = 32;
 
 type Socket = WebSocketStream<Upgraded>;
 
@@ -88,47 +84,9 @@ impl PaidSocket {
     }
 }
 
-/// What is to be sent.
-enum Order {
-    /// For the handler.
-    Say(String),
-    /// A credential.
-    Pay(String, oneshot::Sender<Answer>),
-    /// No more.
-    Stop,
-}
-
-/// What a server says.
-#[derive(Deserialize)]
-#[serde(tag = "mpp", rename_all = "kebab-case")]
-enum Frame {
-    Message {
-        data: Value,
-    },
-    PaymentNeedVoucher {
-        data: Value,
-    },
-    PaymentNeedTopup {
-        data: Value,
-    },
-    PaymentReceipt {
-        data: Value,
-    },
-    PaymentCloseReady {
-        data: Value,
-    },
-    PaymentError {
-        #[serde(default)]
-        status: u16,
-        #[serde(default)]
-        message: String,
-    },
-    SessionTimeout,
-}
-
 /// Credentials go over the socket, and challenges come over HTTP.
 #[derive(Clone)]
-struct SocketCourier {
+pub(super) struct SocketCourier {
     http: HttpCourier,
     orders: mpsc::Sender<Order>,
 }
@@ -213,23 +171,16 @@ fn run(socket: Socket, call: Call, http: HttpCourier) -> PaidSocket {
     };
     // On its own task, so that it is paid for while the caller is busy with it.
     tokio::spawn(async move {
-        let mut talk = Talk {
-            till: Till::new(call),
-            courier,
-            waiting: VecDeque::new(),
-            tell,
-        };
+        let mut talk = Talk::new(Till::new(call), courier, tell);
         let result = talk.talk(socket, taken).await;
-        let Talk {
-            till,
-            tell,
-            waiting,
-            ..
-        } = talk;
-        // Nobody answers these any more.
-        drop(waiting);
+        let (till, unheard, tell) = talk.into_parts();
         if let Some(call) = till.rest().await {
             finish(*call).await;
+        }
+        for heard in unheard {
+            if tell.send(Ok(heard)).await.is_err() {
+                return;
+            }
         }
         if let Err(error) = result {
             let _ = tell.send(Err(error)).await;
@@ -253,7 +204,7 @@ fn http_form(mut url: Url) -> Url {
     url
 }
 
-fn broken(error: impl std::fmt::Display) -> SessionCallError {
+pub(super) fn broken(error: impl std::fmt::Display) -> SessionCallError {
     SessionCallError::Broken(error.to_string())
 }
 
@@ -285,7 +236,7 @@ async fn connect(client: &Client, url: &Url) -> Result<Socket, SessionCallError>
     Ok(WebSocketStream::from_raw_socket(upgraded, Role::Client, Some(config)).await)
 }
 
-fn authorization(credential: &str) -> Message {
+pub(super) fn authorization(credential: &str) -> Message {
     let frame = json!({ "mpp": "authorization", "authorization": credential });
     Message::text(frame.to_string())
 }
@@ -311,134 +262,4 @@ async fn authorize(socket: &mut Socket, credential: &str) -> Result<Answer, Stri
     };
     let reply = tokio::time::timeout(PATIENCE, reply).await;
     reply.unwrap_or_else(|_| Err("the server does not answer".to_owned()))
-}
-
-fn accepted(data: Value) -> Answer {
-    let receipt: Option<Receipt> = serde_json::from_value(data).ok();
-    Answer::Accepted(receipt.map(Box::new))
-}
-
-/// What went wrong comes as a text, or as the problem that HTTP would have told.
-fn refused(status: u16, message: &str) -> Answer {
-    let problem: Option<ProblemDetails> = serde_json::from_str(message).ok();
-    match status {
-        500.. => Answer::Lost(format!("the server answered {status}")),
-        _ => Answer::Refused {
-            status,
-            problem: problem.map(Box::new),
-            challenges: Vec::new(),
-        },
-    }
-}
-
-struct Talk {
-    till: Till,
-    courier: SocketCourier,
-    /// Who waits for the answer to a credential, in the order they were sent.
-    waiting: VecDeque<oneshot::Sender<Answer>>,
-    tell: Tell,
-}
-
-impl Talk {
-    async fn talk(
-        &mut self,
-        mut socket: Socket,
-        mut orders: mpsc::Receiver<Order>,
-    ) -> Result<(), SessionCallError> {
-        loop {
-            tokio::select! {
-                answered = self.till.answered(&self.courier) => answered?,
-                order = orders.recv() => match order {
-                    Some(Order::Say(text)) => {
-                        socket.send(Message::text(text)).await.map_err(broken)?;
-                    }
-                    Some(Order::Pay(credential, reply)) => {
-                        self.waiting.push_back(reply);
-                        socket.send(authorization(&credential)).await.map_err(broken)?;
-                    }
-                    Some(Order::Stop) => {
-                        let stop = json!({ "mpp": "payment-close-request" }).to_string();
-                        socket.send(Message::text(stop)).await.map_err(broken)?;
-                    }
-                    None => {}
-                },
-                message = socket.next() => {
-                    let Some(message) = message else { return Ok(()) };
-                    let text = match message.map_err(broken)? {
-                        Message::Text(text) => text,
-                        Message::Close(_) => return Ok(()),
-                        // Pings are answered by the library.
-                        _ => continue,
-                    };
-                    if !self.hear(&text).await? {
-                        let _ = socket.close(None).await;
-                        return Ok(());
-                    }
-                }
-                () = self.tell.closed() => {
-                    let _ = socket.close(None).await;
-                    return Ok(());
-                }
-            }
-        }
-    }
-
-    /// `false` if that was the last word.
-    async fn hear(&mut self, text: &str) -> Result<bool, SessionCallError> {
-        let frame = match serde_json::from_str::<Value>(text) {
-            Ok(value) if value.get("mpp").is_some() => value,
-            // Not the protocol's, and not metered.
-            _ => return Ok(pass(&self.tell, text.to_owned()).await),
-        };
-        let frame: Frame =
-            serde_json::from_value(frame).map_err(|_| SessionCallError::Unreadable)?;
-        match frame {
-            Frame::Message { data } => {
-                self.till.piece(&self.courier);
-                let text = match data {
-                    Value::String(text) => text,
-                    other => other.to_string(),
-                };
-                Ok(pass(&self.tell, text).await)
-            }
-            Frame::PaymentNeedVoucher { data } | Frame::PaymentNeedTopup { data } => {
-                let demand = Demand::parse(&data.to_string());
-                let demand = demand.ok_or(SessionCallError::Unreadable)?;
-                self.till.demand(demand, &self.courier)?;
-                Ok(true)
-            }
-            Frame::PaymentReceipt { data } => match self.waiting.pop_front() {
-                Some(reply) => {
-                    let _ = reply.send(accepted(data));
-                    Ok(true)
-                }
-                None => self.conclude(data).await.map(|()| true),
-            },
-            Frame::PaymentCloseReady { data } => self.conclude(data).await.map(|()| false),
-            Frame::PaymentError { status, message } => match self.waiting.pop_front() {
-                Some(reply) => {
-                    let _ = reply.send(refused(status, &message));
-                    Ok(true)
-                }
-                None => Err(SessionCallError::Ended { status, message }),
-            },
-            Frame::SessionTimeout => Err(SessionCallError::TimedOut),
-        }
-    }
-
-    async fn conclude(&mut self, data: Value) -> Result<(), SessionCallError> {
-        let receipt: Receipt =
-            serde_json::from_value(data).map_err(|_| SessionCallError::Unreadable)?;
-        self.till.concluded(&receipt).await?;
-        let _ = self.tell.send(Ok(Heard::Receipt(Box::new(receipt)))).await;
-        Ok(())
-    }
-}
-
-async fn pass(tell: &Tell, data: String) -> bool {
-    let event = SseEvent {
-        data,
-        ..SseEvent::default()
-    };
-    tell.send(Ok(Heard::Event(event))).await.is_ok()
 }
