@@ -16,7 +16,7 @@ use farebox_core::wire::Credential;
 use farebox_http::{PaidSocket, SessionCallError, SessionClient};
 use serde_json::{Value, json};
 
-use crate::shop::{Coins, Seller as _, Server, coins, refusal, sessions};
+use crate::shop::{self, Coins, Seller as _, Server, coins, refusal, sessions};
 
 /// What the server says once it is paid for the first message.
 #[derive(Clone)]
@@ -307,6 +307,36 @@ async fn a_socket_that_nobody_reads_blocks_no_close() {
         let message = socket.recv().await.unwrap().unwrap();
         assert_eq!(message, n.to_string());
     }
+}
+
+/// Protects: where no WebSocket opens, nothing was presented, and nothing is due for it.
+#[tokio::test]
+async fn a_socket_that_does_not_open_costs_nothing() {
+    let shop = shop::open(shop::Script::Honest(0), 1_000).await;
+    let url: reqwest::Url = format!("{}/joke", shop.base).parse().unwrap();
+    // Without a channel a deposit was signed, which the next call presents.
+    let failed = shop.client.socket(url.clone()).await;
+    assert!(
+        matches!(
+            failed,
+            Err(SessionCallError::Session(
+                SessionError::OutcomeUnknown { .. }
+            ))
+        ),
+        "{failed:?}"
+    );
+    shop.client.send(shop.get("/joke")).await.unwrap();
+    for _ in 0..5 {
+        let failed = shop.client.socket(url.clone()).await;
+        assert!(
+            matches!(failed, Err(SessionCallError::Broken(_))),
+            "{failed:?}"
+        );
+    }
+    let channel = shop.sessions().channels().await.unwrap().remove(0);
+    assert_eq!(channel.due, coins(1));
+    assert_eq!(shop.wallet.most_signed(), 2, "one step, again and again");
+    assert_eq!(shop.shop.server.chain.opens(), 1);
 }
 
 /// Protects: a socket that is refused is not paid by another deposit.

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use farebox_client::session::{Answer, Call, Courier, SessionError};
+use farebox_client::session::{Answer, Call, Courier, Presentation, SessionError};
 use farebox_core::wire::{Challenge, Credential, Receipt};
 use futures_util::{SinkExt, StreamExt};
 use http::{
@@ -129,9 +129,13 @@ impl SessionClient {
         let mut call = self.call(&url).await?;
         loop {
             let presentation = call.next(&courier).await?;
-            let text = presentation.credential().to_header();
-            let text = text.map_err(|error| SessionCallError::Lost(error.to_string()))?;
-            let mut socket = connect(self.http(), &url).await?;
+            let text = presentation.credential().to_header().map_err(broken);
+            let socket = async { Ok((connect(self.http(), &url).await?, text?)) };
+            let (mut socket, text) = match socket.await {
+                Ok(opened) => opened,
+                // The credential goes over the socket, so that the server has not seen it.
+                Err(error) => return Err(unsent(call, presentation, error).await),
+            };
             let answer = match authorize(&mut socket, &text).await {
                 Ok(answer) => answer,
                 Err(why) => Answer::Lost(why),
@@ -145,6 +149,20 @@ impl SessionClient {
                 return Ok(run(socket, call, courier));
             }
         }
+    }
+}
+
+/// Tells a call that its credential was not presented because of `error`.
+async fn unsent(
+    mut call: Call,
+    presentation: Presentation,
+    error: SessionCallError,
+) -> SessionCallError {
+    let answer = Answer::Unsent(error.to_string());
+    match call.answered(presentation, answer).await {
+        Ok(_) | Err(SessionError::Unreachable(_)) => error,
+        // Of a deposit it is not known whether it was presented before.
+        Err(other) => other.into(),
     }
 }
 
