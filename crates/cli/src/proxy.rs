@@ -24,6 +24,7 @@ use crate::failure::Failure;
 pub(crate) struct Upstream {
     client: Client,
     base: Url,
+    body_limit: usize,
 }
 
 /// Headers that concern one connection (RFC 9110, 7.6.1).
@@ -56,11 +57,21 @@ impl Upstream {
             .map_err(Failure::general)
     }
 
-    pub(crate) fn new(client: Client, base: &str) -> Result<Self, Failure> {
+    /// `body_limit`: the largest request body that is passed on, in bytes; the layer's own unless
+    /// said.
+    pub(crate) fn new(
+        client: Client,
+        base: &str,
+        body_limit: Option<usize>,
+    ) -> Result<Self, Failure> {
         let base = Url::parse(base).map_err(|error| {
             Failure::usage(format!("an upstream's URL cannot be used: {error}"))
         })?;
-        Ok(Self { client, base })
+        Ok(Self {
+            client,
+            base,
+            body_limit: body_limit.unwrap_or(BODY_LIMIT),
+        })
     }
 
     /// Asks the upstream and answers with its status, headers and body, as they come. What a session
@@ -100,8 +111,8 @@ impl Upstream {
         headers.remove(header::HOST);
         headers.remove(header::CONTENT_LENGTH);
         let mut outgoing = self.client.request(parts.method, url).headers(headers);
-        // Small and in memory already: the layer has read it to compare digests.
-        match to_bytes(body, BODY_LIMIT).await {
+        // In memory already: the layer has read it to compare digests.
+        match to_bytes(body, self.body_limit).await {
             Ok(body) if body.is_empty() => {}
             Ok(body) => outgoing = outgoing.body(body),
             Err(_) => {

@@ -125,7 +125,7 @@ fn handler(
     let filter = MethodFilter::try_from(method).map_err(Failure::general)?;
     let handler = match &route.answer {
         Answer::Upstream(base) => {
-            let upstream = Arc::new(Upstream::new(client.clone(), base)?);
+            let upstream = Arc::new(Upstream::new(client.clone(), base, config.body_limit)?);
             on(filter, move |request: Request| async move {
                 upstream.forward(request).await
             })

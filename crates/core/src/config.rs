@@ -3,8 +3,13 @@
 use std::fmt;
 
 use secrecy::{ExposeSecret as _, SecretString};
-use serde::{Deserialize, Deserializer, de::DeserializeOwned};
+use serde::{Deserialize, Deserializer};
 use serde_json::Value;
+
+mod read;
+
+pub(crate) use read::build;
+pub use read::{kind_of, read};
 
 /// One thing wrong with a configuration: where, what, and what to do about it.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -117,63 +122,6 @@ impl fmt::Display for Invalid {
 
 impl std::error::Error for Invalid {}
 
-/// Reads a typed configuration, reporting every unknown key and not only the first.
-///
-/// Types should be `deny_unknown_fields` and hold text where a value can be wrong in a way that
-/// serde cannot say well; their constructor then checks all of it at once.
-pub fn read<C: DeserializeOwned>(value: &Value) -> Result<C, Invalid> {
-    let mut value = value.clone();
-    let mut issues = Vec::new();
-    loop {
-        match serde_json::from_value::<C>(value.clone()) {
-            Ok(config) => return Invalid::unless_empty(issues).map(|()| config),
-            Err(error) => {
-                let text = error.to_string();
-                let unknown = text.strip_prefix("unknown field `").and_then(|rest| {
-                    let (key, expected) = rest.split_once('`')?;
-                    // serde lists what it expected between backticks: every second piece.
-                    let known: Vec<&str> = expected.split('`').skip(1).step_by(2).collect();
-                    Some((key.to_owned(), Issue::unknown_key(key, &known)))
-                });
-                let removed = unknown.and_then(|(key, issue)| {
-                    value.as_object_mut()?.remove(&key)?;
-                    Some(issue)
-                });
-                match removed {
-                    Some(issue) => issues.push(issue),
-                    None => {
-                        issues.push(explain(&text));
-                        return Err(Invalid(issues));
-                    }
-                }
-            }
-        }
-    }
-}
-
-fn explain(text: &str) -> Issue {
-    match text
-        .strip_prefix("missing field `")
-        .and_then(|rest| rest.split_once('`'))
-    {
-        Some((key, _)) => Issue::new(key, "is missing"),
-        None => Issue::new("", without_values(text)),
-    }
-}
-
-/// serde quotes the value it did not expect, which may be a secret in the wrong place.
-fn without_values(text: &str) -> String {
-    let Some((start, rest)) = text.split_once("invalid ") else {
-        return text.to_owned();
-    };
-    match (rest.split_once(':'), rest.rsplit_once(", expected ")) {
-        (Some((what, _)), Some((_, expected))) => {
-            format!("{start}invalid {what}; expected {expected}")
-        }
-        _ => text.to_owned(),
-    }
-}
-
 /// Text that must not be shown: redacted `Debug`, no `Display`, wiped on drop.
 #[derive(Clone)]
 pub struct Secret(SecretString);
@@ -231,7 +179,10 @@ impl SecretSource {
                 let bytes = self.read_bytes(key)?;
                 match String::from_utf8(bytes) {
                     Ok(text) => Ok(Secret::new(text.trim())),
-                    Err(_) => Err(Issue::new(key, "the file does not hold text")),
+                    Err(_) => Err(Issue::new(
+                        key,
+                        "the file does not hold text; check the path",
+                    )),
                 }
             }
         }
@@ -268,7 +219,7 @@ impl<'de> Deserialize<'de> for SecretSource {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
         let shape = || {
             serde::de::Error::custom(
-                "a secret is a string, { env = \"NAME\" } or { file = \"path\" }",
+                "is no secret; give a string, { env = \"NAME\" } or { file = \"path\" }",
             )
         };
         match Value::deserialize(deserializer)? {

@@ -148,14 +148,12 @@ impl Registry {
 /// Configuration value → typed configuration → rail. Called by [`plugin!`](crate::plugin!).
 #[doc(hidden)]
 pub fn build_rail<C: DeserializeOwned, I: IntentSpec, R: Rail<I>>(
-    name: &str,
+    plugin: &Plugin,
     config: &Value,
     new: fn(C) -> Result<R, Invalid>,
 ) -> Result<Arc<dyn Method>, Invalid> {
-    Ok(Arc::new(Typed::<R, I>::named(
-        new(config::read(config)?)?,
-        name,
-    )))
+    let rail = config::build(config, plugin.example, new)?;
+    Ok(Arc::new(Typed::<R, I>::named(rail, plugin.name)))
 }
 
 /// Configuration value → typed configuration → wallet. Called by [`plugin!`](crate::plugin!).
@@ -164,9 +162,9 @@ pub fn build_wallet<C: DeserializeOwned, I: IntentSpec, W: Wallet<I>>(
     config: &Value,
     new: fn(C) -> Result<W, Invalid>,
 ) -> Result<Arc<dyn Payer>, Invalid> {
-    Ok(Arc::new(TypedPayer::<W, I>::new(new(config::read(
-        config,
-    )?)?)))
+    // The example is of the other side: its macaroon is none to pay with.
+    let wallet = config::build(config, "", new)?;
+    Ok(Arc::new(TypedPayer::<W, I>::new(wallet)))
 }
 
 /// The same for sessions.
@@ -175,9 +173,9 @@ pub fn build_session_wallet<C: DeserializeOwned, W: SessionWallet>(
     config: &Value,
     new: fn(C) -> Result<W, Invalid>,
 ) -> Result<Arc<dyn SessionPayer>, Invalid> {
-    Ok(Arc::new(TypedSessionPayer::new(new(config::read(
-        config,
-    )?)?)))
+    Ok(Arc::new(TypedSessionPayer::new(config::build(
+        config, "", new,
+    )?)))
 }
 
 /// Declares a rail: a `static` [`Plugin`] that is also submitted at link time.
@@ -225,7 +223,7 @@ macro_rules! plugin {
             version: env!("CARGO_PKG_VERSION"),
             example: $crate::plugin!(@or $($example)?; { "" }),
             build: |config| {
-                $crate::registry::build_rail::<_, $intent, $rail>($static.name, config, $rail::$new)
+                $crate::registry::build_rail::<_, $intent, $rail>(&$static, config, $rail::$new)
             },
             wallet: $crate::plugin!(@or $({
                 Some(|config| {

@@ -215,7 +215,10 @@ fn configuration_errors_come_together() {
         "{error}"
     );
     let missing = build(json!({})).err().unwrap();
-    assert_eq!(missing.to_string(), "issuer: is missing");
+    assert_eq!(
+        missing.to_string(),
+        "issuer: is missing; give text in quotes, such as \"acme\""
+    );
     assert!(build(json!({"issuer": ""})).is_err());
 }
 

@@ -167,7 +167,12 @@ impl ServerBuilder {
             issues,
         };
         for method in self.methods {
-            draft.methods.insert(method.name().to_owned(), method);
+            let name = method.name().to_owned();
+            if draft.methods.contains_key(&name) {
+                draft.issues.push(Issue::new(&name, TWICE));
+            } else {
+                draft.methods.insert(name, method);
+            }
         }
         for (rail, config) in self.rails {
             draft.configure(&rail, config);
@@ -220,8 +225,7 @@ impl Draft {
                         .insert(plugin.name.to_owned(), method)
                         .is_some()
                     {
-                        let twice = "is configured twice; drop one of the two";
-                        self.issues.push(Issue::new(&at, twice));
+                        self.issues.push(Issue::new(&at, TWICE));
                     }
                 }
                 Built::Broken(method) => drop(self.broken.insert(plugin.name, method)),
@@ -276,6 +280,8 @@ pub(crate) fn unbuilt(issues: Vec<Issue>) -> Invalid {
         Ok(()) => Invalid::new("", "the server could not be made"),
     }
 }
+
+const TWICE: &str = "is configured twice; drop one of the two";
 
 const NEW_SECRET: &str = "`openssl rand -base64 32` makes one";
 

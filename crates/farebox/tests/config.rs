@@ -317,13 +317,15 @@ fn a_public_address_needs_a_trusted_proxy() {
 #[test]
 fn hosts_origins_and_sizes_are_read_or_named() {
     let with = |more: &str| GOOD.replacen("realm =", &format!("{more}\nrealm ="), 1);
-    let good =
-        "hosts = [\"API.example.com\", \"localhost:8402\"]\ncors = \"*\"\nreply_limit = 4096";
+    let good = "hosts = [\"API.example.com\", \"localhost:8402\"]\ncors = \"*\"\nbody_limit = 9000000\nreply_limit = 4096";
     let config = Config::gateway(&with(good)).unwrap();
     let hosts: Vec<_> = config.server.hosts().realms().collect();
     assert_eq!(hosts, ["api.example.com", "localhost:8402"]);
     assert_eq!(config.cors, Some(farebox::http::Origins::every()));
-    assert_eq!(config.reply_limit, Some(4096));
+    assert_eq!(
+        (config.body_limit, config.reply_limit),
+        (Some(9_000_000), Some(4096))
+    );
     assert!(Config::gateway(GOOD).unwrap().cors.is_none());
     for (wrong, expected) in [
         ("hosts = [\"api.example.com\", \"https://b\"]", "hosts[1]"),
@@ -333,6 +335,8 @@ fn hosts_origins_and_sizes_are_read_or_named() {
         ("cors = [\"app.example\"]", "cors[0]"),
         ("cors = true", "cors"),
         ("cors = [\"https://app.example\", 7]", "cors[1]"),
+        ("body_limit = \"2 MiB\"", "body_limit"),
+        ("body_limit = 1073741825", "body_limit"),
         ("reply_limit = -1", "reply_limit"),
         ("reply_limit = \"1 MiB\"", "reply_limit"),
         ("reply_limit = 16777217", "reply_limit"),
@@ -372,6 +376,78 @@ fn a_server_offers_what_it_was_told_to() {
         .collect();
     assert_eq!(keys, ["offers[0].rail", "offers[1].rail"]);
     assert!(wrong.to_string().contains("did you mean `proof/charge`?"));
+}
+
+/// Protects: a rail that was given twice from being one of the two, whichever came last.
+#[test]
+fn a_method_that_is_given_twice_is_reported() {
+    let proof = json!({
+        "chain_id": 1337,
+        "currency": "0x20c0000000000000000000000000000000000000",
+        "recipient": "0x3C44CdDdB6a900fa2b585dd299e03d12FA4293BC",
+    });
+    let registry = farebox::registry().unwrap();
+    let method = || (registry.get("proof/charge").unwrap().build)(&proof).unwrap();
+    let builder = Server::builder("api.example.com")
+        .secret("a secret of 32 bytes, only for tests")
+        .store("memory:")
+        .method(method());
+    let twice = builder.method(method()).build().unwrap_err();
+    assert_eq!(
+        twice.to_string(),
+        "proof/charge: is configured twice; drop one of the two"
+    );
+}
+
+/// Protects: a wrong type and a missing table key are found with their path, values beside them,
+/// and what to give is what the rail's example gives.
+#[test]
+fn keys_of_rails_and_wallets_have_their_path_and_a_remedy() {
+    let found = problems(
+        &GOOD
+            .replace(
+                "chain_id = 1337",
+                "chain_id = \"1337\"\nsession = { operatr_key = \"k\" }",
+            )
+            .replace(
+                "network_id = \"internal\"",
+                "connect = { destinaton = \"acct_1\" }",
+            ),
+    );
+    for (key, problem) in [
+        (
+            "rails.tempo.chain_id",
+            "is text; give a whole number, such as 4217",
+        ),
+        (
+            "rails.tempo.session.operatr_key",
+            "unknown key; did you mean `operator_key`?",
+        ),
+        (
+            "rails.stripe.connect.destinaton",
+            "unknown key; did you mean `destination`?",
+        ),
+        (
+            "rails.stripe.network_id",
+            "is missing; give text in quotes, such as \"internal\"",
+        ),
+    ] {
+        let said = |(k, p): &(String, String)| k == key && p.starts_with(problem);
+        assert!(found.iter().any(said), "{key} is not in {found:?}");
+    }
+    let registry = farebox::registry().unwrap();
+    let wallet = "[wallets.tempo]\nchain_id = \"4217\"\nprivate_key = 5";
+    let invalid = Wallets::from_toml(wallet, &registry).unwrap_err();
+    let keys: Vec<_> = invalid.issues().iter().map(|i| i.key.as_str()).collect();
+    assert_eq!(
+        keys,
+        [
+            "wallets.tempo.chain_id",
+            "wallets.tempo.private_key",
+            "wallets.tempo.rpc_url"
+        ],
+        "{invalid}"
+    );
 }
 
 #[test]

@@ -51,6 +51,7 @@ const TOP: &[&str] = &[
     "store",
     "trusted_proxies",
     "cors",
+    "body_limit",
     "reply_limit",
     "challenge_limit",
     "hooks",
@@ -74,6 +75,8 @@ pub struct Config {
     pub trusted_proxies: Vec<Network>,
     /// The pages that may pay; `None` where no page of another origin may.
     pub cors: Option<Origins>,
+    /// The largest request body that is read before anything is paid, in bytes, where it says.
+    pub body_limit: Option<usize>,
     /// The largest response body that is kept under an `Idempotency-Key`, in bytes, where it says.
     pub reply_limit: Option<usize>,
     /// How many challenges one client may leave unpaid; `None` for as many as it likes.
@@ -127,6 +130,10 @@ impl Config {
             Some(page) => layer.page(page.clone()),
             None => layer,
         };
+        let layer = match self.body_limit {
+            Some(limit) => layer.body_limit(limit),
+            None => layer,
+        };
         let layer = match self.reply_limit {
             Some(limit) => layer.reply_limit(limit),
             None => layer,
@@ -164,7 +171,8 @@ fn read(value: &Value, gateway: bool) -> Result<Config, Invalid> {
     let trusted_proxies = trusted_proxies(&mut top, &mut issues);
     let listen = listen(&mut top, trusted_proxies.is_empty(), &mut issues);
     let cors = cors(&mut top, &mut issues);
-    let reply_limit = reply_limit(&mut top, &mut issues);
+    let body_limit = size(&mut top, "body_limit", BODY_MAX, &mut issues);
+    let reply_limit = size(&mut top, "reply_limit", REPLY_MAX, &mut issues);
     let proxied = !trusted_proxies.is_empty();
     let challenge_limit = UnpaidLimit::read(top.take("challenge_limit"), proxied, &mut issues);
     #[cfg(feature = "page")]
@@ -257,6 +265,7 @@ fn read(value: &Value, gateway: bool) -> Result<Config, Invalid> {
         listen,
         trusted_proxies,
         cors,
+        body_limit,
         reply_limit,
         #[cfg(feature = "axum")]
         unpaid: challenge_limit.as_ref().map(UnpaidLimit::counter),
@@ -297,7 +306,7 @@ const ROUTES: &str = "give tables `[[routes]]`";
 const PROXIES: &str = "give a list of addresses or networks, such as [\"10.0.0.0/8\"]";
 
 fn secret_source(value: Value) -> Result<SecretSource, String> {
-    serde_json::from_value(value).map_err(|error| format!("cannot be read: {error}"))
+    serde_json::from_value(value).map_err(|error| error.to_string())
 }
 
 fn trusted_proxies(top: &mut Section, issues: &mut Vec<Issue>) -> Vec<Network> {
@@ -347,16 +356,20 @@ fn cors(top: &mut Section, issues: &mut Vec<Issue>) -> Option<Origins> {
     Origins::parse(texts).map_err(problem).ok()
 }
 
+/// A request's body is held in memory before anything is paid.
+const BODY_MAX: u64 = 1024 * 1024 * 1024;
+
 /// Beyond this a payment's record is too much for a store that holds it in one value.
 const REPLY_MAX: u64 = 16 * 1024 * 1024;
 
-fn reply_limit(top: &mut Section, issues: &mut Vec<Issue>) -> Option<usize> {
-    let value = top.take("reply_limit")?;
-    let given = value.as_u64().filter(|bytes| *bytes <= REPLY_MAX);
+/// A number of bytes.
+fn size(top: &mut Section, key: &str, most: u64, issues: &mut Vec<Issue>) -> Option<usize> {
+    let value = top.take(key)?;
+    let given = value.as_u64().filter(|bytes| *bytes <= most);
     let bytes = given.and_then(|bytes| usize::try_from(bytes).ok());
     if bytes.is_none() {
-        let problem = format!("is no size; give a number of bytes up to {REPLY_MAX}");
-        issues.push(Issue::new("reply_limit", problem));
+        let problem = format!("is no size; give a number of bytes up to {most}");
+        issues.push(Issue::new(key, problem));
     }
     bytes
 }

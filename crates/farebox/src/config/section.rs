@@ -1,6 +1,6 @@
 //! Reading a table key by key, so that one wrong key does not hide the next.
 
-use farebox_core::Issue;
+use farebox_core::{Issue, config::kind_of};
 use serde_json::{Map, Value};
 
 /// A table of the configuration whose keys are taken one by one; what is left is unknown.
@@ -86,13 +86,5 @@ impl Section {
 
 /// What a value is, and what it should be. Never the value: it may be a secret in a wrong place.
 pub(super) fn wrong(value: &Value, shape: &str) -> String {
-    let kind = match value {
-        Value::Null => "nothing",
-        Value::Bool(_) => "true or false",
-        Value::Number(_) => "a number",
-        Value::String(_) => "text",
-        Value::Array(_) => "a list",
-        Value::Object(_) => "a table",
-    };
-    format!("is {kind}; {shape}")
+    format!("is {}; {shape}", kind_of(value))
 }

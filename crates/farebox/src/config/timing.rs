@@ -17,6 +17,7 @@ const KEYS: &[&str] = &[
     "serving_lease",
     "balance_lease",
     "slack",
+    "store",
     "reconcile",
     "shutdown",
 ];
@@ -43,6 +44,7 @@ pub(super) struct Timing {
     serving_lease: Option<Duration>,
     balance_lease: Option<Duration>,
     slack: Option<Duration>,
+    store: Option<Duration>,
     reconcile: Option<Duration>,
     shutdown: Option<Duration>,
 }
@@ -64,6 +66,7 @@ impl Timing {
             serving_lease: time("serving_lease"),
             balance_lease: time("balance_lease"),
             slack: time("slack"),
+            store: time("store"),
             reconcile: time("reconcile"),
             shutdown: time("shutdown"),
         };
@@ -84,7 +87,7 @@ impl Timing {
     /// Tells the engine.
     pub(super) fn tune(self, engine: EngineBuilder) -> EngineBuilder {
         type Setter = fn(EngineBuilder, Duration) -> EngineBuilder;
-        let settings: [(Option<Duration>, Setter); 8] = [
+        let settings: [(Option<Duration>, Setter); 9] = [
             (self.challenge, EngineBuilder::challenge_ttl),
             (self.quote, EngineBuilder::quote_deadline),
             (self.settle, EngineBuilder::settle_deadline),
@@ -93,6 +96,7 @@ impl Timing {
             (self.serving_lease, EngineBuilder::serving_lease),
             (self.balance_lease, EngineBuilder::balance_lease),
             (self.slack, EngineBuilder::slack),
+            (self.store, EngineBuilder::store_deadline),
         ];
         settings
             .into_iter()
@@ -132,9 +136,10 @@ mod tests {
     #[test]
     fn times_are_read_or_named() {
         let mut issues = Vec::new();
-        let table = json!({ "slack": "5s", "reconcile": "1m 30s", "settle": "0s", "quote": 5, "slak": "1s" });
+        let table = json!({ "slack": "5s", "store": "3s", "reconcile": "1m 30s", "settle": "0s", "quote": 5, "slak": "1s" });
         let timing = Timing::read(Some(table), &mut issues);
         assert_eq!(timing.slack, Some(Duration::from_secs(5)));
+        assert_eq!(timing.store, Some(Duration::from_secs(3)));
         assert_eq!(timing.reconcile(), Duration::from_secs(90));
         assert_eq!(timing.challenge, None);
         let keys: Vec<&str> = issues.iter().map(|issue| issue.key.as_str()).collect();
