@@ -88,6 +88,10 @@ impl RailFixture for PluginFixture {
         }
     }
 
+    fn configured(&self) -> Option<(&'static Plugin, Value)> {
+        Some((self.plugin, self.config.clone()))
+    }
+
     async fn forged(&self, _: &Challenge) -> Vec<Value> {
         self.forged.clone()
     }

@@ -4,7 +4,8 @@ use std::sync::Arc;
 
 use async_trait::async_trait;
 use farebox_core::{
-    AnyPlan, IdempotencyKey, Method, Offer, Outcome, Presented, Refusal, Step, compose,
+    AnyPlan, IdempotencyKey, Invalid, Method, Offer, Outcome, Plugin, Presented, Refusal, Step,
+    compose,
     wire::{Challenge, Credential, Payload, Timestamp},
 };
 use farebox_engine::{Engine, Gate, Inbound, MemoryStore, Refused};
@@ -26,6 +27,12 @@ pub trait RailFixture: Send + Sync + 'static {
 
     /// Payloads of the right shape that do not pay for the challenge. At least one.
     async fn forged(&self, challenge: &Challenge) -> Vec<Value>;
+
+    /// The plugin and a configuration of it that holds, for the rules about configuration. `None`
+    /// for a rail that is made in code only.
+    fn configured(&self) -> Option<(&'static Plugin, Value)> {
+        None
+    }
 }
 
 /// A fixture behind a gate.
@@ -165,6 +172,36 @@ impl<F: RailFixture> Bench<F> {
         }
     }
 
+    /// A wrong configuration says which key is wrong and what to do, and repeats no value: each key
+    /// of a good one is left out, given the wrong type and joined by one that nobody knows.
+    pub async fn problems_have_a_key_and_a_remedy(&self) {
+        let Some((plugin, good)) = self.fixture.configured() else {
+            return;
+        };
+        let refused = |config: &Value| (plugin.build)(config).err();
+        for key in keys(&good, "") {
+            let (table, name) = key.rsplit_once('/').expect("a pointer");
+            let mut config = good.clone();
+            *config.pointer_mut(&key).expect("it is there") = json!([["hunter2"]]);
+            let invalid = refused(&config).unwrap_or_else(|| panic!("{key} takes any type"));
+            helps(&invalid);
+            let dotted = key.trim_start_matches('/').replace('/', ".");
+            let named = |key: &str| key.replace('[', ".").starts_with(&dotted);
+            assert!(
+                invalid.issues().iter().any(|issue| named(&issue.key)),
+                "{dotted} is of the wrong type, and the problems are: {invalid}"
+            );
+
+            let mut config = good.clone();
+            let without = config.pointer_mut(table).and_then(Value::as_object_mut);
+            without.expect("a table").remove(name);
+            if let Some(invalid) = refused(&config) {
+                helps(&invalid);
+            }
+        }
+        helps(&refused(&json!({ "hunter": 2 })).expect("an unknown key is refused"));
+    }
+
     /// Many callers, one proof: one is served.
     pub async fn parallel_presentations_are_served_once(self: Arc<Self>) {
         let credential = self.paid().await;
@@ -233,6 +270,33 @@ impl<F: RailFixture> Bench<F> {
     }
 }
 
+/// The keys of a table and of the tables in it, as JSON pointers.
+fn keys(value: &Value, at: &str) -> Vec<String> {
+    let table = value.as_object().into_iter().flatten();
+    let key = |(key, value): (&String, &Value)| {
+        let at = format!("{at}/{key}");
+        let within = keys(value, &at);
+        // Where a secret is has keys of its own, which are one value here.
+        let source = within
+            .iter()
+            .any(|k| k.ends_with("/env") || k.ends_with("/file"));
+        let within = if source { Vec::new() } else { within };
+        std::iter::once(at).chain(within).collect::<Vec<_>>()
+    };
+    table.flat_map(key).collect()
+}
+
+/// Every problem has a key, says what to do and repeats no value.
+fn helps(invalid: &Invalid) {
+    for issue in invalid.issues() {
+        let (key, problem) = (&issue.key, &issue.problem);
+        assert!(!key.is_empty(), "no key: {problem}");
+        assert!(!problem.contains("hunter2"), "{key}: {problem}");
+        let bare = problem.ends_with("is missing") || problem.starts_with("invalid type");
+        assert!(!bare, "no remedy: {key}: {problem}");
+    }
+}
+
 fn credential(challenge: Challenge, payload: Value, source: Option<String>) -> Credential {
     let payload = Payload::from_value(&payload).expect("a payload is a JSON object");
     Credential {
@@ -262,6 +326,7 @@ macro_rules! rail_conformance {
                 a_proof_is_for_its_challenge,
                 parallel_presentations_are_served_once,
                 settlement_is_idempotent,
+                problems_have_a_key_and_a_remedy,
             );
         }
     };

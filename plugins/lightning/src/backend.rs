@@ -185,6 +185,21 @@ const BACKENDS: &[&str] = &[
     "lnd",
 ];
 
+/// Why there is no such backend, and what to do.
+fn absent(backend: &str) -> String {
+    let feature = match backend {
+        "" => return "is missing; give \"lnd\", \"cln\" or \"ldk\"".to_owned(),
+        "cln" => "farebox-lightning with the feature `cln`",
+        "lnd" => "farebox-lightning with the feature `lnd`",
+        "ldk" => "farebox with the feature `lightning-ldk`, the command with `ldk`",
+        other => {
+            let hint = farebox_core::config::did_you_mean(other, BACKENDS);
+            return format!("no backend `{other}` in this build{hint}");
+        }
+    };
+    format!("`{backend}` is not in this build; build {feature}")
+}
+
 impl NodeKeys<'_> {
     /// Checks everything there is to check without the node, so that all of it is reported at once.
     pub(crate) fn node(&self, issues: &mut Vec<Issue>) -> Option<Arc<dyn Node>> {
@@ -206,11 +221,7 @@ impl NodeKeys<'_> {
                 // Only a backend reads the other keys.
                 let _ = (self.endpoint, self.tls_cert, self.macaroon);
                 let _ = (self.private_channels, self.cln, self.ldk, network);
-                let hint = farebox_core::config::did_you_mean(other, BACKENDS);
-                issues.push(Issue::new(
-                    "backend",
-                    format!("no backend `{other}` in this build{hint}"),
-                ));
+                issues.push(Issue::new("backend", absent(other)));
                 None
             }
         }
@@ -278,13 +289,25 @@ impl NodeKeys<'_> {
         use farebox_grpc::Pem;
         use farebox_lnd::connect::Connector;
 
-        for (key, missing) in [
-            ("endpoint", self.endpoint.is_none()),
-            ("tls_cert", self.tls_cert.is_none()),
-            ("macaroon", self.macaroon.is_none()),
+        for (key, given, what) in [
+            (
+                "endpoint",
+                self.endpoint.is_some(),
+                "LND's gRPC interface, such as \"https://127.0.0.1:10009\"",
+            ),
+            (
+                "tls_cert",
+                self.tls_cert.is_some(),
+                "LND's certificate, such as { file = \"tls.cert\" }",
+            ),
+            (
+                "macaroon",
+                self.macaroon.is_some(),
+                "its hex or { file = \"path\" }",
+            ),
         ] {
-            if missing {
-                issues.push(Issue::new(key, "is missing"));
+            if !given {
+                issues.push(Issue::new(key, format!("is missing; give {what}")));
             }
         }
         let (endpoint, tls_cert, macaroon) = (self.endpoint?, self.tls_cert?, self.macaroon?);
@@ -370,4 +393,25 @@ fn read_macaroon(
         issues.push(Issue::new("macaroon", problem));
     }
     read
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Protects: who asks for a backend that was left out is told the feature, and not another one.
+    #[test]
+    fn a_backend_that_was_left_out_names_its_feature() {
+        for (backend, feature) in [
+            ("ldk", "`lightning-ldk`"),
+            ("lnd", "`lnd`"),
+            ("cln", "`cln`"),
+        ] {
+            let problem = absent(backend);
+            assert!(problem.contains("is not in this build"), "{problem}");
+            assert!(problem.contains(feature), "{problem}");
+            assert!(!problem.contains("did you mean"), "{problem}");
+        }
+        assert!(absent("lnf").contains("no backend `lnf`"));
+    }
 }

@@ -49,7 +49,8 @@ impl InvoiceExpiry {
 #[serde(deny_unknown_fields)]
 #[non_exhaustive]
 pub struct Config {
-    /// Which kind of node: `lnd`, `cln`, or `ldk` for one inside the process.
+    /// Which kind of node: `lnd`, `cln`, or `ldk` for one inside the process. Required.
+    #[serde(default)]
     pub backend: String,
     /// LND: `https://host:port` of its gRPC interface.
     pub endpoint: Option<String>,
@@ -128,7 +129,8 @@ pub struct RatesConfig {
 #[serde(deny_unknown_fields)]
 #[non_exhaustive]
 pub struct WalletConfig {
-    /// Which kind of node: `lnd`, `cln`, or `ldk` for one inside the process.
+    /// Which kind of node: `lnd`, `cln`, or `ldk` for one inside the process. Required.
+    #[serde(default)]
     pub backend: String,
     /// LND: `https://host:port` of its gRPC interface.
     pub endpoint: Option<String>,
@@ -229,7 +231,8 @@ impl Config {
         #[cfg(not(feature = "rate-url"))]
         {
             let _ = config;
-            let problem = "cannot be asked by URL in this build";
+            let problem = "cannot be asked by URL in this build; build farebox-lightning with the \
+                           feature `rate-url`";
             issues.push(Issue::new("rates", problem));
         }
         None

@@ -221,6 +221,11 @@ async fn configuration_problems_are_listed_together() {
     let missing = issues(json!({ "backend": "cln" }));
     assert_eq!(missing[0].0, "cln");
     assert!(missing[0].1.contains("ca_cert = "), "{missing:?}");
+    // LND's key of the same name is another one.
+    let no_endpoint = json!({ "ca_cert": "a", "client_cert": "b", "client_key": "c" });
+    let missing = issues(json!({ "backend": "cln", "cln": no_endpoint }));
+    assert_eq!(missing[0].0, "cln.endpoint", "{missing:?}");
+    assert!(missing[0].1.contains("; give "), "{missing:?}");
     let wrong = issues(json!({
         "backend": "cln",
         "cln": {

@@ -319,6 +319,18 @@ async fn configuration_problems_are_listed_together() {
         "backend": "lnf", "endpoint": "", "tls_cert": "", "macaroon": "", "network": "testnet",
     });
     assert_eq!(keys(unknown), ["network", "backend"]);
+    let problems = |config: Value| (plugin.build)(&config).err().expect("refused").to_string();
+    assert_eq!(
+        problems(json!({})),
+        "backend: is missing; give \"lnd\", \"cln\" or \"ldk\""
+    );
+    let text = problems(json!({ "backend": "lnd", "invoice_expiry": "5m" }));
+    for line in [
+        "invoice_expiry: is text; give a whole number, such as 300",
+        "macaroon: is missing; give its hex or { file = \"path\" }",
+    ] {
+        assert!(text.lines().any(|l| l == line), "{line} is not in: {text}");
+    }
     let typo = json!({ "backend": "lnd", "endpont": "https://127.0.0.1:10009" });
     assert_eq!(keys(typo)[0], "endpont");
 

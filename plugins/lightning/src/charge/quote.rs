@@ -61,7 +61,10 @@ pub(crate) fn read_terms(terms: &ChargeTerms, rates: Option<&Rates>) -> Result<P
     if let Some(other) = currency {
         match rates {
             Some(rates) if rates.knows(other) => {}
-            Some(_) => note("currency", format!("is `{other}`, which has no rate")),
+            Some(_) => note(
+                "currency",
+                format!("is `{other}`, which has no rate; add it to `rates.currencies`"),
+            ),
             None => note(
                 "currency",
                 format!(

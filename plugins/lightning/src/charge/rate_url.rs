@@ -28,7 +28,9 @@ pub(crate) fn source(config: &RatesConfig) -> Result<Arc<dyn RateSource>, Vec<Is
     let mut note = |key: &str, problem: &str| issues.push(Issue::new(key, problem));
     let asked = config.url.replace(PLACEHOLDER, "usd");
     if !reqwest::Url::parse(&asked).is_ok_and(|url| matches!(url.scheme(), "http" | "https")) {
-        note("rates.url", "is no http:// or https:// URL");
+        let problem = "is no http:// or https:// URL; give one such as \
+                       \"https://rates.example/{currency}\"";
+        note("rates.url", problem);
     }
     if !config.pointer.is_empty() && !config.pointer.starts_with('/') {
         note(
@@ -39,10 +41,16 @@ pub(crate) fn source(config: &RatesConfig) -> Result<Arc<dyn RateSource>, Vec<Is
     let is_name =
         |name: &String| !name.is_empty() && name.bytes().all(|byte| byte.is_ascii_lowercase());
     if config.currencies.is_empty() || !config.currencies.iter().all(is_name) {
-        note("rates.currencies", "gives names like [\"usd\", \"eur\"]");
+        note(
+            "rates.currencies",
+            "is no list of names in lower case; give one such as [\"usd\", \"eur\"]",
+        );
     }
     if config.valid_for < 60 {
-        note("rates.valid_for", "is less than 60 seconds");
+        note(
+            "rates.valid_for",
+            "is less than 60 seconds; give 60 or more",
+        );
     }
     let client = reqwest::Client::builder().timeout(DEADLINE).build();
     match client {

@@ -86,7 +86,8 @@ impl Settings {
                 Ok(secret) => {
                     let seed = read_seed(secret.expose());
                     if seed.is_none() {
-                        let problem = "is neither 128 hex digits nor BIP 39 words";
+                        let problem = "is neither 128 hex digits nor BIP 39 words; name a \
+                                       file that is not there and one is made";
                         note("ldk.seed", problem.into());
                     }
                     seed
@@ -138,7 +139,10 @@ impl Settings {
         for text in &config.listen {
             match SocketAddress::from_str(text) {
                 Ok(address) => listen.push(address),
-                Err(_) => note("ldk.listen", format!("`{text}` is no host:port")),
+                Err(_) => note(
+                    "ldk.listen",
+                    format!("`{text}` is no host:port; give one such as \"0.0.0.0:9735\""),
+                ),
             }
         }
         let mut peers = Vec::new();
@@ -149,14 +153,20 @@ impl Settings {
             });
             match parsed {
                 Some(peer) => peers.push(peer),
-                None => note("ldk.peers", format!("`{text}` is no node-id@host:port")),
+                None => note(
+                    "ldk.peers",
+                    format!("`{text}` is no node-id@host:port; give one such as \"02…@host:9735\""),
+                ),
             }
         }
         let mut trusted = Vec::new();
         for text in &config.trusted_peers {
             match PublicKey::from_str(text) {
                 Ok(id) => trusted.push(id),
-                Err(_) => note("ldk.trusted_peers", format!("`{text}` is no node id")),
+                Err(_) => note(
+                    "ldk.trusted_peers",
+                    format!("`{text}` is no node id; give the 66 hex digits that the peer goes by"),
+                ),
             }
         }
         match (seed, chains.pop()) {
