@@ -232,7 +232,7 @@ mod tests {
     use super::*;
 
     fn upstream(base: &str) -> Upstream {
-        Upstream::new(Client::new(), base).unwrap()
+        Upstream::new(Client::new(), base, None).unwrap()
     }
 
     /// Protects: a paid path cannot be used to reach another path of the upstream.
@@ -354,5 +354,18 @@ mod tests {
             assert_eq!(to_bytes(response.into_body(), 9).await.unwrap(), "joke");
         }
         server.join().unwrap();
+    }
+
+    /// Protects: a body that the layer let through from being too long for the way on.
+    #[tokio::test]
+    async fn the_configured_body_limit_is_the_proxys_too() {
+        let ask = async |limit: usize| {
+            // Nothing answers on port 1.
+            let upstream = Upstream::new(Client::new(), "http://127.0.0.1:1", Some(limit));
+            let request = Request::post("/a").body(Body::from("12345")).unwrap();
+            upstream.unwrap().forward(request).await.status()
+        };
+        assert_eq!(ask(5).await, StatusCode::BAD_GATEWAY);
+        assert_eq!(ask(4).await, StatusCode::BAD_REQUEST);
     }
 }

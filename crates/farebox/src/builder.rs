@@ -168,10 +168,8 @@ impl ServerBuilder {
         };
         for method in self.methods {
             let name = method.name().to_owned();
-            if draft.methods.contains_key(&name) {
-                draft.issues.push(Issue::new(&name, TWICE));
-            } else {
-                draft.methods.insert(name, method);
+            if draft.methods.insert(name.clone(), method).is_some() {
+                draft.issues.push(Issue::new(name, TWICE));
             }
         }
         for (rail, config) in self.rails {
