@@ -31,8 +31,8 @@ pub(crate) enum Command {
         #[arg(value_name = "FILE")]
         config: PathBuf,
     },
-    /// List the rails in this binary
-    Rails(Json),
+    /// List the rails in this binary, or print an example of one's configuration
+    Rails(Rails),
     /// Request a URL and pay for it if that is asked
     #[command(after_long_help = PAY_HELP)]
     Pay(Pay),
@@ -53,8 +53,8 @@ pub(crate) enum Command {
     /// Give back what a payment was charged, all of it or a part, on rails that can (Stripe)
     #[command(after_long_help = REFUND_HELP)]
     Refund(Refund),
-    /// Run the offline stand-ins of every rail and print how to reach them
-    Sandbox(Json),
+    /// Run the offline stand-ins of every rail; print or write how to reach them
+    Sandbox(Sandbox),
 }
 
 /// What a line of the log looks like.
@@ -70,6 +70,30 @@ pub(crate) enum LogFormat {
 #[derive(Clone, Copy, Debug, Args)]
 pub(crate) struct Json {
     /// Machine-readable output: JSON
+    #[arg(long)]
+    pub(crate) json: bool,
+}
+
+#[derive(Clone, Debug, Args)]
+pub(crate) struct Rails {
+    /// Print an example of this rail's configuration: `tempo`, or `tempo/session`
+    #[arg(value_name = "NAME")]
+    pub(crate) name: Option<String>,
+    /// Machine-readable output: JSON
+    #[arg(long)]
+    pub(crate) json: bool,
+}
+
+/// Where the stand-ins' files go; what is not written is printed.
+#[derive(Clone, Debug, Args)]
+pub(crate) struct Sandbox {
+    /// Write the seller's configuration here, for `farebox serve --config FILE`
+    #[arg(long, value_name = "FILE")]
+    pub(crate) config: Option<PathBuf>,
+    /// Write the payer's wallets here, for `farebox pay --wallet FILE`
+    #[arg(long, value_name = "FILE")]
+    pub(crate) wallet: Option<PathBuf>,
+    /// Print one JSON object with what is not written to a file
     #[arg(long)]
     pub(crate) json: bool,
 }
@@ -157,7 +181,7 @@ pub(crate) struct Channels {
 
 #[derive(Clone, Debug, Subcommand)]
 pub(crate) enum Session {
-    /// List them
+    /// List the open channels
     List {
         #[command(flatten)]
         channels: Channels,
@@ -313,7 +337,7 @@ const PAY_HELP: &str = "\
 Wallets come from the file named by --wallet and from the environment:
   FAREBOX_<RAIL>_<KEY>        a key of that rail's wallet, FAREBOX_TEMPO_PRIVATE_KEY
   FAREBOX_<RAIL>_<KEY>_FILE   the same, read from a file
-`farebox sandbox` prints wallets for its own stand-ins.
+`farebox sandbox --wallet FILE` writes wallets for its own stand-ins.
 
 Without --max, a payment may cost up to 1.00 of a currency, or 1000 sat. A currency
 is `sat`, an ISO 4217 code, or a token's address (6 decimals).

@@ -59,7 +59,7 @@ pub fn main() -> ExitCode {
             Command::Demo(json) => demo::run(json.json).await,
             Command::Serve { config, .. } => serve::run(&config).await,
             Command::Check { config } => check::run(&config).await,
-            Command::Rails(json) => rails::run(json.json),
+            Command::Rails(rails) => rails::run(&rails),
             Command::Pay(pay) => pay::run(pay).await,
             Command::Session { command } => session::run(command).await,
             Command::Inspect(inspect) => inspect::run(inspect).await,
@@ -67,7 +67,7 @@ pub fn main() -> ExitCode {
             Command::Books(books) => books::run(books).await,
             Command::Reconcile(reconcile) => books::reconcile(reconcile).await,
             Command::Refund(refund) => refund::run(refund).await,
-            Command::Sandbox(json) => sandbox::run(json.json).await,
+            Command::Sandbox(sandbox) => sandbox::run(&sandbox).await,
         }
     });
     // What is still running (an idle connection, a sandbox) need not be waited for.

@@ -1,9 +1,11 @@
 //! The offline stand-ins of every rail, and `farebox sandbox`, which runs them for others.
 
+use std::{io::Write as _, path::Path};
+
 use farebox::OfferSpec;
 use serde_json::{Map, Value, json};
 
-use crate::{failure::Failure, signals::Signals};
+use crate::{args::Sandbox, failure::Failure, signals::Signals};
 
 /// The realm that the examples of this command sell under.
 const REALM: &str = "127.0.0.1";
@@ -183,8 +185,9 @@ fn lnd(node: &farebox_sandbox_lightning::NodeHandle, macaroon: &std::path::Path)
     })
 }
 
-/// `farebox sandbox`: prints a configuration and wallets, and runs until it is told to stop.
-pub(crate) async fn run(as_json: bool) -> Result<(), Failure> {
+/// `farebox sandbox`: writes or prints a configuration and wallets, and runs until it is told to
+/// stop.
+pub(crate) async fn run(args: &Sandbox) -> Result<(), Failure> {
     let mut signals = Signals::listen()?;
     let sandboxes = Sandboxes::start().await?;
     let values = |offers: Vec<OfferSpec>| offers.iter().map(OfferSpec::to_value).collect();
@@ -203,18 +206,50 @@ pub(crate) async fn run(as_json: bool) -> Result<(), Failure> {
         "routes": routes,
     });
     let payer = json!({ "wallets": sandboxes.wallets() });
-    if as_json {
-        println!("{}", json!({ "config": seller, "wallet": payer }));
+    let mut printed = Map::new();
+    for (name, value, file, use_it) in [
+        ("config", seller, &args.config, "farebox serve --config"),
+        (
+            "wallet",
+            payer,
+            &args.wallet,
+            "farebox pay http://127.0.0.1:8402/joke --wallet",
+        ),
+    ] {
+        match file {
+            Some(file) => {
+                write(file, &toml(&value)?)?;
+                if !args.json {
+                    println!("# {use_it} {}", file.display());
+                }
+            }
+            None if args.json => drop(printed.insert(name.to_owned(), value)),
+            None => println!("# {use_it} FILE\n{}", toml(&value)?),
+        }
+    }
+    if args.json {
+        println!("{}", Value::Object(printed));
     } else {
-        println!("# farebox serve --config FILE\n{}", toml(&seller)?);
-        println!(
-            "# farebox pay --wallet FILE http://127.0.0.1:8402/joke\n{}",
-            toml(&payer)?
-        );
         println!("# Running until interrupted.");
     }
     signals.next().await;
     Ok(())
+}
+
+/// Writes a file with secrets in it, for its owner only.
+fn write(path: &Path, text: &str) -> Result<(), Failure> {
+    let written = || {
+        let mut options = std::fs::OpenOptions::new();
+        options.write(true).create(true).truncate(true);
+        #[cfg(unix)]
+        std::os::unix::fs::OpenOptionsExt::mode(&mut options, 0o600);
+        let mut file = options.open(path)?;
+        // One that was there before has the mode that it had.
+        #[cfg(unix)]
+        file.set_permissions(std::os::unix::fs::PermissionsExt::from_mode(0o600))?;
+        file.write_all(text.as_bytes())
+    };
+    written().map_err(|error| Failure::usage(format!("cannot write {}: {error}", path.display())))
 }
 
 fn toml(value: &Value) -> Result<String, Failure> {

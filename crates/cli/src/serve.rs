@@ -62,7 +62,7 @@ pub(crate) async fn run(path: &Path) -> Result<(), Failure> {
         )),
     };
     drop(reconciler);
-    #[cfg(feature = "ldk")]
+    #[cfg(feature = "lightning-ldk")]
     farebox::rails::lightning::ldk::stop_all().await;
     ended
 }

@@ -38,7 +38,7 @@ pub struct Plugin {
     pub package: &'static str,
     /// That package's version.
     pub version: &'static str,
-    /// An example of its configuration, the keys under `[rails.<name>]`, as TOML.
+    /// An example of its configuration, the keys under `[rails.<rail>]`, as TOML.
     pub example: &'static str,
     /// The server's side.
     pub build: BuildMethod,

@@ -93,7 +93,7 @@ impl ServerBuilder {
         self
     }
 
-    /// Configures a rail of the [registry](crate::registry()): the keys of `[rails.<name>]`.
+    /// Configures a rail of the [registry](crate::registry()): the keys of `[rails.<rail>]`.
     pub fn rail(mut self, name: impl Into<String>, config: impl Into<Value>) -> Self {
         self.rails.push((name.into(), config.into()));
         self

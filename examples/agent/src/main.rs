@@ -1,5 +1,5 @@
 //! A client with a budget that picks a rail. `agent WALLETS URL…`, where WALLETS is a file with
-//! `[wallets.<rail>]` tables; `farebox sandbox` prints one.
+//! `[wallets.<rail>]` tables, such as `farebox sandbox --wallet WALLETS` writes.
 //!
 //! It would rather pay in sats than by card: fees are lower. Sixty sats a day are all it has;
 //! after that it pays by card, up to two dollars.
@@ -20,10 +20,7 @@ fn purse(path: &str) -> Result<Purse, Box<dyn Error>> {
         Limit::per_request("usd", Amount::new(100)).total(Amount::new(200)),
     ]);
     let preference = AcceptPayment::parse("lightning/*;q=1, */*;q=0.5")?;
-    let purse = Purse::new(budget).prefer(preference);
-    Ok(wallets
-        .iter()
-        .fold(purse, |purse, (_, payer)| purse.payer(payer.clone())))
+    Ok(wallets.purse(budget).prefer(preference))
 }
 
 async fn shop(path: &str, urls: impl Iterator<Item = String>) -> Result<(), Box<dyn Error>> {

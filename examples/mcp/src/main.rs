@@ -2,8 +2,8 @@
 //!
 //! `mcp serve CONFIG` serves `joke` for 0.01 and `menu` for nothing; CONFIG has a realm, secrets, a
 //! store and `[rails.tempo]`. `mcp call WALLETS TOOL COMMAND…` starts a server (`mcp serve CONFIG`,
-//! or any other) and calls one of its tools; WALLETS has `[wallets.tempo]`. `farebox sandbox` prints
-//! both.
+//! or any other) and calls one of its tools; WALLETS has `[wallets.tempo]`. `farebox sandbox --config
+//! CONFIG --wallet WALLETS` writes both.
 #![allow(
     clippy::print_stdout,
     clippy::print_stderr,
@@ -13,7 +13,6 @@
 use std::{
     error::Error,
     process::{ExitCode, Stdio},
-    time::Duration,
 };
 
 use farebox::{
@@ -59,7 +58,7 @@ async fn serve(path: &str) -> Result<(), Box<dyn Error>> {
     let tariff =
         Tariff::new([server.gate("tools/call joke", [OfferSpec::new("tempo/charge", "0.01")])?])?;
     // Finishes what a crash or a lost answer left open.
-    let _reconciler = server.engine().spawn_reconciler(Duration::from_secs(10));
+    let _reconciler = server.engine().spawn_reconciler(config.reconcile);
     let running = Paid::new(Jokes, tariff).serve(stdio()).await?;
     running.waiting().await?;
     Ok(())
@@ -70,11 +69,7 @@ async fn call(wallets: &str, tool: String, command: &[String]) -> Result<(), Box
     // pathUSD, six decimals: at most 0.05 for one call.
     let currency = "0x20c0000000000000000000000000000000000000";
     let budget = Budget::new([Limit::per_request(currency, Amount::new(50_000))]);
-    let purse = wallets
-        .iter()
-        .fold(Purse::new(budget), |purse, (_, payer)| {
-            purse.payer(payer.clone())
-        });
+    let purse = wallets.purse(budget);
     let (program, arguments) = command.split_first().ok_or("no server to start")?;
     let mut server = tokio::process::Command::new(program)
         .args(arguments)

@@ -12,7 +12,7 @@
 use std::{env, error::Error, process::ExitCode};
 
 use farebox::{
-    core::{Charge, Secret},
+    core::Secret,
     prelude::*,
     rails::tempo::{TempoWallet, WalletConfig},
 };
@@ -39,7 +39,7 @@ fn purse() -> Result<Purse, Box<dyn Error>> {
     };
     let limit = Limit::per_request(currency, Amount::new(100_000)).total(Amount::new(1_000_000));
     let wallet = TempoWallet::signing(config, custodian)?;
-    Ok(Purse::new(Budget::new([limit])).wallet::<Charge, _>(wallet))
+    Ok(Purse::new(Budget::new([limit])).wallet(wallet))
 }
 
 async fn pay(urls: impl Iterator<Item = String>) -> Result<(), Box<dyn Error>> {
@@ -57,7 +57,15 @@ async fn pay(urls: impl Iterator<Item = String>) -> Result<(), Box<dyn Error>> {
 
 #[tokio::main]
 async fn main() -> ExitCode {
-    match pay(env::args().skip(1)).await {
+    let mut urls = env::args().skip(1).peekable();
+    if urls.peek().is_none() {
+        eprintln!(
+            "usage: remote-signer URL…, with CUSTODIAN_URL, CUSTODIAN_WALLET, CUSTODIAN_APP, \
+             CUSTODIAN_SECRET, ADDRESS, TEMPO_RPC, CHAIN_ID and CURRENCY set"
+        );
+        return ExitCode::from(2);
+    }
+    match pay(urls).await {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
             eprintln!("{error}");

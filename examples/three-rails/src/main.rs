@@ -1,12 +1,12 @@
 //! One route, three rails. `three-rails CONFIG`, where CONFIG has a realm, secrets, a store and
-//! `[rails.tempo]`, `[rails.stripe]` and `[rails.lightning]`; `farebox sandbox` prints one.
+//! `[rails.tempo]`, `[rails.stripe]` and `[rails.lightning]`, such as `farebox sandbox --config CONFIG` writes.
 #![allow(
     clippy::print_stdout,
     clippy::print_stderr,
     reason = "a command's output is its purpose"
 )]
 
-use std::{error::Error, process::ExitCode, time::Duration};
+use std::{error::Error, net::SocketAddr, process::ExitCode};
 
 use axum::{Router, routing::get};
 use farebox::{config::Config, http::Payment, prelude::*};
@@ -23,7 +23,7 @@ async fn joke(payment: Payment) -> String {
 async fn serve(path: &str) -> Result<(), Box<dyn Error>> {
     let config = Config::service(&std::fs::read_to_string(path)?)?;
     config.server.connect().await?;
-    let paid = config.server.paid(
+    let paid = config.paid(
         "GET /joke",
         [
             OfferSpec::new("tempo/charge", "0.01"),
@@ -35,11 +35,17 @@ async fn serve(path: &str) -> Result<(), Box<dyn Error>> {
     let listener = TcpListener::bind(config.listen).await?;
     println!("http://{}/joke", listener.local_addr()?);
     // Finishes what a crash or a lost answer left open.
-    let _reconciler = config
-        .server
-        .engine()
-        .spawn_reconciler(Duration::from_secs(10));
-    axum::serve(listener, app).await?;
+    let engine = config.server.engine().clone();
+    let _reconciler = engine.spawn_reconciler(config.reconcile);
+    // Peers' addresses tell the proxies that the file trusts from anybody else.
+    let app = app.into_make_service_with_connect_info::<SocketAddr>();
+    axum::serve(listener, app)
+        .with_graceful_shutdown(async move {
+            // Without a signal handler there is no graceful end, but there is an end.
+            let _ = tokio::signal::ctrl_c().await;
+            let _left = engine.drained(config.shutdown).await;
+        })
+        .await?;
     Ok(())
 }
 

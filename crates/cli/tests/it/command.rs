@@ -51,6 +51,46 @@ fn rails_lists_what_is_compiled_in() {
     assert_eq!(names, all);
 }
 
+/// Protects: a rail's example stands as it would in a configuration file.
+#[test]
+fn rails_prints_an_example_of_the_one_named() {
+    let said = stdout(&run(&["rails", "tempo"]));
+    assert!(said.contains("# tempo/charge\n[rails.tempo]\n"), "{said}");
+    assert!(said.contains("\n[rails.tempo.session]\n"), "{said}");
+    assert!(toml::from_str::<Value>(&stdout(&run(&["rails", "tempo/session"]))).is_ok());
+    let output = run(&["rails", "tempoo"]);
+    assert_eq!(output.status.code(), Some(2));
+}
+
+/// Protects: the way into every example: two files that only their owner may read, written when the
+/// sandbox says that it runs, and a route that is sold and paid for with them.
+#[test]
+fn serve_and_pay_read_the_files_of_the_sandbox() {
+    let dir = tempfile::tempdir().unwrap();
+    let files = ["seller.toml", "wallet.toml"].map(|name| dir.path().join(name));
+    let [config, wallet] = [0, 1].map(|n| files[n].to_str().unwrap());
+    // One that anybody may read was there before.
+    std::fs::write(wallet, "x = 1\n".repeat(1000)).unwrap();
+    let args = ["sandbox", "--config", config, "--wallet", wallet];
+    let (sandbox, ()) = Running::start(&args, |line| line.starts_with("# Running").then_some(()));
+    assert!(!sandbox.to_string().contains("private_key"), "{sandbox}");
+    #[cfg(unix)]
+    for file in &files {
+        use std::os::unix::fs::PermissionsExt as _;
+        assert_eq!(file.metadata().unwrap().permissions().mode() & 0o777, 0o600);
+    }
+    // Any free port, instead of the usual one.
+    let text = std::fs::read_to_string(config).unwrap();
+    let (_serve, base) = serve(dir.path(), &format!("listen = \"127.0.0.1:0\"\n{text}"));
+    let paid = run(&["pay", "--wallet", wallet, &format!("{base}/joke")]);
+    assert_eq!(
+        stdout(&paid),
+        "a joke worth its price\n",
+        "{}",
+        stderr(&paid)
+    );
+}
+
 /// Protects: wrong input is exit code 2, one answer, nothing started.
 #[test]
 fn a_wrong_configuration_is_refused_whole() {

@@ -93,7 +93,9 @@ pub struct Config {
     pub reconcile: std::time::Duration,
     /// How long what is under way may take to finish when the server is told to end.
     pub shutdown: std::time::Duration,
-    /// The engine and the rails.
+    /// The engine and the rails. A layer that it makes alone ([`Server::paid`], [`Server::layer`])
+    /// knows nothing of `trusted_proxies`, `reply_limit`, `challenge_limit` and `page`; those of
+    /// [`Config::paid`](Self::paid) and [`Config::layer`](Self::layer) do.
     pub server: Server,
     /// The paid routes, in the file's order.
     pub routes: Vec<Route>,
@@ -117,13 +119,38 @@ impl Config {
     }
 
     /// What puts a price on one of its routes: a layer that takes requests from this machine, and
-    /// through `trusted_proxies`.
+    /// through `trusted_proxies`. It goes by the peers' addresses, which axum records when it serves
+    /// `into_make_service_with_connect_info::<SocketAddr>()`.
     #[cfg(feature = "axum")]
     pub fn layer(&self, route: &Route) -> farebox_http::PaymentLayer {
+        self.around(route.gate.clone())
+    }
+
+    /// A paid route whose price is in code: [`Server::paid`], with all that the file says about
+    /// answering: `trusted_proxies`, `reply_limit`, `challenge_limit` and `page`.
+    ///
+    /// As with [`layer`](Self::layer), axum must record the peers' addresses, or every request is
+    /// refused: serve the router with `into_make_service_with_connect_info::<SocketAddr>()`.
+    ///
+    /// # Errors
+    /// As [`Server::gate`].
+    #[cfg(feature = "axum")]
+    pub fn paid<O: Into<crate::OfferSpec>>(
+        &self,
+        route: impl Into<String>,
+        offers: impl IntoIterator<Item = O>,
+    ) -> Result<farebox_http::PaymentLayer, Invalid> {
+        let gate = self.server.gate(route, offers)?;
+        Ok(self.around(std::sync::Arc::new(gate)))
+    }
+
+    /// The layer of a gate, as the file wants it.
+    #[cfg(feature = "axum")]
+    fn around(&self, gate: std::sync::Arc<crate::Gate>) -> farebox_http::PaymentLayer {
         let proxies = self.trusted_proxies.iter().copied();
         let layer = self
             .server
-            .layer(route.gate.clone())
+            .layer(gate)
             .transport(farebox_http::Transport::proxied(proxies));
         #[cfg(feature = "page")]
         let layer = match &self.page {
@@ -221,7 +248,7 @@ fn read(value: &Value, gateway: bool) -> Result<Config, Invalid> {
         Some(other) => {
             issues.push(Issue::new(
                 "rails",
-                wrong(&other, "give tables `[rails.<name>]`"),
+                wrong(&other, "give tables `[rails.<rail>]`"),
             ));
             Map::new()
         }

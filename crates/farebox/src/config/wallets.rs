@@ -86,6 +86,29 @@ impl Wallets {
         self.sessions.iter().map(|(name, payer)| (*name, payer))
     }
 
+    /// A purse of all payers, which spend `budget`.
+    #[cfg(any(feature = "client", feature = "rmcp"))]
+    pub fn purse(&self, budget: farebox_core::Budget) -> farebox_client::Purse {
+        let payers = self.payers.values().cloned();
+        payers.fold(farebox_client::Purse::new(budget), |purse, payer| {
+            purse.payer(payer)
+        })
+    }
+
+    /// The payers of sessions, which deposit out of `budget` and keep their channels in `store`.
+    /// Nothing is deposited before the result has a
+    /// [`limit`](farebox_client::session::Sessions::limit).
+    #[cfg(any(feature = "client", feature = "rmcp"))]
+    pub fn sessions_with(
+        &self,
+        budget: farebox_core::Budget,
+        store: Arc<dyn farebox_core::Store>,
+    ) -> farebox_client::session::Sessions {
+        let payers = self.sessions.values().cloned();
+        let sessions = farebox_client::session::Sessions::new(budget, store);
+        payers.fold(sessions, |sessions, payer| sessions.payer(payer))
+    }
+
     /// Whether there is none.
     pub fn is_empty(&self) -> bool {
         self.payers.is_empty() && self.sessions.is_empty()

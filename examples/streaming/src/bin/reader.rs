@@ -1,5 +1,5 @@
-//! `reader WALLETS URL…`, where WALLETS is a file with `[wallets.<rail>]` tables; `farebox sandbox`
-//! prints one.
+//! `reader WALLETS URL…`, where WALLETS is a file with `[wallets.<rail>]` tables, such as
+//! `farebox sandbox --wallet WALLETS` writes.
 //!
 //! Reads each stream to its end and pays for it by the token: over server-sent events, or over a
 //! WebSocket where the URL begins with `ws`. Its channels are kept in `channels.json` beside WALLETS,
@@ -19,7 +19,7 @@ use std::{
 };
 
 use farebox::{
-    client::session::{DepositLimit, FileStore, Sessions},
+    client::session::{DepositLimit, FileStore},
     config::Wallets,
     http::SessionClient,
     prelude::*,
@@ -37,12 +37,10 @@ fn client(wallets: &Path) -> Result<SessionClient, Box<dyn Error>> {
     let limit = |(currency, most): (&str, u128)| {
         Limit::per_request(currency, Amount::new(most)).total(Amount::new(2 * most))
     };
-    let mut sessions = Sessions::new(Budget::new(LIMITS.map(limit)), Arc::new(channels));
+    let wallets = Wallets::from_toml(&text, &farebox::registry()?)?;
+    let mut sessions = wallets.sessions_with(Budget::new(LIMITS.map(limit)), Arc::new(channels));
     for (currency, most) in LIMITS {
         sessions = sessions.limit(DepositLimit::new(currency, Amount::new(most)));
-    }
-    for (_, payer) in Wallets::from_toml(&text, &farebox::registry()?)?.sessions() {
-        sessions = sessions.payer(payer.clone());
     }
     Ok(SessionClient::new(reqwest::Client::new(), sessions))
 }
