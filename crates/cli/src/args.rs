@@ -17,6 +17,7 @@ pub(crate) enum Command {
     /// Pay one endpoint on every rail of this binary, offline, and try each proof twice
     Demo(Json),
     /// Serve the paid routes of a configuration file
+    #[command(after_long_help = SERVE_HELP)]
     Serve {
         /// The configuration file, TOML
         #[arg(long, value_name = "FILE")]
@@ -26,6 +27,7 @@ pub(crate) enum Command {
         log: LogFormat,
     },
     /// Check a configuration file without starting anything
+    #[command(after_long_help = CHECK_HELP)]
     Check {
         /// The configuration file, TOML
         #[arg(value_name = "FILE")]
@@ -47,8 +49,10 @@ pub(crate) enum Command {
     #[command(after_long_help = VALIDATE_HELP)]
     Validate(Validate),
     /// List the payments of a server's store, for matching with what the rails say
+    #[command(after_long_help = BOOKS_HELP)]
     Books(Books),
     /// Finish what a crash or a lost answer left open: one run, beside a server or without one
+    #[command(after_long_help = RECONCILE_HELP)]
     Reconcile(Reconcile),
     /// Give back what a payment was charged, all of it or a part, on rails that can (Stripe)
     #[command(after_long_help = REFUND_HELP)]
@@ -311,6 +315,35 @@ pub(crate) struct Refund {
     pub(crate) json: bool,
 }
 
+const SERVE_HELP: &str = "\
+It publishes GET /openapi.json, which says what is sold; any other path without a route is 404.
+SIGTERM or SIGINT lets what is under way finish, for `shutdown` of [timing]; a second one ends
+it at once.
+
+Exit codes:
+  0   it was told to end, and did
+  1   a rail or the store does not connect, the address cannot be had, or it was told twice
+  2   wrong usage or configuration";
+
+const CHECK_HELP: &str = "\
+Neither the store nor a rail is reached; files and variables that it names are read.
+
+Exit codes:
+  0   it holds
+  2   wrong usage or configuration; every problem is said at once";
+
+const BOOKS_HELP: &str = "\
+Exit codes:
+  0   the books were read
+  1   the store cannot be read
+  2   wrong usage or configuration, or a `memory:` store, which only the serving process sees";
+
+const RECONCILE_HELP: &str = "\
+Exit codes:
+  0   the run is over; what is still open is in the output
+  1   the store cannot be used
+  2   wrong usage or configuration, or a `memory:` store, which only the serving process sees";
+
 const REFUND_HELP: &str = "\
 A refund is written down before it is tried, and repeating the command gives the money
 back once: the same amount of the same payment is the same refund. To give the same
@@ -324,9 +357,9 @@ Exit codes:
 
 const VALIDATE_HELP: &str = "\
 One line for each check: pass, fail, warn or skip, the requirements it stands for (by
-their ids in spec/requirements.toml), its name, and what was found. About 60 requests are
-sent, most of them with credentials that nobody paid for. Nothing is paid without --pay;
-wallets and limits are those of `farebox pay`.
+their ids in spec/requirements.toml of https://github.com/farebox/farebox), its name, and
+what was found. About 60 requests are sent, most of them with credentials that nobody paid
+for. Nothing is paid without --pay; wallets and limits are those of `farebox pay`.
 
 Exit codes:
   0   nothing failed

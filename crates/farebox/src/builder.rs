@@ -126,6 +126,11 @@ impl ServerBuilder {
 
     /// The server. Pure: no rail is reached; see [`Server::connect`].
     ///
+    /// Before it serves, let it reconcile:
+    /// `let _reconciler = server.engine().spawn_reconciler(Duration::from_secs(10));`
+    /// ([`Engine::spawn_reconciler`]). Without the reconciler a payment whose outcome got lost waits
+    /// for its payer, and no session's channel is settled or closed; dropping the handle stops it.
+    ///
     /// # Errors
     /// Everything that is wrong.
     pub fn build(self) -> Result<Server, Invalid> {

@@ -8,9 +8,11 @@
 //! | feature | what it brings |
 //! |---|---|
 //! | `tempo`, `stripe`, `lightning`, `proof` | a rail, for servers and clients |
+//! | `lightning-ldk` | a Lightning node in the process: `backend = "ldk"` |
 //! | `stripe-webhooks` | signed calls from Stripe: [`Engine::heed`] |
 //! | `sqlite`, `redis`, `postgres` | a durable store, opened by its URL |
 //! | `axum`, `tower` | paid routes: `Server::paid`, `http::PaymentLayer` |
+//! | `ws` | paid WebSockets, served: `http::PaymentLayer::websocket` |
 //! | `page` | a page that browsers can pay on: `http::Page` |
 //! | `client`, `reqwest-middleware` | paying: `client.get(url).pay(&purse)`, and sessions |
 //! | `client-ws` | WebSockets that are paid from a session, on the client's side |

@@ -39,7 +39,14 @@ impl Server {
         ServerBuilder::new(None)
     }
 
-    /// Opens the store, and has every rail reach out once: a chain id to compare, a key to test.
+    /// Opens the store, and has every rail do what it does once at the start.
+    ///
+    /// | rail | what it does | what is an error |
+    /// |---|---|---|
+    /// | Tempo | asks each endpoint for its chain id | another chain; one that is away is only logged |
+    /// | Stripe | tries the key | a key that Stripe does not know; an outage is only logged |
+    /// | Lightning | starts the node inside the process; LND and Core Lightning are not asked | that it does not start |
+    /// | `proof` | nothing | nothing |
     ///
     /// Without it, the store is opened when it is first needed, and what is wrong with it is only
     /// found then.
@@ -94,7 +101,9 @@ impl Server {
         gate(&self.engine, route.into(), offers)
     }
 
-    /// A paid route, as a layer for axum or tower.
+    /// A paid route, as a layer for axum or tower: around the handlers of that one route, with
+    /// `route_layer`, or with `layer` where a session is among the offers (see
+    /// [`PaymentLayer`](farebox_http::PaymentLayer)).
     ///
     /// # Errors
     /// As [`gate`](Self::gate).
@@ -115,6 +124,51 @@ impl Server {
 
     /// The rail called `name`, for offers whose price depends on the request
     /// ([`Offer::dynamic`]).
+    ///
+    /// The price is an async function of the request's target and of its body:
+    ///
+    /// ```
+    /// use farebox::{Charge, Offer, PricingContext, compose, prelude::*};
+    /// # use farebox::core::prelude::*;
+    /// # struct Free(NoSettler);
+    /// # impl Free { fn new(_: Config) -> Result<Self, Invalid> { Ok(Self(NoSettler)) } }
+    /// # #[derive(Deserialize)] struct Config {}
+    /// # #[derive(Deserialize)] struct Payload {}
+    /// # impl Rail<Charge> for Free {
+    /// #     const METHOD: &'static str = "copier";
+    /// #     type Details = std::collections::BTreeMap<String, String>;
+    /// #     type Payload = Payload;
+    /// #     type Settler = NoSettler;
+    /// #     async fn quote(&self, terms: &ChargeTerms) -> Result<Quote<Charge, Self::Details>, NoQuote> {
+    /// #         let cents = Amount::from_decimal(&terms.amount, 2).unwrap();
+    /// #         Ok(Quote::new(terms.request(cents, "usd"), Default::default()))
+    /// #     }
+    /// #     async fn verify(&self, cx: &Presented<'_>, _: &Ask<Charge, Self::Details>, _: Payload)
+    /// #         -> Result<Plan<Once, Never>, Refusal> {
+    /// #         Ok(Plan::paid(ProofKey::of("copier", &cx.challenge.id), "free"))
+    /// #     }
+    /// #     fn settler(&self) -> &NoSettler { &self.0 }
+    /// # }
+    /// # plugin! { static CHARGE = Charge: Free::new; }
+    /// # tokio::runtime::Runtime::new()?.block_on(async {
+    /// # let server = Server::builder("api.example.com").secret("a secret of 32 bytes, only for docs")
+    /// #     .store("memory:").plugin(&CHARGE).rail("copier", serde_json::json!({})).build()?;
+    /// let rail = server.method("copier/charge").ok_or("not configured")?.clone();
+    /// // Two cents, or ten for the long version.
+    /// let offer = Offer::dynamic::<Charge, _, _>(rail, |request: PricingContext<'_>| {
+    ///     let long = request.target.ends_with("?long");
+    ///     async move { Ok(ChargeTerms::amount(if long { "0.10" } else { "0.02" })) }
+    /// })?;
+    /// let gate = server.engine().gate("GET /joke", compose([offer])?)?;
+    /// // With the feature `tower`, `server.layer(gate.into())` goes around the route.
+    /// # let mut inbound = farebox::engine::Inbound::default();
+    /// # inbound.target = "/joke?long";
+    /// # assert_eq!(gate.challenges(&inbound).await?[0].request.value()["amount"], "10");
+    /// # assert_eq!(gate.challenges(&Default::default()).await?[0].request.value()["amount"], "2");
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// # })?;
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
     pub fn method(&self, name: &str) -> Option<&Arc<dyn Method>> {
         self.methods.get(name)
     }

@@ -13,8 +13,8 @@
 //! | `page` | what a browser can pay on |
 //! | `cors` | what lets pages of other origins pay |
 //! | `reqwest` (`client`) | `client.get(url).pay(&purse)`, and sessions by [`SessionClient`] |
+//! | `reqwest-middleware` | paying as a middleware |
 //! | `client-ws` | WebSockets that are paid from a session |
-//! | `reqwest-middleware` | the same as a middleware |
 
 #[cfg(feature = "reqwest")]
 pub mod client;

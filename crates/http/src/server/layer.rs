@@ -34,7 +34,9 @@ use crate::Hosts;
 ///
 /// The scope of a credential is the gate's route and not the layer's place, so a gate should stand
 /// before the handlers of that one route: `get(joke).route_layer(PaymentLayer::new(gate))`, which
-/// leaves a method that is not served its 405 where `layer` would ask for money. Put the layers that
+/// leaves a method that is not served its 405 where `layer` would ask for money. Where a session is
+/// offered it must be `get(joke).layer(…)`: vouchers, top-ups and closes come as `POST` without a body
+/// to the same address, and behind `route_layer` they would find a 405. Put the layers that
 /// authenticate, limit rates or log outside it, and nothing that retries inside it.
 #[derive(Clone, Debug)]
 pub struct PaymentLayer {
