@@ -159,16 +159,11 @@ async fn a_deposit_that_lapsed_is_made_anew() {
 async fn a_refused_deposit_is_not_replaced() {
     let (server, sessions) = market(10);
     let mut drafts = std::collections::BTreeSet::new();
+    *server.refuses.lock().unwrap() = Some("open");
     for _ in 0..3 {
-        let mut call = sessions
-            .begin(&[server.challenge()], &origin(), "/")
-            .unwrap();
-        let presentation = call.next(&*server).await.unwrap();
-        assert!(presentation.is_deposit());
-        drafts.insert(sessions.channels().await.unwrap()[0].channel.clone());
-        let answer = server.refuse("verification-failed");
-        let refused = call.answered(presentation, answer).await;
+        let refused = served(&sessions, &server).await;
         assert!(matches!(refused, Err(SessionError::NotAccepted { .. })));
+        drafts.insert(sessions.channels().await.unwrap()[0].channel.clone());
     }
     assert_eq!(drafts.len(), 1, "the same deposit each time");
     assert_eq!(sessions.budget().spent("coin"), coins(10));

@@ -43,6 +43,8 @@ pub struct Call {
     pub(super) snapshot: Option<Value>,
     pub(super) tab: Arc<Tab>,
     pub(super) served: bool,
+    /// The channel that counts what the call may have cost.
+    pub(super) channel: Option<String>,
     refusals: u32,
     reopened: bool,
     /// What the call itself is worth, before its stream.
@@ -55,7 +57,7 @@ pub struct Call {
 pub struct Presentation {
     credential: Credential,
     pub(super) kind: Kind,
-    turn: Turn,
+    _turn: Turn,
 }
 
 pub(super) enum Kind {
@@ -68,12 +70,8 @@ impl Presentation {
         Self {
             credential,
             kind,
-            turn,
+            _turn: turn,
         }
-    }
-
-    pub(super) fn into_parts(self) -> (Credential, Turn) {
-        (self.credential, self.turn)
     }
 
     /// The credential. It is as good as money.
@@ -131,6 +129,7 @@ impl Call {
             limit: payable.limit,
             snapshot: None,
             served: false,
+            channel: None,
             refusals: 0,
             reopened: false,
             wanted,
@@ -158,20 +157,32 @@ impl Call {
     /// # Errors
     /// See [`SessionError`].
     pub async fn next<C: Courier>(&mut self, courier: &C) -> Result<Presentation, SessionError> {
-        if let Found::Present(presentation) = self.find(courier).await? {
-            return Ok(*presentation);
-        }
-        let more = minus(self.wanted, self.tab.claim());
-        match self.voucher(more, self.refusals > 0, courier).await {
-            Ok((credential, target, turn)) => {
-                Ok(Presentation::new(credential, Kind::Voucher(target), turn))
+        loop {
+            if let Found::Present(presentation) = self.find(courier).await? {
+                return Ok(*presentation);
             }
-            // All that was presented before was refused.
-            Err(error) => {
-                self.end(self.tab.claim()).await?;
-                Err(error)
+            let more = minus(self.wanted, self.tab.claim());
+            match self.voucher(more, self.refusals > 0, courier).await {
+                Ok((credential, target, turn)) => {
+                    return Ok(Presentation::new(credential, Kind::Voucher(target), turn));
+                }
+                // It was over, and is forgotten; another is opened.
+                Err(SessionError::NoChannel) if !self.reopened => self.reopen(),
+                // All that was presented before was refused.
+                Err(error) => {
+                    self.end(self.tab.claim()).await?;
+                    return Err(error);
+                }
             }
         }
+    }
+
+    /// Goes on without the channel that the call was counted on.
+    fn reopen(&mut self) {
+        self.reopened = true;
+        self.channel = None;
+        self.tab.set(Amount::new(0));
+        self.tab.set_uncertain(false);
     }
 
     /// What became of a presentation. `true` if it was accepted, `false` if
@@ -279,6 +290,7 @@ impl Call {
             match raise {
                 Raise::To(target) => {
                     self.tab.add(more);
+                    self.channel = Some(record.channel.clone());
                     let channel = record.channel();
                     let cx = Paying::new(&self.challenge, Some(self.origin.host()));
                     let paid = self.payer.voucher(&cx, &channel, target).await;
@@ -287,10 +299,16 @@ impl Call {
                 }
                 Raise::Short(needed) => {
                     drop(turn);
-                    self.top_up(needed, courier).await?;
+                    self.top_up(needed, false, courier).await?;
                 }
             }
         }
+    }
+
+    /// Whether it is the channel that the call is counted on, if it is on any.
+    pub(super) fn is_on(&self, record: &Record) -> bool {
+        let own = self.channel.as_ref();
+        own.is_none_or(|channel| *channel == record.channel)
     }
 
     async fn raise(&self, more: Amount) -> Result<(Record, Raise), SessionError> {
@@ -302,6 +320,9 @@ impl Call {
         let all = plus(more, others.sum());
         let begins = self.payer.spending() == Spending::Prepaid && !self.tab.is_uncertain();
         let raised = record::update(self.sessions.store.as_ref(), &self.key, |record| {
+            if !self.is_on(record) {
+                return Err(SessionError::NoChannel);
+            }
             let raise = match record.phase {
                 Phase::Open | Phase::ToppingUp { .. } => record.raise(all, min_delta, cap),
                 Phase::Closing { .. } => return Err(SessionError::Closing),
@@ -328,7 +349,9 @@ impl Call {
         }
         let store = self.sessions.store.as_ref();
         let lowered = record::update(store, &self.key, |record| {
-            record.lower(by);
+            if self.is_on(record) {
+                record.lower(by);
+            }
             Ok(())
         });
         match lowered.await {
@@ -368,10 +391,8 @@ impl Call {
             if self.reopened || !self.is_gone().await? {
                 return Err(not_accepted);
             }
-            self.reopened = true;
             // The record that counted the call is gone too.
-            self.tab.set(Amount::new(0));
-            self.tab.set_uncertain(false);
+            self.reopen();
             self.renew(challenges)?;
             return Ok(());
         }

@@ -64,7 +64,7 @@ impl Sessions {
         }
         let lane = self.lane(closing);
         let _turn = lane.alone().await;
-        let (payer, record, shown) = loop {
+        let (payer, before, record, shown) = loop {
             let stored = record::load(self.store.as_ref(), closing).await?;
             let record = stored.ok_or(SessionError::NoChannel)?.record;
             if record.origin != origin.to_string() {
@@ -97,13 +97,20 @@ impl Sessions {
                 }
                 _ => record.deposit,
             };
-            let begun = self.begin_to_close(closing, &record, held).await?;
-            if let Some(record) = begun {
-                break (payer, record, found == Found::Nothing);
+            let before = record.phase.clone();
+            if let Some(begun) = self.begin_to_close(closing, &record, held).await? {
+                let shown = found == Found::Nothing;
+                break (payer, before, begun, shown);
             }
         };
-        let receipt = self.ask_to_close(&payer, closing, &record, origin, courier);
-        let receipt = match receipt.await? {
+        let mut sent = false;
+        let asked = self.ask_to_close(&payer, closing, &record, (origin, courier), &mut sent);
+        let asked = asked.await;
+        if asked.is_err() && !sent && !matches!(before, Phase::Closing { .. }) {
+            // Nobody has heard of it, so it may be used on.
+            self.still_open(closing).await?;
+        }
+        let receipt = match asked? {
             Some(receipt) => receipt,
             // It has the deposit, or was never shown it and never heard of the channel.
             None if !shown => {
@@ -154,14 +161,15 @@ impl Sessions {
         payer.cloned().ok_or_else(why)
     }
 
-    /// The receipt, if there is one. `None` if the server knows of no such channel.
+    /// The receipt, if there is one. `None` if the server knows of no such channel. `sent`: the server
+    /// may have heard of it.
     async fn ask_to_close<C: Courier>(
         &self,
         payer: &Arc<dyn SessionPayer>,
         closing: &str,
         record: &Record,
-        origin: &Origin,
-        courier: &C,
+        (origin, courier): (&Origin, &C),
+        sent: &mut bool,
     ) -> Result<Option<Option<Box<Receipt>>>, SessionError> {
         let mut why = String::new();
         for _ in 0..ATTEMPTS {
@@ -181,7 +189,9 @@ impl Sessions {
                 source: paid.source,
                 challenge,
             };
-            match courier.deliver(&credential).await {
+            let answer = courier.deliver(&credential).await;
+            *sent |= !matches!(answer, Answer::Unsent(_));
+            match answer {
                 Answer::Accepted(receipt) => return Ok(Some(receipt)),
                 Answer::Refused { problem, .. } if Cause::of(problem.as_deref()) == Cause::Gone => {
                     return Ok(None);
@@ -266,7 +276,7 @@ impl Sessions {
         };
         let taken = taken.unwrap_or(most);
         if record::remove(self.store.as_ref(), key, stored).await? {
-            self.lane(key).settle(taken);
+            self.lane(key).settle(&stored.record.channel, taken);
         }
         Ok(taken)
     }

@@ -30,10 +30,46 @@ pub(crate) struct Lane {
 
 #[derive(Default)]
 struct Account {
-    counted: bool,
+    /// Of which channel.
+    channel: String,
     /// What had been spent when this process found the channel.
     base: Amount,
-    entries: Vec<(Amount, Reservation)>,
+    entries: Vec<Entry>,
+}
+
+/// What the budget counts for one deposit.
+struct Entry {
+    /// The challenge it was recorded with. Empty: what was left of a channel that was found.
+    deposit: String,
+    amount: Amount,
+    reservation: Reservation,
+}
+
+impl Account {
+    /// Of `channel` from now on. What another is counted for is gone for all that is known here.
+    fn of(&mut self, channel: &str) -> &mut Self {
+        if self.channel != channel {
+            for entry in std::mem::take(self).entries {
+                entry.reservation.commit();
+            }
+            channel.clone_into(&mut self.channel);
+        }
+        self
+    }
+
+    fn find(&self, deposit: &str) -> Option<usize> {
+        self.entries
+            .iter()
+            .position(|entry| entry.deposit == deposit)
+    }
+
+    fn count(&mut self, deposit: &str, amount: Amount, reservation: Reservation) {
+        self.entries.push(Entry {
+            deposit: deposit.to_owned(),
+            amount,
+            reservation,
+        });
+    }
 }
 
 impl Lane {
@@ -55,34 +91,40 @@ impl Lane {
     }
 
     /// Whether the budget counts the channel already.
-    pub(crate) fn is_counted(&self) -> bool {
-        self.account().counted
+    pub(crate) fn is_counted(&self, channel: &str) -> bool {
+        let account = self.account();
+        account.channel == channel && !account.entries.is_empty()
     }
 
     /// A deposit is being made here.
-    pub(crate) fn hold(&self, amount: Amount, reservation: Reservation) {
-        let mut account = self.account();
-        account.counted = true;
-        account.entries.push((amount, reservation));
+    pub(crate) fn hold(
+        &self,
+        (channel, deposit): (&str, &str),
+        amount: Amount,
+        reservation: Reservation,
+    ) {
+        self.account()
+            .of(channel)
+            .count(deposit, amount, reservation);
     }
 
     /// Counts what may still be spent of a channel that was found and not opened here.
     pub(crate) fn count(&self, record: &Record, budget: &Budget) -> Result<(), SessionError> {
         let mut account = self.account();
-        if account.counted {
+        if account.channel == record.channel && !account.entries.is_empty() {
             return Ok(());
         }
         let left = minus(record.deposit, record.due);
         let (_, reservation) = budget
             .approve(cost(record, left))
             .map_err(SessionError::OverBudget)?;
-        account.counted = true;
+        let account = account.of(&record.channel);
         account.base = record.due;
-        account.entries.push((left, reservation));
+        account.count("", left, reservation);
         Ok(())
     }
 
-    /// Approval for a recorded deposit of `amount` that was cut short: under what is counted for
+    /// Approval for the recorded deposit of `amount` that was cut short: under what is counted for
     /// it here, or else under what is counted from now on.
     pub(crate) fn again(
         &self,
@@ -90,14 +132,11 @@ impl Lane {
         amount: Amount,
         budget: &Budget,
     ) -> Result<Approved, SessionError> {
+        let deposit = record.phase.challenge().unwrap_or_default();
         let mut account = self.account();
-        let held = account
-            .entries
-            .iter()
-            .rev()
-            .find(|(held, _)| *held == amount);
-        if let Some((_, reservation)) = held {
-            let approved = reservation.again();
+        let account = account.of(&record.channel);
+        if let Some(at) = account.find(deposit) {
+            let approved = account.entries[at].reservation.again();
             if *approved.cost() == cost(record, amount) {
                 return Ok(approved);
             }
@@ -105,34 +144,30 @@ impl Lane {
         let (approved, reservation) = budget
             .approve(cost(record, amount))
             .map_err(SessionError::OverBudget)?;
-        account.counted = true;
-        account.entries.push((amount, reservation));
+        account.count(deposit, amount, reservation);
         Ok(approved)
     }
 
-    /// The last movement of `amount` did not happen and can not any more.
-    pub(crate) fn release(&self, amount: Amount) {
+    /// That deposit did not happen and can not any more.
+    pub(crate) fn release(&self, channel: &str, deposit: &str) {
         let mut account = self.account();
-        let last = account
-            .entries
-            .iter()
-            .rposition(|(held, _)| *held == amount);
-        if let Some(at) = last {
-            account.entries.remove(at).1.release();
+        if account.channel == channel
+            && let Some(at) = account.find(deposit)
+        {
+            account.entries.remove(at).reservation.release();
         }
-        account.counted = !account.entries.is_empty();
     }
 
     /// The channel is over, and the payee kept `taken` of it: the rest may be spent again.
-    pub(crate) fn settle(&self, taken: Amount) {
+    pub(crate) fn settle(&self, channel: &str, taken: Amount) {
         let mut account = self.account();
+        let mut account = std::mem::take(account.of(channel));
         let mut taken = minus(taken, account.base);
-        for (amount, reservation) in account.entries.drain(..) {
-            let spent = amount.min(taken);
+        for entry in account.entries.drain(..) {
+            let spent = entry.amount.min(taken);
             taken = minus(taken, spent);
-            reservation.commit_only(spent);
+            entry.reservation.commit_only(spent);
         }
-        *account = Account::default();
     }
 }
 

@@ -3,15 +3,15 @@
 use std::time::Duration;
 
 use farebox_core::{
-    Adopted, Cost, DepositRule, Draft, Funded, OpenChannel, PayError, Paying, Spending, Standing,
-    wire::{Amount, Payload},
+    Adopted, Cost, DepositRule, Draft, Funded, Held, OpenChannel, PayError, Paying, Spending,
+    Standing,
+    wire::{Amount, Credential, Payload},
 };
 
 use super::{
     call::{Call, Kind, Presentation},
     courier::{Answer, Courier},
     error::SessionError,
-    lane::Turn,
     record::{self, Phase, Record, Stored, minus},
     recorded::{UNSHOWN, lost},
 };
@@ -31,12 +31,6 @@ pub(super) enum Found {
     Present(Box<Presentation>),
 }
 
-impl Found {
-    fn present(presentation: Presentation) -> Self {
-        Self::Present(Box::new(presentation))
-    }
-}
-
 impl Call {
     async fn stored(&self) -> Result<Option<Stored>, SessionError> {
         record::load(self.sessions.store.as_ref(), &self.key).await
@@ -47,7 +41,7 @@ impl Call {
             return Ok(found);
         }
         // Only one call at a time opens or mends; when it is this one's turn, it may be done.
-        let mut turn = self.lane.alone().await;
+        let turn = self.lane.alone().await;
         let mut patience = PATIENCE;
         loop {
             let stored = self.stored().await?;
@@ -61,10 +55,16 @@ impl Call {
                     }
                     let draft = self.draft().await?;
                     if let Some(funded) = self.fund(draft).await? {
-                        return self.keep(funded, turn).await.map(Found::present);
+                        self.keep(funded.held).await?;
+                        let credential = self.credential(funded.paid);
+                        let presentation = Presentation::new(credential, Kind::Open, turn);
+                        return Ok(Found::Present(Box::new(presentation)));
                     }
                 }
-                Some(stored) if !self.lane.is_counted() && patience > Duration::ZERO => {
+                Some(stored)
+                    if !self.lane.is_counted(&stored.record.channel)
+                        && patience > Duration::ZERO =>
+                {
                     // Another process may be at it this very moment.
                     tokio::time::sleep(POLL).await;
                     patience = patience.saturating_sub(POLL);
@@ -72,15 +72,7 @@ impl Call {
                 }
                 Some(stored) => {
                     if let Some(challenge) = self.mended(&stored).await? {
-                        let own = self.challenge.clone();
-                        let at = self.recall(&challenge, stored.record.resource.clone())?;
-                        let again = self.again(stored.record, turn).await?;
-                        if at == self.resource {
-                            return Ok(Found::present(again));
-                        }
-                        // It buys nothing there but the balance that this call is paid from.
-                        turn = self.show(again, &at, courier).await?;
-                        self.challenge = own;
+                        self.show(stored.record, &challenge, courier).await?;
                     }
                 }
             }
@@ -105,7 +97,7 @@ impl Call {
     async fn mended(&self, stored: &Stored) -> Result<Option<String>, SessionError> {
         let standing = self.payer.standing(&stored.record.held).await;
         let standing = standing.map_err(SessionError::Standing)?;
-        let Phase::Opening { challenge } = &stored.record.phase else {
+        let Phase::Opening { challenge, .. } = &stored.record.phase else {
             // It is closing; when that is done, another may be opened.
             let Standing::Closed { taken, .. } = standing else {
                 return Err(SessionError::Closing);
@@ -117,7 +109,7 @@ impl Call {
             Standing::Absent => {
                 let store = self.sessions.store.as_ref();
                 if record::remove(store, &self.key, stored).await? {
-                    self.lane.release(stored.record.deposit);
+                    self.lane.release(&stored.record.channel, challenge);
                 }
                 Ok(None)
             }
@@ -147,27 +139,47 @@ impl Call {
         }
     }
 
-    /// Shows a deposit at the resource that asked for it.
+    /// Shows a recorded deposit where it was asked for: with another request than the one that asked it
+    /// could not be accepted. It buys nothing there but the balance that this call is paid from.
     async fn show<C: Courier>(
         &mut self,
-        deposit: Presentation,
-        at: &str,
+        record: Record,
+        challenge: &str,
         courier: &C,
-    ) -> Result<Turn, SessionError> {
-        let (credential, turn) = deposit.into_parts();
+    ) -> Result<(), SessionError> {
+        if self.mark_taken_up(&record.phase).await?.is_none() {
+            return Ok(());
+        }
+        let own = self.challenge.clone();
+        let at = self
+            .recall(challenge, record.resource.clone(), courier)
+            .await?;
+        let shown = match self.again(record).await {
+            Ok(credential) => self.show_at(&at, &credential, courier).await,
+            Err(error) => Err(error),
+        };
+        self.back_to(own);
+        shown
+    }
+
+    async fn show_at<C: Courier>(
+        &mut self,
+        at: &str,
+        credential: &Credential,
+        courier: &C,
+    ) -> Result<(), SessionError> {
         let mut why = String::new();
         for _ in 0..ATTEMPTS {
-            match self.deliver(at, &credential, courier).await {
+            match self.deliver(at, credential, courier).await {
                 Answer::Accepted(receipt) => {
                     self.opened().await?;
-                    self.receipt(receipt.as_deref()).await?;
-                    return Ok(turn);
+                    return self.receipt(receipt.as_deref()).await;
                 }
                 Answer::Refused {
                     status, problem, ..
                 } => {
                     return match self.was_made().await {
-                        true => Ok(turn),
+                        true => Ok(()),
                         false => Err(SessionError::NotAccepted { status, problem }),
                     };
                 }
@@ -182,7 +194,7 @@ impl Call {
     }
 
     /// A recorded deposit, to be presented again.
-    async fn again(&mut self, record: Record, turn: Turn) -> Result<Presentation, SessionError> {
+    async fn again(&mut self, record: Record) -> Result<Credential, SessionError> {
         let prepaid = self.payer.spending() == Spending::Prepaid;
         let budget = &self.sessions.budget;
         let approved = self.lane.again(&record, record.deposit, budget)?;
@@ -201,7 +213,9 @@ impl Call {
         // What the call that was cut short had made due is this one's.
         self.tab.set(record.due);
         self.tab.set_uncertain(prepaid && record.uncertain > 0);
-        self.keep(funded, turn).await
+        self.channel = Some(record.channel);
+        self.keep(funded.held).await?;
+        Ok(self.credential(funded.paid))
     }
 
     /// Goes on with a channel that the server tells of, where the wallet finds it true.
@@ -287,14 +301,13 @@ impl Call {
     /// Records a deposit, then makes it. `None` if there is a channel now.
     async fn fund(&mut self, draft: Draft) -> Result<Option<Funded<Payload>>, SessionError> {
         let first = self.price.unit.amount.max(self.price.min_delta);
-        let challenge = self.challenge.to_header();
-        let challenge = challenge.map_err(|e| SessionError::NothingPayable(e.to_string()))?;
+        let challenge = self.header()?;
         let channel = OpenChannel {
             id: draft.channel.clone(),
             deposit: draft.amount,
             held: draft.held.clone(),
         };
-        let mut record = self.record(channel, first, challenge);
+        let mut record = self.record(channel, first, challenge.clone());
         record.due = self.price.unit.amount;
         let prepaid = self.payer.spending() == Spending::Prepaid;
         record.uncertain = u32::from(prepaid);
@@ -308,7 +321,8 @@ impl Call {
         match record::insert(store, &self.key, &record).await {
             Ok(true) => {
                 self.tab.set_uncertain(prepaid);
-                self.lane.hold(draft.amount, reservation);
+                let deposit = (&*draft.channel, &*challenge);
+                self.lane.hold(deposit, draft.amount, reservation);
             }
             // Nothing is signed yet, so nothing can have moved, whatever the store made of it.
             other => {
@@ -320,6 +334,7 @@ impl Call {
         match self.payer.open(&cx, &draft, first, approved).await {
             Ok(funded) => {
                 self.tab.set(self.price.unit.amount);
+                self.channel = Some(draft.channel);
                 Ok(Some(funded))
             }
             Err(PayError::Unknown(fault)) => Err(SessionError::OutcomeUnknown {
@@ -327,31 +342,32 @@ impl Call {
                 why: fault.to_string(),
             }),
             Err(error) => {
-                if let Some(stored) = self.stored().await?
-                    && stored.record.channel == draft.channel
-                    && record::remove(store, &self.key, &stored).await?
-                {
-                    self.lane.release(draft.amount);
+                // Whoever took it up meanwhile may be making it.
+                let stored = self.stored().await?;
+                let stored = stored.filter(|stored| {
+                    stored.record.channel == draft.channel && stored.record.phase == record.phase
+                });
+                let struck = match &stored {
+                    Some(stored) => record::remove(store, &self.key, stored).await?,
+                    None => false,
+                };
+                if !struck {
+                    return Err(lost(draft.amount, error));
                 }
+                self.lane.release(&draft.channel, &challenge);
                 Err(SessionError::NotPaid(error))
             }
         }
     }
 
     /// Records what a deposit has come to, before it is shown to anybody.
-    async fn keep(
-        &self,
-        funded: Funded<Payload>,
-        turn: Turn,
-    ) -> Result<Presentation, SessionError> {
-        let held = funded.held;
+    async fn keep(&self, held: Held) -> Result<(), SessionError> {
         record::update(self.sessions.store.as_ref(), &self.key, |record| {
             record.held = held.clone();
             Ok(())
         })
         .await?;
-        let credential = self.credential(funded.paid);
-        Ok(Presentation::new(credential, Kind::Open, turn))
+        Ok(())
     }
 
     /// The server took the deposit.
@@ -374,13 +390,22 @@ impl Call {
         }
     }
 
-    /// Whether the channel that the server does not know any more is really over; then it is
-    /// forgotten.
+    /// Whether the channel that was presented, and that the server does not know any more, is really
+    /// over; then it is forgotten.
     pub(super) async fn is_gone(&self) -> Result<bool, SessionError> {
         let _turn = self.lane.alone().await;
+        self.over(self.channel.as_deref()).await
+    }
+
+    /// The same for who has the turn already.
+    pub(super) async fn over(&self, presented: Option<&str>) -> Result<bool, SessionError> {
         let Some(stored) = self.stored().await? else {
             return Ok(true);
         };
+        if presented.is_some_and(|channel| channel != stored.record.channel) {
+            // Another call has found that out, and opened the next.
+            return Ok(true);
+        }
         let standing = self.payer.standing(&stored.record.held).await;
         let standing = standing.map_err(SessionError::Standing)?;
         let (record, spending) = (&stored.record, self.payer.spending());
@@ -402,7 +427,11 @@ impl Call {
         Ok(true)
     }
 
-    async fn retire(&self, stored: &Stored, taken: Option<Amount>) -> Result<(), SessionError> {
+    pub(super) async fn retire(
+        &self,
+        stored: &Stored,
+        taken: Option<Amount>,
+    ) -> Result<(), SessionError> {
         let sessions = &self.sessions;
         sessions
             .retire(self.payer.as_ref(), &self.key, stored, taken)

@@ -24,7 +24,12 @@ pub(crate) fn key(origin: &Origin, method: &str, reuse: &str) -> String {
 #[serde(rename_all = "kebab-case", tag = "is")]
 pub(crate) enum Phase {
     /// The deposit is about to be made, for the challenge (in its header form).
-    Opening { challenge: String },
+    Opening {
+        challenge: String,
+        /// How often it was taken up by others than who recorded it.
+        #[serde(default, skip_serializing_if = "is_zero")]
+        again: u32,
+    },
     /// It can be spent from.
     Open,
     /// So it can, and `amount` more is about to be deposited, for the challenge of the resource `at`.
@@ -32,6 +37,8 @@ pub(crate) enum Phase {
         challenge: String,
         amount: Amount,
         at: String,
+        #[serde(default, skip_serializing_if = "is_zero")]
+        again: u32,
     },
     /// It was asked to be closed. `from` is how it stood before, where that was not open.
     Closing {
@@ -47,6 +54,30 @@ impl Phase {
             Self::Closing { from } => from.as_deref().unwrap_or(&Self::Open),
             phase => phase,
         }
+    }
+
+    /// The challenge of the deposit that is under way.
+    pub(crate) fn challenge(&self) -> Option<&str> {
+        match self.before() {
+            Self::Opening { challenge, .. } | Self::ToppingUp { challenge, .. } => Some(challenge),
+            _ => None,
+        }
+    }
+
+    /// Whether the same deposit is under way, whoever makes it.
+    pub(crate) fn is_same(&self, other: &Self) -> bool {
+        self == other
+            || matches!((self, other), (Self::ToppingUp { challenge, .. }, Self::ToppingUp { challenge: other, .. })
+                if challenge == other)
+    }
+
+    /// Taken up by somebody else: who recorded it cannot say any more that it was not made.
+    pub(crate) fn taken_up(&self) -> Self {
+        let mut phase = self.clone();
+        if let Self::Opening { again, .. } | Self::ToppingUp { again, .. } = &mut phase {
+            *again = again.saturating_add(1);
+        }
+        phase
     }
 
     /// It is asked to be closed.
@@ -127,7 +158,10 @@ impl Record {
             signed: due,
             due,
             uncertain: 0,
-            phase: Phase::Opening { challenge },
+            phase: Phase::Opening {
+                challenge,
+                again: 0,
+            },
         }
     }
 

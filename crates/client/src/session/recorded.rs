@@ -81,7 +81,7 @@ impl<C: Courier> Recorded<'_, C> {
     ) -> Result<Found, SessionError> {
         let spending = self.payer.spending();
         match (record.phase.before(), standing) {
-            (Phase::Opening { challenge }, Standing::Open { .. })
+            (Phase::Opening { challenge, .. }, Standing::Open { .. })
                 if spending == Spending::Prepaid =>
             {
                 let made = self.open(record, challenge).await?;
@@ -93,13 +93,14 @@ impl<C: Courier> Recorded<'_, C> {
                     challenge,
                     amount,
                     at,
+                    ..
                 },
                 Standing::Open { channel, .. },
             ) => {
                 let with = plus(record.deposit, *amount);
                 if channel.deposit <= record.deposit {
                     if self.over(record, record.deposit, &channel.held).await? {
-                        self.lane.release(*amount);
+                        self.lane.release(&record.channel, challenge);
                     }
                     return Ok(Found::Changed);
                 }

@@ -232,7 +232,7 @@ impl Sessions {
             let stored = stored.ok_or(SessionError::NoChannel)?;
             if record::remove(self.store.as_ref(), key, &stored).await? {
                 let channel = ChannelInfo::of((key.to_owned(), stored.record));
-                lane.settle(channel.at_stake());
+                lane.settle(&channel.channel, channel.at_stake());
                 return Ok(channel);
             }
         }

@@ -204,6 +204,9 @@ impl Call {
         let cost = plus(self.tab.claim(), more);
         self.limit.allows_call(cost).map_err(over)?;
         record::update(self.sessions.store.as_ref(), &self.key, |record| {
+            if !self.is_on(record) {
+                return Err(SessionError::NoChannel);
+            }
             let due = plus(record.due, more).min(record.deposit);
             record.due = record.due.max(due);
             record.signed = record.signed.max(due);
@@ -223,7 +226,7 @@ impl Call {
     ) -> Result<(), SessionError> {
         if self.payer.spending() == Spending::Prepaid {
             // There is nothing to sign: what is there may be spent, and there has to be more.
-            self.top_up(required, courier).await?;
+            self.top_up(required, true, courier).await?;
             return self.due(more).await;
         }
         let mut more = more;
@@ -321,8 +324,10 @@ impl Call {
         }
         let store = self.sessions.store.as_ref();
         let ended = record::update(store, &self.key, |record| {
-            record.lower(over);
-            record.uncertain = record.uncertain.saturating_sub(1);
+            if self.is_on(record) {
+                record.lower(over);
+                record.uncertain = record.uncertain.saturating_sub(1);
+            }
             Ok(())
         });
         match ended.await {

@@ -1,7 +1,7 @@
 //! More money for an open channel.
 
 use farebox_core::{
-    Cost, DepositRule, Draft, Funded, PayError, Paying, Spending, Standing,
+    Cost, DepositRule, Draft, Funded, Held, PayError, Paying, Spending, Standing,
     wire::{Amount, Challenge, Credential, Payload},
 };
 
@@ -10,20 +10,34 @@ use super::{
     courier::{Answer, Cause, Courier},
     error::SessionError,
     record::{self, Phase, Record, plus},
+    recorded::UNSHOWN,
 };
+
+/// A top-up that is on record.
+struct UnderWay {
+    phase: Phase,
+    amount: Amount,
+    /// Where it is to be shown.
+    at: String,
+    /// What the channel holds with it.
+    with: Amount,
+}
 
 /// How often a top-up is presented before its outcome counts as unknown.
 const ATTEMPTS: u32 = 3;
 
 impl Call {
-    /// Sees to it that the channel holds `needed`.
+    /// Sees to it that the channel holds `needed`. `asked`: the server itself asks for it, so that it
+    /// is there and knows the channel.
     pub(super) async fn top_up<C: Courier>(
         &mut self,
         needed: Amount,
+        asked: bool,
         courier: &C,
     ) -> Result<(), SessionError> {
         // Top-ups wait for each other, and whoever comes second may find enough.
         let _turn = self.lane.alone().await;
+        let mut asked = asked;
         loop {
             let store = self.sessions.store.as_ref();
             let stored = record::load(store, &self.key).await?;
@@ -34,13 +48,100 @@ impl Call {
             if self.took_up(&record, courier).await? {
                 continue;
             }
-            let draft = self.draft_top_up(&record, needed, courier).await?;
-            let amount = draft.amount;
-            let funded = self.fund_top_up(draft).await?;
-            let at = self.resource.clone();
-            self.present_top_up(record, funded, amount, at, courier)
-                .await?;
+            if !std::mem::replace(&mut asked, true) {
+                self.is_alive(&record, courier).await?;
+                continue;
+            }
+            // Another challenge is asked for, which is of no use to the call itself.
+            let own = self.challenge.clone();
+            let added = self.add(&record, needed, courier).await;
+            self.back_to(own);
+            added?;
         }
+    }
+
+    async fn add<C: Courier>(
+        &mut self,
+        record: &Record,
+        needed: Amount,
+        courier: &C,
+    ) -> Result<(), SessionError> {
+        let draft = self.draft_top_up(record, needed, courier).await?;
+        let under_way = UnderWay {
+            phase: Phase::ToppingUp {
+                challenge: self.header()?,
+                amount: draft.amount,
+                at: self.resource.clone(),
+                again: 0,
+            },
+            amount: draft.amount,
+            at: self.resource.clone(),
+            with: plus(record.deposit, draft.amount),
+        };
+        let funded = self.fund_top_up(draft, &under_way.phase).await?;
+        self.present_top_up(under_way, funded, courier).await
+    }
+
+    pub(super) fn header(&self) -> Result<String, SessionError> {
+        let header = self.challenge.to_header();
+        header.map_err(|error| SessionError::NothingPayable(error.to_string()))
+    }
+
+    /// Goes on with a challenge of the call's own, unless another will do longer.
+    pub(super) fn back_to(&mut self, own: Challenge) {
+        if self.payer.spending() == Spending::Prepaid || !self.sessions.is_expired(&own) {
+            self.challenge = own;
+        }
+    }
+
+    /// Looks whether the channel is still one, before more is put into it: the server may have closed
+    /// it, or be away. One that is over is forgotten, and there is [`SessionError::NoChannel`].
+    async fn is_alive<C: Courier>(
+        &mut self,
+        record: &Record,
+        courier: &C,
+    ) -> Result<(), SessionError> {
+        let standing = self.payer.standing(&record.held).await;
+        let standing = standing.map_err(SessionError::Standing)?;
+        if let Standing::Closed { .. } = standing {
+            return self.forget_over(record, &standing).await;
+        }
+        if self.payer.spending() == Spending::Vouchers {
+            return Ok(());
+        }
+        // Only its server knows of a deposit that was used up; saying whose it is costs nothing.
+        let cx = Paying::new(&self.challenge, Some(self.origin.host()));
+        let channel = record.channel();
+        let bearer = self.payer.voucher(&cx, &channel, record.signed).await;
+        let bearer = self.credential(bearer.map_err(SessionError::NotPaid)?);
+        match courier.deliver(&bearer).await {
+            Answer::Refused {
+                status, problem, ..
+            } if Cause::of(problem.as_deref()) == Cause::Gone => {
+                match self.over(Some(&record.channel)).await? {
+                    true => Err(SessionError::NoChannel),
+                    false => Err(SessionError::NotAccepted { status, problem }),
+                }
+            }
+            Answer::Lost(why) | Answer::Unsent(why) => Err(SessionError::Unreachable(why)),
+            _ => Ok(()),
+        }
+    }
+
+    /// Forgets a channel that is closed by all evidence.
+    async fn forget_over(&self, record: &Record, standing: &Standing) -> Result<(), SessionError> {
+        let spending = self.payer.spending();
+        if let Some(amount) = record.phase.unshown(spending, standing, record.deposit) {
+            return Err(lost(amount, UNSHOWN.to_owned()));
+        }
+        let stored = record::load(self.sessions.store.as_ref(), &self.key).await?;
+        if let (Standing::Closed { taken, .. }, Some(stored)) = (standing, stored)
+            && stored.record.channel == record.channel
+            && stored.record.phase == record.phase
+        {
+            self.retire(&stored, *taken).await?;
+        }
+        Err(SessionError::NoChannel)
     }
 
     /// Sees to it that no top-up is on record as under way. `false` if none was.
@@ -61,24 +162,44 @@ impl Call {
             challenge,
             amount,
             at,
-        } = record.phase.clone()
+            ..
+        } = &record.phase
         else {
             return Ok(false);
         };
-        if !self.cannot_happen(record, amount).await? {
-            let own = self.challenge.clone();
-            let at = self.recall(&challenge, at)?;
-            let funded = self.fund_again(record, amount).await?;
-            let shown = self
-                .present_top_up(record.clone(), funded, amount, at.clone(), courier)
-                .await;
-            if at != self.resource {
-                // Another resource's is of no use to the call itself.
-                self.challenge = own;
-            }
-            shown?;
+        let (challenge, amount, at) = (challenge.clone(), *amount, at.clone());
+        if self.cannot_happen(record).await? {
+            return Ok(true);
         }
-        Ok(true)
+        let Some(phase) = self.mark_taken_up(&record.phase).await? else {
+            return Ok(true);
+        };
+        let own = self.challenge.clone();
+        let under_way = UnderWay {
+            phase,
+            amount,
+            at: self.recall(&challenge, at, courier).await?,
+            with: plus(record.deposit, amount),
+        };
+        let shown = match self.fund_again(record, amount).await {
+            Ok(funded) => self.present_top_up(under_way, funded, courier).await,
+            Err(error) => Err(error),
+        };
+        self.back_to(own);
+        shown.map(|()| true)
+    }
+
+    /// From now on its first maker cannot strike it out any more. `None` if it has changed.
+    pub(super) async fn mark_taken_up(&self, seen: &Phase) -> Result<Option<Phase>, SessionError> {
+        let marked = record::update(self.sessions.store.as_ref(), &self.key, |record| {
+            let same = record.phase == *seen;
+            if same {
+                record.phase = seen.taken_up();
+            }
+            Ok(same)
+        });
+        let (record, same) = marked.await?;
+        Ok(same.then_some(record.phase))
     }
 
     fn within(&self, needed: Amount, record: &Record) -> Result<(), SessionError> {
@@ -94,42 +215,51 @@ impl Call {
     }
 
     /// Whether a recorded top-up has become impossible; then it is struck out.
-    async fn cannot_happen(&self, record: &Record, amount: Amount) -> Result<bool, SessionError> {
+    async fn cannot_happen(&self, record: &Record) -> Result<bool, SessionError> {
         let standing = self.payer.standing(&record.held).await;
-        match standing.map_err(SessionError::Standing)? {
+        let standing = standing.map_err(SessionError::Standing)?;
+        match standing {
             Standing::Open { channel, .. } if channel.deposit <= record.deposit => {
-                self.topped_up(record.deposit, channel.held).await?;
-                self.lane.release(amount);
+                let struck = record::update(self.sessions.store.as_ref(), &self.key, |now| {
+                    let same = now.phase == record.phase;
+                    if same {
+                        now.phase = Phase::Open;
+                        now.held = channel.held.clone();
+                    }
+                    Ok(same)
+                });
+                if struck.await?.1
+                    && let Some(deposit) = record.phase.challenge()
+                {
+                    self.lane.release(&record.channel, deposit);
+                }
                 Ok(true)
             }
-            Standing::Closed { .. } | Standing::Absent => Err(SessionError::Closing),
+            Standing::Closed { .. } => self.forget_over(record, &standing).await.map(|()| true),
+            Standing::Absent => Err(SessionError::Closing),
             _ => Ok(false),
         }
     }
 
     /// Whether the rail itself says that a recorded top-up was made; then it counts.
-    async fn was_topped_up(&self, total: Amount) -> Result<bool, SessionError> {
+    async fn was_topped_up(&self, under_way: &UnderWay) -> Result<bool, SessionError> {
         let stored = record::load(self.sessions.store.as_ref(), &self.key).await?;
         let held = stored.ok_or(SessionError::NoChannel)?.record.held;
         let standing = self.payer.standing(&held).await;
         match standing.map_err(SessionError::Standing)? {
-            Standing::Open { channel, .. } if channel.deposit >= total => {
-                self.topped_up(total, channel.held).await?;
+            Standing::Open { channel, .. } if channel.deposit >= under_way.with => {
+                self.topped_up(under_way, channel.held).await?;
                 Ok(true)
             }
             _ => Ok(false),
         }
     }
 
-    async fn topped_up(
-        &self,
-        deposit: Amount,
-        held: farebox_core::Held,
-    ) -> Result<(), SessionError> {
+    async fn topped_up(&self, under_way: &UnderWay, held: Held) -> Result<(), SessionError> {
         record::update(self.sessions.store.as_ref(), &self.key, |record| {
-            if matches!(record.phase, Phase::ToppingUp { .. }) {
+            if record.phase.is_same(&under_way.phase) {
                 record.phase = Phase::Open;
-                record.deposit = record.deposit.max(deposit);
+                record.deposit = record.deposit.max(under_way.with);
                 record.held = held.clone();
             }
             Ok(())
@@ -192,9 +322,11 @@ impl Call {
     }
 
     /// Records a top-up, then makes it.
-    async fn fund_top_up(&self, draft: Draft) -> Result<Funded<Payload>, SessionError> {
-        let challenge = self.challenge.to_header();
-        let challenge = challenge.map_err(|e| SessionError::NothingPayable(e.to_string()))?;
+    async fn fund_top_up(
+        &self,
+        draft: Draft,
+        phase: &Phase,
+    ) -> Result<Funded<Payload>, SessionError> {
         let cost = Cost {
             amount: draft.amount,
             ..self.price.unit.clone()
@@ -203,13 +335,9 @@ impl Call {
         let (approved, reservation) = approved.map_err(SessionError::OverBudget)?;
         let store = self.sessions.store.as_ref();
         let recorded = record::update(store, &self.key, |record| match record.phase {
-            Phase::Open => {
+            Phase::Open if record.channel == draft.channel => {
                 record.held = draft.held.clone();
-                record.phase = Phase::ToppingUp {
-                    challenge: challenge.clone(),
-                    amount: draft.amount,
-                    at: self.resource.clone(),
-                };
+                record.phase = phase.clone();
                 Ok(())
             }
             _ => Err(SessionError::Closing),
@@ -219,20 +347,25 @@ impl Call {
             reservation.release();
             return Err(error);
         }
-        self.lane.hold(draft.amount, reservation);
+        let deposit = (&*draft.channel, phase.challenge().unwrap_or_default());
+        self.lane.hold(deposit, draft.amount, reservation);
         let cx = Paying::new(&self.challenge, Some(self.origin.host()));
         match self.payer.top_up(&cx, &draft, approved).await {
             Ok(funded) => Ok(funded),
             Err(PayError::Unknown(fault)) => Err(lost(draft.amount, fault.to_string())),
             Err(error) => {
-                record::update(store, &self.key, |record| {
-                    if matches!(record.phase, Phase::ToppingUp { .. }) {
+                let struck = record::update(store, &self.key, |record| {
+                    // Whoever took it up may be making it.
+                    let same = record.phase == *phase;
+                    if same {
                         record.phase = Phase::Open;
                     }
-                    Ok(())
-                })
-                .await?;
-                self.lane.release(draft.amount);
+                    Ok(same)
+                });
+                if !struck.await?.1 {
+                    return Err(lost(draft.amount, error.to_string()));
+                }
+                self.lane.release(deposit.0, deposit.1);
                 Err(SessionError::NotPaid(error))
             }
         }
@@ -240,7 +373,12 @@ impl Call {
 
     /// Goes back to the challenge of a recorded deposit, which was asked for `at` a resource, unless a
     /// fresh one does as well and is needed. Where the deposit is to be shown.
-    pub(super) fn recall(&mut self, challenge: &str, at: String) -> Result<String, SessionError> {
+    pub(super) async fn recall<C: Courier>(
+        &mut self,
+        challenge: &str,
+        at: String,
+        courier: &C,
+    ) -> Result<String, SessionError> {
         let challenge = Challenge::parse_one(challenge)
             .map_err(|_| SessionError::NothingPayable("its challenge is lost".to_owned()))?;
         let prepaid = self.payer.spending() == Spending::Prepaid;
@@ -248,6 +386,7 @@ impl Call {
             self.challenge = challenge;
             return Ok(at);
         }
+        self.fresh(courier).await?;
         Ok(self.resource.clone())
     }
 
@@ -271,10 +410,8 @@ impl Call {
 
     async fn present_top_up<C: Courier>(
         &mut self,
-        record: Record,
+        mut under_way: UnderWay,
         funded: Funded<Payload>,
-        amount: Amount,
-        mut at: String,
         courier: &C,
     ) -> Result<(), SessionError> {
         // Until it is accepted the draft stays on record: with it the same is made again.
@@ -283,36 +420,34 @@ impl Call {
         for _ in 0..ATTEMPTS {
             // What is signed fits a fresh challenge too, where it is not an invoice's.
             let credential = self.credential(funded.paid.clone());
-            match self.deliver(&at, &credential, courier).await {
+            let (status, problem) = match self.deliver(&under_way.at, &credential, courier).await {
                 Answer::Accepted(receipt) => {
-                    self.receipt(receipt.as_deref()).await?;
-                    return self.topped_up(plus(record.deposit, amount), held).await;
+                    self.topped_up(&under_way, held).await?;
+                    return self.receipt(receipt.as_deref()).await;
                 }
                 Answer::Refused {
                     status, problem, ..
-                } => {
-                    // It proves nothing: the server may make the top-up whatever it says.
-                    let useless = self.sessions.is_expired(&self.challenge)
-                        || Cause::of(problem.as_deref()) == Cause::Challenge;
-                    if self.payer.spending() == Spending::Prepaid || !useless {
-                        return Err(SessionError::NotAccepted { status, problem });
-                    }
-                    if self.was_topped_up(plus(record.deposit, amount)).await? {
-                        return Ok(());
-                    }
-                    self.another(courier).await?;
-                    at = self.resource.clone();
+                } => (status, problem),
+                Answer::NotServed { status } => (status, None),
+                Answer::Lost(lost) | Answer::Unsent(lost) => {
+                    why = lost;
+                    continue;
                 }
-                Answer::NotServed { status } => {
-                    return Err(SessionError::NotAccepted {
-                        status,
-                        problem: None,
-                    });
-                }
-                Answer::Lost(lost) | Answer::Unsent(lost) => why = lost,
+            };
+            // It proves nothing: the server may make the top-up, or have made it, whatever it says.
+            let prepaid = self.payer.spending() == Spending::Prepaid;
+            if !prepaid && let Ok(true) = self.was_topped_up(&under_way).await {
+                return Ok(());
             }
+            let useless = self.sessions.is_expired(&self.challenge)
+                || Cause::of(problem.as_deref()) == Cause::Challenge;
+            if prepaid || !useless {
+                return Err(SessionError::NotAccepted { status, problem });
+            }
+            self.another(courier).await?;
+            under_way.at.clone_from(&self.resource);
         }
-        Err(lost(amount, why))
+        Err(lost(under_way.amount, why))
     }
 
     /// Shows a deposit at the resource that asked for it.

@@ -4,7 +4,7 @@ use std::{
     collections::HashMap,
     sync::{
         Arc, Mutex,
-        atomic::{AtomicU32, Ordering},
+        atomic::{AtomicBool, AtomicU32, Ordering},
     },
 };
 
@@ -29,6 +29,10 @@ pub struct Server {
     pub challenges: AtomicU32,
     /// What was asked before this many challenges is another resource's.
     pub oldest: AtomicU32,
+    /// It refuses credentials of this action.
+    pub refuses: Mutex<Option<&'static str>>,
+    /// It refuses top-ups that were made before: a transaction is included once.
+    pub once: AtomicBool,
 }
 
 #[derive(Clone, Copy, Default, Debug)]
@@ -65,6 +69,8 @@ impl Server {
             lose_after: AtomicU32::new(0),
             challenges: AtomicU32::new(0),
             oldest: AtomicU32::new(0),
+            refuses: Mutex::default(),
+            once: AtomicBool::new(false),
         })
     }
 
@@ -86,8 +92,12 @@ impl Server {
         if issued < self.oldest.load(Ordering::SeqCst) {
             return self.refuse("invalid-challenge");
         }
+        let action = presented.action.as_str();
+        if *self.refuses.lock().unwrap() == Some(action) {
+            return self.refuse("verification-failed");
+        }
         let mut channels = self.channels.lock().unwrap();
-        match presented.action.as_str() {
+        match action {
             "open" => {
                 self.chain.open(&id, presented.deposit.unwrap().get());
                 let Some(locked) = self.chain.channel(&id) else {
@@ -99,6 +109,9 @@ impl Server {
             }
             "topUp" => {
                 let movement = presented.movement.unwrap();
+                if self.once.load(Ordering::SeqCst) && self.chain.has_made(&id, &movement) {
+                    return self.refuse("verification-failed");
+                }
                 self.chain
                     .top_up(&id, &movement, presented.additional.unwrap().get());
                 let deposit = self.chain.channel(&id).unwrap().deposit;

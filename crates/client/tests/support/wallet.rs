@@ -51,6 +51,12 @@ impl Chain {
         (id.clone(), locked.clone())
     }
 
+    /// Whether a top-up was made.
+    pub fn has_made(&self, id: &str, movement: &str) -> bool {
+        self.channel(id)
+            .is_some_and(|locked| locked.made.contains(movement))
+    }
+
     pub fn lapse(&self, id: &str) {
         self.lapsed.lock().unwrap().insert(id.to_owned());
     }
