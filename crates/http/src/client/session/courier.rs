@@ -36,6 +36,8 @@ const PATIENCE: Duration = Duration::from_secs(30);
 pub(crate) struct HttpCourier {
     client: Client,
     url: Url,
+    /// Where credentials go.
+    place: Url,
     /// What the caller sends with its own requests, a key for the API perhaps.
     headers: HeaderMap,
     options: PayOptions,
@@ -60,9 +62,15 @@ impl HttpCourier {
         }
         let mut url = request.url().clone();
         url.set_fragment(None);
+        let mut place = url.clone();
+        if request.method() == Method::POST {
+            // With its query it would ask for service.
+            place.set_query(None);
+        }
         Self {
             client: client.clone(),
             url,
+            place,
             headers,
             options: options.clone(),
             head: Arc::default(),
@@ -81,6 +89,7 @@ impl HttpCourier {
     /// With another resource of the same server.
     fn at(&self, url: Url) -> Self {
         Self {
+            place: url.clone(),
             url,
             head: Arc::default(),
             ..self.clone()
@@ -153,6 +162,7 @@ impl Courier for HttpCourier {
         };
         let sent = self.send(|| {
             let mut request = self.request();
+            request.url_mut().clone_from(&self.place);
             request.headers_mut().insert(name.clone(), value.clone());
             request
         });
@@ -160,7 +170,7 @@ impl Courier for HttpCourier {
             // What was reached instead, perhaps without the credential, says nothing about it.
             Ok(response)
                 if response.status().is_redirection()
-                    || drive::without_fragment(response.url()) != self.url =>
+                    || drive::without_fragment(response.url()) != self.place =>
             {
                 Answer::Lost("the server redirects payment messages".to_owned())
             }
