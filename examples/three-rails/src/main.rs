@@ -1,5 +1,6 @@
 //! One route, three rails. `three-rails CONFIG`, where CONFIG has a realm, secrets, a store and
-//! `[rails.tempo]`, `[rails.stripe]` and `[rails.lightning]`, such as `farebox sandbox --config CONFIG` writes.
+//! `[rails.tempo]`, `[rails.stripe]` and `[rails.lightning]`, such as `farebox sandbox --config
+//! CONFIG` writes.
 #![allow(
     clippy::print_stdout,
     clippy::print_stderr,

@@ -94,8 +94,8 @@ pub struct Config {
     /// How long what is under way may take to finish when the server is told to end.
     pub shutdown: std::time::Duration,
     /// The engine and the rails. A layer that it makes alone ([`Server::paid`], [`Server::layer`])
-    /// knows nothing of `trusted_proxies`, `reply_limit`, `challenge_limit` and `page`; those of
-    /// [`Config::paid`](Self::paid) and [`Config::layer`](Self::layer) do.
+    /// knows nothing of `trusted_proxies`, `body_limit`, `reply_limit`, `challenge_limit` and `page`;
+    /// those of [`Config::paid`](Self::paid) and [`Config::layer`](Self::layer) do.
     pub server: Server,
     /// The paid routes, in the file's order.
     pub routes: Vec<Route>,
@@ -127,7 +127,7 @@ impl Config {
     }
 
     /// A paid route whose price is in code: [`Server::paid`], with all that the file says about
-    /// answering: `trusted_proxies`, `reply_limit`, `challenge_limit` and `page`.
+    /// answering: `trusted_proxies`, `body_limit`, `reply_limit`, `challenge_limit` and `page`.
     ///
     /// As with [`layer`](Self::layer), axum must record the peers' addresses, or every request is
     /// refused: serve the router with `into_make_service_with_connect_info::<SocketAddr>()`.
