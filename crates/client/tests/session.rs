@@ -62,6 +62,38 @@ async fn calls_at_once_share_one_channel() {
     assert_eq!(wallet.most_signed(), 300);
 }
 
+/// Protects: a receipt of the channel may count what streams beside received and have not paid for
+/// yet, and no more than that and a step.
+#[tokio::test(start_paused = true)]
+async fn a_receipt_counts_the_streams_beside() {
+    let server = Server::new(1, 100);
+    let wallet = Coins::new(&server.chain);
+    let sessions = sessions(&wallet, &memory(), 100);
+    let mut ends = call(&sessions, &server).await.unwrap();
+    let goes_on = call(&sessions, &server).await.unwrap();
+    let id = server.chain.only().0;
+    ends.event();
+    let counter = goes_on.counter();
+    let receipt = |spent| {
+        let mut books = server.books(&id);
+        books.spent = spent;
+        server.receipt(&id, books)
+    };
+    // What the other stream was sent may arrive a little later.
+    let arrives = async {
+        tokio::time::sleep(std::time::Duration::from_millis(50)).await;
+        (0..5).for_each(|_| counter.event());
+    };
+    let told = receipt(6);
+    let (concluded, ()) = tokio::join!(ends.concluded(&told), arrives);
+    concluded.unwrap();
+    let refused = ends.concluded(&receipt(8)).await;
+    assert!(
+        matches!(refused, Err(SessionError::Overcharged { .. })),
+        "{refused:?}"
+    );
+}
+
 /// Protects: however many calls run at once, none of them makes the channel hold or the wallet
 /// sign more than the limit.
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]

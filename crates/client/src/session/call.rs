@@ -46,6 +46,8 @@ pub struct Call {
     /// The channel that counts what the call may have cost.
     pub(super) channel: Option<String>,
     refusals: u32,
+    /// Others were under way when it presented something the last time.
+    beside: bool,
     reopened: bool,
     /// What the call itself is worth, before its stream.
     wanted: Amount,
@@ -131,6 +133,7 @@ impl Call {
             served: false,
             channel: None,
             refusals: 0,
+            beside: false,
             reopened: false,
             wanted,
             demanded: (0, 0),
@@ -161,6 +164,7 @@ impl Call {
             if let Found::Present(presentation) = self.find(courier).await? {
                 return Ok(*presentation);
             }
+            self.beside = self.lane.tabs.is_shared(&self.tab);
             let more = minus(self.wanted, self.tab.claim());
             match self.voucher(more, self.refusals > 0, courier).await {
                 Ok((credential, target, turn)) => {
@@ -289,7 +293,6 @@ impl Call {
             let (record, raise) = self.raise(more).await?;
             match raise {
                 Raise::To(target) => {
-                    self.tab.add(more);
                     self.channel = Some(record.channel.clone());
                     let channel = record.channel();
                     let cx = Paying::new(&self.challenge, Some(self.origin.host()));
@@ -312,6 +315,8 @@ impl Call {
     }
 
     async fn raise(&self, more: Amount) -> Result<(Record, Raise), SessionError> {
+        let _steady = self.lane.tabs.steady().await;
+        let more = self.still(more);
         let cost = plus(self.tab.claim(), more);
         let over = |limit| SessionError::CallLimit { limit };
         self.limit.allows_call(cost).map_err(over)?;
@@ -337,6 +342,7 @@ impl Call {
         if let Raise::To(_) = raised.1 {
             self.tab.set_uncertain(begins || self.tab.is_uncertain());
             others.keep();
+            self.tab.add(more);
         }
         Ok(raised)
     }
@@ -383,7 +389,10 @@ impl Call {
         self.refusals += 1;
         let cause = Cause::of(problem.as_deref());
         let not_accepted = SessionError::NotAccepted { status, problem };
-        let shared = cause == Cause::Balance && self.lane.tabs.is_shared(&self.tab);
+        // Those that are over by now have made due what they received, and what is presented next
+        // covers it.
+        let shared =
+            cause == Cause::Balance && (self.beside || self.lane.tabs.is_shared(&self.tab));
         if self.refusals > if shared { OVERTAKINGS } else { REFUSALS } {
             return Err(not_accepted);
         }

@@ -62,6 +62,14 @@ impl Call {
         times(unit, units.saturating_add(ahead))
     }
 
+    /// What of `more` is not due yet: others may have made due meanwhile what a stream received.
+    pub(super) fn still(&self, more: Amount) -> Amount {
+        match self.served {
+            true => more.min(minus(self.cap(), self.tab.claim())),
+            false => more,
+        }
+    }
+
     /// The stream has run dry: authorises what it asks for, if what was received is worth it, and
     /// tops up where the channel does not hold enough.
     ///
@@ -83,6 +91,8 @@ impl Call {
         }
         let mut waited = 0;
         loop {
+            // Whoever ends while it is looked at has made due what it received, so once more then.
+            let shared = self.lane.tabs.is_shared(&self.tab);
             match self.worth(demand).await {
                 Ok((more, required)) => return self.authorize(more, required, courier).await,
                 Err(SessionError::Overcharged { required, .. })
@@ -92,9 +102,7 @@ impl Call {
                     if self.payer.spending() == Spending::Prepaid
                         && self.take_up(courier).await? => {}
                 // What other streams were served on the same channel may still be on its way.
-                Err(SessionError::Overcharged { .. })
-                    if waited < OVERTAKEN && self.lane.tabs.is_shared(&self.tab) =>
-                {
+                Err(SessionError::Overcharged { .. }) if shared && waited < OVERTAKEN => {
                     waited += 1;
                     tokio::time::sleep(BEHIND * waited).await;
                 }
@@ -105,6 +113,7 @@ impl Call {
 
     /// What is to be made due to answer a demand, and the cumulative amount it asks for.
     async fn worth(&self, demand: &Demand) -> Result<(Amount, Amount), SessionError> {
+        let _steady = self.lane.tabs.steady().await;
         let stored = record::load(self.sessions.store.as_ref(), &self.key).await?;
         let record = stored.ok_or(SessionError::NoChannel)?.record;
         self.is_ours(&record, &demand.channel)?;
@@ -190,7 +199,9 @@ impl Call {
     /// # Errors
     /// As [`demand`](Self::demand).
     pub async fn settle<C: Courier>(&mut self, courier: &C) -> Result<(), SessionError> {
+        let steady = self.lane.tabs.steady().await;
         let more = self.owed();
+        drop(steady);
         match more.is_zero() {
             true => Ok(()),
             false => self.authorize(more, more, courier).await,
@@ -284,20 +295,36 @@ impl Call {
         let Some(spent) = said.spent else {
             return Ok(());
         };
-        let stored = record::load(self.sessions.store.as_ref(), &self.key).await?;
-        let due = match stored {
-            // Where a receipt counts the stream alone, what the stream is worth is what is due.
-            _ if said.per_stream => self.cap(),
-            Some(stored) => plus(stored.record.due, self.price.unit.amount),
-            None => return Ok(()),
-        };
-        if spent > due {
-            return Err(SessionError::Overcharged {
-                required: spent,
-                due,
-            });
+        let mut waited = 0;
+        loop {
+            let shared = self.lane.tabs.is_shared(&self.tab);
+            let due = match self.received_by_all().await? {
+                // Where a receipt counts the stream alone, what the stream is worth is what is due.
+                _ if said.per_stream => self.cap(),
+                Some(due) => plus(due, self.price.unit.amount),
+                None => return Ok(()),
+            };
+            if spent <= due {
+                return Ok(());
+            }
+            if said.per_stream || !shared || waited == OVERTAKEN {
+                return Err(SessionError::Overcharged {
+                    required: spent,
+                    due,
+                });
+            }
+            // What other streams were served may still be on its way.
+            waited += 1;
+            tokio::time::sleep(BEHIND * waited).await;
         }
-        Ok(())
+    }
+
+    /// What is due on the channel, and what was received beyond that.
+    async fn received_by_all(&self) -> Result<Option<Amount>, SessionError> {
+        let _steady = self.lane.tabs.steady().await;
+        let stored = record::load(self.sessions.store.as_ref(), &self.key).await?;
+        let owed = plus(self.owed(), self.lane.tabs.owed(&self.tab));
+        Ok(stored.map(|stored| plus(stored.record.due, owed)))
     }
 
     /// The stream ended without the server's receipt. Of what is prepaid more may be spent than came.

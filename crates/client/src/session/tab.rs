@@ -83,7 +83,10 @@ impl Tab {
 
 /// The tabs of the calls under way.
 #[derive(Debug, Default)]
-pub(crate) struct Tabs(Mutex<Vec<Weak<Tab>>>);
+pub(crate) struct Tabs {
+    open: Mutex<Vec<Weak<Tab>>>,
+    collecting: tokio::sync::Mutex<()>,
+}
 
 impl Tabs {
     /// For a call that pays `unit` for each event, and costs `most` at most.
@@ -100,7 +103,13 @@ impl Tabs {
     }
 
     fn tabs(&self) -> MutexGuard<'_, Vec<Weak<Tab>>> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+        self.open.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// While it is held, what the tabs have made due is on record: nobody else is collecting what
+    /// may yet go back, perhaps to a call that is over by then.
+    pub(crate) async fn steady(&self) -> tokio::sync::MutexGuard<'_, ()> {
+        self.collecting.lock().await
     }
 
     fn others(&self, own: &Arc<Tab>) -> Vec<Arc<Tab>> {
