@@ -309,3 +309,16 @@ async fn a_server_is_believed_about_a_call_that_was_cut_short() {
     assert_eq!(shop.account().deposit, 20, "believed once");
     next.finish().await.unwrap();
 }
+
+/// Protects: a challenge that was gone on with before, and whose invoice may be paid, is not deposited for.
+#[tokio::test]
+async fn a_used_challenge_gets_no_deposit() {
+    let shop = Shop::new(1, 10);
+    let sessions = process(&shop, &memory());
+    let used = shop.challenge();
+    let begun = sessions.begin(std::slice::from_ref(&used), &origin(), "/");
+    let mut call = begun.unwrap().used();
+    let presentation = call.next(&*shop).await.unwrap();
+    assert!(presentation.is_deposit());
+    assert_ne!(presentation.credential().challenge.id, used.id);
+}

@@ -43,8 +43,8 @@ pub struct Call {
     pub(super) snapshot: Option<Value>,
     pub(super) tab: Arc<Tab>,
     pub(super) served: bool,
-    /// The channel that counts what the call may have cost.
-    pub(super) channel: Option<String>,
+    /// Its challenge was gone on with before, so that it may have been paid.
+    pub(super) used: bool,
     refusals: u32,
     /// Others were under way when it presented something the last time.
     beside: bool,
@@ -131,7 +131,7 @@ impl Call {
             limit: payable.limit,
             snapshot: None,
             served: false,
-            channel: None,
+            used: false,
             refusals: 0,
             beside: false,
             reopened: false,
@@ -145,6 +145,14 @@ impl Call {
     #[must_use]
     pub fn key(&self) -> &str {
         &self.key
+    }
+
+    /// With a challenge that an earlier call went on with. It may have been paid, so nothing is
+    /// deposited for it.
+    #[must_use]
+    pub fn used(mut self) -> Self {
+        self.used = true;
+        self
     }
 
     /// With what the server told of a channel beside the challenge. It is checked before it counts.
@@ -184,9 +192,7 @@ impl Call {
     /// Goes on without the channel that the call was counted on.
     fn reopen(&mut self) {
         self.reopened = true;
-        self.channel = None;
-        self.tab.set(Amount::new(0));
-        self.tab.set_uncertain(false);
+        self.tab.clear();
     }
 
     /// What became of a presentation. `true` if it was accepted, `false` if
@@ -293,7 +299,7 @@ impl Call {
             let (record, raise) = self.raise(more).await?;
             match raise {
                 Raise::To(target) => {
-                    self.channel = Some(record.channel.clone());
+                    self.tab.put_on(&record.channel);
                     let channel = record.channel();
                     let cx = Paying::new(&self.challenge, Some(self.origin.host()));
                     let paid = self.payer.voucher(&cx, &channel, target).await;
@@ -310,8 +316,7 @@ impl Call {
 
     /// Whether it is the channel that the call is counted on, if it is on any.
     pub(super) fn is_on(&self, record: &Record) -> bool {
-        let own = self.channel.as_ref();
-        own.is_none_or(|channel| *channel == record.channel)
+        self.tab.is_on(&record.channel)
     }
 
     async fn raise(&self, more: Amount) -> Result<(Record, Raise), SessionError> {
@@ -337,14 +342,20 @@ impl Call {
                 record.uncertain = record.uncertain.saturating_add(1);
             }
             Ok(raise)
-        })
-        .await?;
-        if let Raise::To(_) = raised.1 {
-            self.tab.set_uncertain(begins || self.tab.is_uncertain());
-            others.keep();
-            self.tab.add(more);
+        });
+        match raised.await {
+            Ok((record, Raise::To(target))) => {
+                self.tab.set_uncertain(begins || self.tab.is_uncertain());
+                self.tab.add(more);
+                Ok((record, Raise::To(target)))
+            }
+            // It may be on record.
+            Err(error @ SessionError::Store(_)) => Err(error),
+            other => {
+                others.give_back();
+                other
+            }
         }
-        Ok(raised)
     }
 
     /// Takes back what was made due and will not be received.

@@ -57,10 +57,11 @@ impl Account {
         self
     }
 
-    fn find(&self, deposit: &str) -> Option<usize> {
+    /// Vouchers' deposits may share a challenge. Of two that are alike it does not matter which.
+    fn find(&self, deposit: &str, amount: Amount) -> Option<usize> {
         self.entries
             .iter()
-            .position(|entry| entry.deposit == deposit)
+            .rposition(|entry| entry.deposit == deposit && entry.amount == amount)
     }
 
     fn count(&mut self, deposit: &str, amount: Amount, reservation: Reservation) {
@@ -135,7 +136,7 @@ impl Lane {
         let deposit = record.phase.challenge().unwrap_or_default();
         let mut account = self.account();
         let account = account.of(&record.channel);
-        if let Some(at) = account.find(deposit) {
+        if let Some(at) = account.find(deposit, amount) {
             let approved = account.entries[at].reservation.again();
             if *approved.cost() == cost(record, amount) {
                 return Ok(approved);
@@ -149,10 +150,10 @@ impl Lane {
     }
 
     /// That deposit did not happen and can not any more.
-    pub(crate) fn release(&self, channel: &str, deposit: &str) {
+    pub(crate) fn release(&self, channel: &str, deposit: &str, amount: Amount) {
         let mut account = self.account();
         if account.channel == channel
-            && let Some(at) = account.find(deposit)
+            && let Some(at) = account.find(deposit, amount)
         {
             account.entries.remove(at).reservation.release();
         }
@@ -176,5 +177,37 @@ pub(crate) fn cost(record: &Record, amount: Amount) -> Cost {
         amount,
         currency: record.currency.clone(),
         recipient: record.recipient.clone(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used, reason = "a test may panic")]
+
+    use farebox_core::Limit;
+
+    use super::*;
+
+    /// Protects: deposits for one challenge are told apart by what they are, so that one that was not
+    /// made frees no more than itself.
+    #[test]
+    fn a_top_up_that_failed_frees_only_itself() {
+        let budget = Budget::new([Limit::per_request("coin", Amount::new(100))]);
+        let lane = Lane::default();
+        for amount in [Amount::new(10), Amount::new(5)] {
+            let cost = Cost {
+                amount,
+                currency: "coin".to_owned(),
+                recipient: None,
+            };
+            let (_, reservation) = budget.approve(cost).unwrap();
+            lane.hold(("channel", "challenge"), amount, reservation);
+        }
+        lane.release("channel", "challenge", Amount::new(5));
+        assert_eq!(budget.spent("coin"), Amount::new(10));
+        lane.release("another", "challenge", Amount::new(10));
+        assert_eq!(budget.spent("coin"), Amount::new(10));
+        lane.settle("channel", Amount::new(3));
+        assert_eq!(budget.spent("coin"), Amount::new(3));
     }
 }

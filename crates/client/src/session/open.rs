@@ -53,6 +53,10 @@ impl Call {
                     if self.adopted().await? {
                         continue;
                     }
+                    if std::mem::take(&mut self.used) && self.payer.spending() == Spending::Prepaid
+                    {
+                        self.another(courier).await?;
+                    }
                     let draft = self.draft().await?;
                     if let Some(funded) = self.fund(draft).await? {
                         self.keep(funded.held).await?;
@@ -86,6 +90,9 @@ impl Call {
         match stored.record.phase {
             Phase::Open | Phase::ToppingUp { .. } => {
                 self.lane.count(&stored.record, &self.sessions.budget)?;
+                if self.tab.channel().is_none() {
+                    self.tab.put_on(&stored.record.channel);
+                }
                 Ok(Some(Found::Open))
             }
             _ => Ok(None),
@@ -109,7 +116,8 @@ impl Call {
             Standing::Absent => {
                 let store = self.sessions.store.as_ref();
                 if record::remove(store, &self.key, stored).await? {
-                    self.lane.release(&stored.record.channel, challenge);
+                    self.lane
+                        .release(&stored.record.channel, challenge, stored.record.deposit);
                 }
                 Ok(None)
             }
@@ -213,7 +221,7 @@ impl Call {
         // What the call that was cut short had made due is this one's.
         self.tab.set(record.due);
         self.tab.set_uncertain(prepaid && record.uncertain > 0);
-        self.channel = Some(record.channel);
+        self.tab.put_on(&record.channel);
         self.keep(funded.held).await?;
         Ok(self.credential(funded.paid))
     }
@@ -334,7 +342,7 @@ impl Call {
         match self.payer.open(&cx, &draft, first, approved).await {
             Ok(funded) => {
                 self.tab.set(self.price.unit.amount);
-                self.channel = Some(draft.channel);
+                self.tab.put_on(&draft.channel);
                 Ok(Some(funded))
             }
             Err(PayError::Unknown(fault)) => Err(SessionError::OutcomeUnknown {
@@ -354,7 +362,7 @@ impl Call {
                 if !struck {
                     return Err(lost(draft.amount, error));
                 }
-                self.lane.release(&draft.channel, &challenge);
+                self.lane.release(&draft.channel, &challenge, draft.amount);
                 Err(SessionError::NotPaid(error))
             }
         }
@@ -394,7 +402,7 @@ impl Call {
     /// over; then it is forgotten.
     pub(super) async fn is_gone(&self) -> Result<bool, SessionError> {
         let _turn = self.lane.alone().await;
-        self.over(self.channel.as_deref()).await
+        self.over(self.tab.channel().as_deref()).await
     }
 
     /// The same for who has the turn already.

@@ -64,11 +64,15 @@ impl Phase {
         }
     }
 
-    /// Whether the same deposit is under way, whoever makes it.
+    /// Whether the same top-up is under way, whoever makes it.
     pub(crate) fn is_same(&self, other: &Self) -> bool {
-        self == other
-            || matches!((self, other), (Self::ToppingUp { challenge, .. }, Self::ToppingUp { challenge: other, .. })
-                if challenge == other)
+        let what = |phase: &Self| match phase {
+            Self::ToppingUp {
+                challenge, amount, ..
+            } => Some((challenge.clone(), *amount)),
+            _ => None,
+        };
+        what(self).is_some() && what(self) == what(other)
     }
 
     /// Taken up by somebody else: who recorded it cannot say any more that it was not made.

@@ -100,7 +100,7 @@ impl<C: Courier> Recorded<'_, C> {
                 let with = plus(record.deposit, *amount);
                 if channel.deposit <= record.deposit {
                     if self.over(record, record.deposit, &channel.held).await? {
-                        self.lane.release(&record.channel, challenge);
+                        self.lane.release(&record.channel, challenge, *amount);
                     }
                     return Ok(Found::Changed);
                 }

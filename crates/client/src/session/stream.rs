@@ -163,8 +163,8 @@ impl Call {
         if self.payer.spending() == Spending::Vouchers {
             return Ok(false);
         }
-        let (claimed, received) = self.lane.tabs.all();
-        let own = self.lane.tabs.uncertain();
+        let (claimed, received) = self.lane.tabs.all(&self.tab);
+        let own = self.lane.tabs.uncertain(&self.tab);
         let store = self.sessions.store.as_ref();
         let believed = record::update(store, &self.key, |record| {
             // What calls of this process have had is a part of it, and what they may have yet is not.

@@ -21,6 +21,8 @@ pub(crate) struct Tab {
 
 #[derive(Debug, Default)]
 struct Sums {
+    /// The channel that counts the call.
+    channel: Option<String>,
     /// In units.
     received: u64,
     /// What the call has made due.
@@ -33,6 +35,28 @@ impl Tab {
     fn sums(&self) -> MutexGuard<'_, Sums> {
         // Each critical section leaves whole sums, so a panic elsewhere does not spoil them.
         self.sums.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    pub(crate) fn channel(&self) -> Option<String> {
+        self.sums().channel.clone()
+    }
+
+    pub(crate) fn put_on(&self, channel: &str) {
+        self.sums().channel = Some(channel.to_owned());
+    }
+
+    /// Whether it is counted on `channel`, or on none yet.
+    pub(crate) fn is_on(&self, channel: &str) -> bool {
+        self.sums()
+            .channel
+            .as_ref()
+            .is_none_or(|own| own == channel)
+    }
+
+    /// Its channel is over, and so is what was counted there.
+    pub(crate) fn clear(&self) {
+        let mut sums = self.sums();
+        (sums.channel, sums.claim, sums.uncertain) = (None, Amount::ZERO, false);
     }
 
     pub(crate) fn event(&self) {
@@ -112,10 +136,18 @@ impl Tabs {
         self.collecting.lock().await
     }
 
-    fn others(&self, own: &Arc<Tab>) -> Vec<Arc<Tab>> {
+    /// Those of the channel that `own` is on.
+    fn beside(&self, own: &Arc<Tab>) -> Vec<Arc<Tab>> {
+        let channel = own.channel();
+        let here = |tab: &Arc<Tab>| channel.as_deref().is_none_or(|channel| tab.is_on(channel));
         let tabs = self.tabs();
-        let live = tabs.iter().filter_map(Weak::upgrade);
-        live.filter(|tab| !Arc::ptr_eq(tab, own)).collect()
+        tabs.iter().filter_map(Weak::upgrade).filter(here).collect()
+    }
+
+    fn others(&self, own: &Arc<Tab>) -> Vec<Arc<Tab>> {
+        let mut beside = self.beside(own);
+        beside.retain(|tab| !Arc::ptr_eq(tab, own));
+        beside
     }
 
     /// Whether other calls are under way.
@@ -130,20 +162,20 @@ impl Tabs {
     }
 
     /// What the calls under way have made due, and what they have received.
-    pub(crate) fn all(&self) -> (Amount, Amount) {
-        let live: Vec<_> = self.tabs().iter().filter_map(Weak::upgrade).collect();
+    pub(crate) fn all(&self, own: &Arc<Tab>) -> (Amount, Amount) {
         let none = (Amount::new(0), Amount::new(0));
-        live.iter().fold(none, |(claimed, received), tab| {
-            let sums = tab.sums();
-            (plus(claimed, sums.claim), plus(received, tab.worth(&sums)))
-        })
+        self.beside(own)
+            .iter()
+            .fold(none, |(claimed, received), tab| {
+                let sums = tab.sums();
+                (plus(claimed, sums.claim), plus(received, tab.worth(&sums)))
+            })
     }
 
     /// How many of the calls under way the channel's record counts as uncertain.
-    pub(crate) fn uncertain(&self) -> u32 {
-        let tabs = self.tabs();
-        let live = tabs.iter().filter_map(Weak::upgrade);
-        let count = live.filter(|tab| tab.is_uncertain()).count();
+    pub(crate) fn uncertain(&self, own: &Arc<Tab>) -> u32 {
+        let beside = self.beside(own);
+        let count = beside.iter().filter(|tab| tab.is_uncertain()).count();
         u32::try_from(count).unwrap_or(u32::MAX)
     }
 
@@ -163,8 +195,9 @@ impl Tabs {
     }
 }
 
-/// What was collected for other calls.
-#[must_use = "keep it when it is due, or it goes back"]
+/// What was collected for other calls. It is theirs unless it is given back: what may be on record must
+/// not be made due again.
+#[must_use = "give it back where it is not due"]
 pub(crate) struct Collected {
     parts: Vec<(Arc<Tab>, Amount)>,
 }
@@ -175,16 +208,32 @@ impl Collected {
         self.parts.iter().fold(Amount::new(0), sum)
     }
 
-    /// It is due.
-    pub(crate) fn keep(mut self) {
-        self.parts.clear();
+    pub(crate) fn give_back(self) {
+        for (tab, owed) in self.parts {
+            tab.take_off(owed);
+        }
     }
 }
 
-impl Drop for Collected {
-    fn drop(&mut self) {
-        for (tab, owed) in &self.parts {
-            tab.take_off(*owed);
-        }
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Protects: what a stream received on a channel that is over is not signed for on the next.
+    #[test]
+    fn calls_of_another_channel_are_not_paid_for() {
+        let tabs = Tabs::default();
+        let unit = Amount::new(1);
+        let (old, new) = (tabs.open(unit, None), tabs.open(unit, None));
+        old.put_on("old");
+        old.event();
+        old.set_uncertain(true);
+        assert_eq!(tabs.owed(&new), unit, "whose is not known yet");
+        new.put_on("new");
+        assert_eq!(tabs.owed(&new), Amount::ZERO);
+        assert_eq!(tabs.collect(&new).sum(), Amount::ZERO);
+        assert_eq!(tabs.uncertain(&new), 0);
+        assert!(!tabs.is_shared(&new));
+        assert_eq!(tabs.uncertain(&old), 1);
     }
 }

@@ -9,7 +9,7 @@ use super::{
     call::Call,
     courier::{Answer, Cause, Courier},
     error::SessionError,
-    record::{self, Phase, Record, plus},
+    record::{self, Phase, Record, minus, plus},
     recorded::UNSHOWN,
 };
 
@@ -42,6 +42,9 @@ impl Call {
             let store = self.sessions.store.as_ref();
             let stored = record::load(store, &self.key).await?;
             let record = stored.ok_or(SessionError::NoChannel)?.record;
+            if !self.is_on(&record) {
+                return Err(SessionError::NoChannel);
+            }
             if record.deposit >= needed {
                 return self.within(needed, &record);
             }
@@ -149,6 +152,9 @@ impl Call {
         let _turn = self.lane.alone().await;
         let stored = record::load(self.sessions.store.as_ref(), &self.key).await?;
         let record = stored.ok_or(SessionError::NoChannel)?.record;
+        if !self.is_on(&record) {
+            return Err(SessionError::NoChannel);
+        }
         self.took_up(&record, courier).await
     }
 
@@ -229,9 +235,11 @@ impl Call {
                     Ok(same)
                 });
                 if struck.await?.1
-                    && let Some(deposit) = record.phase.challenge()
+                    && let Phase::ToppingUp {
+                        challenge, amount, ..
+                    } = &record.phase
                 {
-                    self.lane.release(&record.channel, deposit);
+                    self.lane.release(&record.channel, challenge, *amount);
                 }
                 Ok(true)
             }
@@ -257,7 +265,8 @@ impl Call {
 
     async fn topped_up(&self, under_way: &UnderWay, held: Held) -> Result<(), SessionError> {
         record::update(self.sessions.store.as_ref(), &self.key, |record| {
-            if record.phase.is_same(&under_way.phase) {
+            let before = minus(under_way.with, under_way.amount);
+            if record.deposit == before && record.phase.is_same(&under_way.phase) {
                 record.phase = Phase::Open;
                 record.deposit = record.deposit.max(under_way.with);
                 record.held = held.clone();
@@ -365,7 +374,7 @@ impl Call {
                 if !struck.await?.1 {
                     return Err(lost(draft.amount, error.to_string()));
                 }
-                self.lane.release(deposit.0, deposit.1);
+                self.lane.release(deposit.0, deposit.1, draft.amount);
                 Err(SessionError::NotPaid(error))
             }
         }

@@ -147,7 +147,9 @@ impl SessionClient {
 
     /// Sends a request and pays for it, until it is served.
     async fn paid(&self, request: Request) -> Result<Paid, SessionCallError> {
-        let owed = match self.remembered(&request) {
+        let remembered = self.remembered(&request);
+        let used = remembered.is_some();
+        let owed = match remembered {
             Some(owed) => owed,
             None => {
                 let mut client = self.client.clone();
@@ -163,6 +165,9 @@ impl SessionClient {
         };
         let courier = HttpCourier::beside(&self.client, &owed.again, &self.options);
         let mut call = self.begin(&owed)?;
+        if used {
+            call = call.used();
+        }
         loop {
             let presentation = call.next(&courier).await?;
             let (mut response, answer) = self.present(&owed.again, &presentation).await?;
