@@ -5,9 +5,15 @@ use serde_json::{Value, json};
 
 /// The invoice that the page shows.
 pub(crate) async fn invoice(browser: &Browser) -> String {
-    let link = browser.find("a[href^='lightning:']").await;
-    let href = link.attr("href").await.unwrap().unwrap();
-    href.strip_prefix("lightning:").unwrap().to_owned()
+    let selector = "a[href^='lightning:']";
+    loop {
+        browser.find(selector).await;
+        // Found and read apart, it may be replaced in between.
+        let script = format!("return document.querySelector(\"{selector}\")?.getAttribute('href')");
+        if let Some(href) = browser.run(&script).await.as_str() {
+            return href.strip_prefix("lightning:").unwrap().to_owned();
+        }
+    }
 }
 
 /// The challenge of the page's n-th part.
