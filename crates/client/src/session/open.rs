@@ -9,9 +9,10 @@ use farebox_core::{
 };
 
 use super::{
-    call::{Call, Kind, Presentation},
+    call::Call,
     courier::{Answer, Courier},
     error::SessionError,
+    presentation::{Kind, Presentation},
     record::{self, Phase, Record, Stored, minus},
     recorded::{UNSHOWN, lost},
 };
