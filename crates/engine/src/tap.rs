@@ -14,6 +14,9 @@ use crate::{
     meter::{Answered, Meter, MeterError},
 };
 
+/// How often a stream takes a block that is gone before it is burnt.
+const TRIES: u32 = 8;
+
 /// How long a stream holds for its payer before it ends.
 pub const HOLD: Duration = Duration::from_secs(60);
 
@@ -85,10 +88,13 @@ impl Tap {
     /// # Errors
     /// As for [`charge`](Self::charge).
     pub async fn charge_amount(&mut self, amount: Amount, units: u64) -> Result<(), MeterError> {
-        if self.burn(amount, units) {
-            return Ok(());
+        for _ in 0..TRIES {
+            if self.burn(amount, units) {
+                return Ok(());
+            }
+            // What it takes may be recalled before it is burnt.
+            self.refill(amount).await?;
         }
-        self.refill(amount).await?;
         match self.burn(amount, units) {
             true => Ok(()),
             // A store so slow that the block lapsed before it was ours.

@@ -323,3 +323,32 @@ async fn a_process_that_died_gives_nothing_back_before_its_lease_lapses() {
     world.pass(Duration::from_secs(61));
     process.meter().debit(Amount::new(100)).await.unwrap();
 }
+
+/// Protects: what is recalled from a stream in the moment that it took it is taken again, and neither
+/// ends the stream nor counts twice.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_recall_in_the_wrong_moment_ends_no_stream() {
+    let (world, process) = opened(3_000, 3_000).await;
+    let (meter, mut stream) = (process.meter(), process.meter().tap().unwrap());
+    let debits = tokio::spawn(async move {
+        let mut debited = 0;
+        loop {
+            match meter.debit(Amount::new(1)).await {
+                Ok(_) => debited += 1,
+                Err(MeterError::Exhausted { .. }) => break debited,
+                Err(error) => panic!("{error}"),
+            }
+        }
+    });
+    let mut charged = 0;
+    loop {
+        match stream.charge(1).await {
+            Ok(()) => charged += 1,
+            Err(MeterError::Exhausted { .. }) => break,
+            Err(error) => panic!("after {charged}: {error}"),
+        }
+    }
+    stream.finish().await.unwrap();
+    assert_eq!(charged + debits.await.unwrap(), 3_000);
+    world.balances(&process, "recalled at once").await;
+}
