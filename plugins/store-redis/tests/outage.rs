@@ -36,7 +36,7 @@ async fn a_lost_answer_is_a_fault_and_not_a_second_try() {
         .await
         .unwrap();
     assert!(put(&store, "warm", "v").await.unwrap());
-    proxy.lose_next_answer();
+    proxy.lose_answer_to("farebox:k");
     let lost = put(&store, "k", "v").await;
     assert!(lost.unwrap_err().retry_after().is_some());
     back(&store).await;

@@ -21,8 +21,8 @@ struct Shared {
     /// Where new connections lead.
     target: AtomicU16,
     connections: Mutex<Vec<TcpStream>>,
-    /// The next answer is swallowed and its connection cut.
-    lose_answer: AtomicBool,
+    /// Of the request with this in it, the answer is swallowed and its connection cut.
+    lost: Mutex<Option<Vec<u8>>>,
     closed: AtomicBool,
 }
 
@@ -68,10 +68,10 @@ impl Proxy {
         }
     }
 
-    /// Has the next request carried out and its answer lost: it is swallowed, and all connections
-    /// are cut.
-    pub fn lose_next_answer(&self) {
-        self.shared.lose_answer.store(true, Ordering::SeqCst);
+    /// Has the next request in which `text` is carried out and its answer lost: it is swallowed, and
+    /// the connection is cut.
+    pub fn lose_answer_to(&self, text: &str) {
+        *self.shared.lost.lock().unwrap() = Some(text.into());
     }
 }
 
@@ -84,25 +84,35 @@ impl Shared {
         }
         drop(connections);
         let (requests, answers) = (client.try_clone().unwrap(), server.try_clone().unwrap());
-        std::thread::spawn(move || copy(requests, server, || false));
-        let shared = self.clone();
-        std::thread::spawn(move || {
-            copy(answers, client, || {
-                shared.lose_answer.swap(false, Ordering::SeqCst)
-            });
+        let (shared, lose) = (self.clone(), Arc::new(AtomicBool::new(false)));
+        std::thread::spawn({
+            let lose = lose.clone();
+            move || {
+                copy(requests, server, |request| {
+                    if shared.is_to_be_lost(request) {
+                        lose.store(true, Ordering::SeqCst);
+                    }
+                    true
+                });
+            }
         });
+        std::thread::spawn(move || copy(answers, client, |_| !lose.load(Ordering::SeqCst)));
+    }
+
+    /// Whether this is the request whose answer is to be lost.
+    fn is_to_be_lost(&self, request: &[u8]) -> bool {
+        let mut lost = self.lost.lock().unwrap();
+        let text = lost.take_if(|text| request.windows(text.len()).any(|part| part == *text));
+        text.is_some()
     }
 }
 
-/// Copies until one side ends, or `lose` says that what just came is lost.
-fn copy(mut from: TcpStream, mut to: TcpStream, lose: impl Fn() -> bool) {
+/// Copies until one side ends, or what came may not `pass`.
+fn copy(mut from: TcpStream, mut to: TcpStream, pass: impl Fn(&[u8]) -> bool) {
     let mut buffer = vec![0; 64 * 1024];
     while let Ok(read @ 1..) = from.read(&mut buffer) {
-        if lose()
-            || to
-                .write_all(buffer.get(..read).unwrap_or_default())
-                .is_err()
-        {
+        let read = buffer.get(..read).unwrap_or_default();
+        if !pass(read) || to.write_all(read).is_err() {
             break;
         }
     }
