@@ -287,6 +287,28 @@ async fn calls_that_fail_do_not_add_up() {
     assert_eq!(wallet.most_signed(), 2, "one call ahead of what was served");
 }
 
+/// Protects: a call that is told that streams hold the balance goes on with what it had signed.
+#[tokio::test]
+async fn calls_that_come_back_do_not_add_up() {
+    let server = Server::new(1, 10);
+    let wallet = Coins::new(&server.chain);
+    let sessions = sessions(&wallet, &memory(), 10);
+    served(&sessions, &server).await.unwrap();
+    let mut call = sessions
+        .begin(&[server.challenge()], &origin(), "/")
+        .unwrap();
+    let retry_after = std::time::Duration::from_secs(1);
+    for _ in 0..30 {
+        let presentation = call.next(&*server).await.unwrap();
+        let answer = farebox_client::session::Answer::Busy { retry_after };
+        let busy = call.answered(presentation, answer).await;
+        assert!(matches!(busy, Err(SessionError::Busy { .. })), "{busy:?}");
+    }
+    drop(call);
+    served(&sessions, &server).await.unwrap();
+    assert_eq!(wallet.most_signed(), 2, "one call ahead of what was served");
+}
+
 /// Protects: one call costs no more than it may.
 #[tokio::test]
 async fn one_call_has_its_own_limit() {

@@ -160,6 +160,14 @@ impl Account {
         sum(self.available(now), Amount::new(held))
     }
 
+    /// When the first of the blocks that streams hold lapses, from `now` on.
+    pub(crate) fn next_lapse(&self, now: i64) -> Option<Duration> {
+        let held = self.leases.values().filter(|block| block.is_of_stream());
+        let left = held.map(|block| block.until.saturating_sub(now));
+        let left = left.filter(|left| *left > 0).min()?;
+        u64::try_from(left).ok().map(Duration::from_millis)
+    }
+
     /// The channel as rails and meters see it: what streams hold counts as spent.
     pub(crate) fn view(&self, now: i64) -> ChannelState {
         let mut view = self.state.clone();

@@ -15,6 +15,7 @@ use crate::{
     drain::UnderWay,
     engine::Shared,
     meter::{Meter, MeterError, spendable},
+    recall::Recall,
 };
 
 /// This part of a lease before its end the stream stops burning: other machines' clocks may run
@@ -67,11 +68,12 @@ impl Lease {
         amount: Amount,
         opens: bool,
     ) -> Result<Self, MeterError> {
-        match Self::try_take(meter, amount, opens).await {
-            Err(MeterError::Exhausted { .. }) if meter.recall(amount).await? => {
-                Self::try_take(meter, amount, opens).await
+        let mut recall = Recall::of(amount);
+        loop {
+            match Self::try_take(meter, amount, opens).await {
+                Err(short @ MeterError::Exhausted { .. }) => recall.again(meter, short).await?,
+                taken => return taken,
             }
-            taken => taken,
         }
     }
 

@@ -14,6 +14,7 @@ use crate::{
     balance::BalanceError,
     engine::Shared,
     lease::{Charge, Lease},
+    recall::Recall,
     record::channel_key,
     tap::Tap,
     verdict::Refused,
@@ -33,6 +34,13 @@ pub enum MeterError {
         authorized: Amount,
         /// What was put in.
         deposit: Amount,
+    },
+    /// The balance would do, but streams hold it, and did not give it back when they were asked:
+    /// their process died, perhaps. Nothing was spent.
+    #[error("what is authorised is held by streams")]
+    Busy {
+        /// When to try again.
+        retry_after: Duration,
     },
     /// There is no such channel, or it is closed.
     #[error(transparent)]
@@ -148,9 +156,12 @@ impl Meter {
                 Ok((next, state))
             })
         };
-        match debit().await {
-            Err(MeterError::Exhausted { .. }) if self.recall(amount).await? => debit().await,
-            debited => debited,
+        let mut recall = Recall::of(amount);
+        loop {
+            match debit().await {
+                Err(short @ MeterError::Exhausted { .. }) => recall.again(self, short).await?,
+                debited => return debited,
+            }
         }
     }
 

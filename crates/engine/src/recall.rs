@@ -4,6 +4,7 @@
 use std::{sync::Arc, time::Duration};
 
 use farebox_core::wire::Amount;
+use tokio::time::Instant;
 
 use crate::{
     engine::Shared,
@@ -15,6 +16,9 @@ use crate::{
 /// word may be lost. A stream whose process died gives back nothing until its block lapses.
 const PATIENCE: Duration = Duration::from_secs(1);
 const ASKED: u32 = 4;
+
+/// When to come back at the latest: one whose process lives gives back before its block lapses.
+const RETRY_AFTER: Duration = Duration::from_secs(10);
 
 /// What whoever streams from the account under `key` hears.
 fn recall_of(key: &str) -> String {
@@ -28,25 +32,47 @@ impl Shared {
     }
 }
 
-impl Meter {
-    /// Where `amount` is only short because streams hold it, has them give it back. Answers whether
-    /// it can be spent now.
-    pub(crate) async fn recall(&self, amount: Amount) -> Result<bool, MeterError> {
-        let shared = &self.shared;
-        let Some(account) = shared.glance(self.key()).await? else {
-            return Ok(false);
+/// Tries to spend what streams hold.
+pub(crate) struct Recall {
+    amount: Amount,
+    /// Not before the first try fails.
+    end: Option<Instant>,
+}
+
+impl Recall {
+    pub(crate) fn of(amount: Amount) -> Self {
+        let end = None;
+        Self { amount, end }
+    }
+
+    /// After a try that found the balance `short`: waits until another may succeed.
+    ///
+    /// # Errors
+    /// `short` where all that streams hold would not do, and [`Busy`](MeterError::Busy) where they
+    /// do not give it back: a payer that put in enough must not be asked for more.
+    pub(crate) async fn again(
+        &mut self,
+        meter: &Meter,
+        short: MeterError,
+    ) -> Result<(), MeterError> {
+        let shared = &meter.shared;
+        let Some(account) = shared.glance(meter.key()).await? else {
+            return Err(short);
         };
-        if account.within_reach(shared.clock.millis()) < amount {
-            return Ok(false);
+        let now = shared.clock.millis();
+        if account.within_reach(now) < self.amount {
+            return Err(short);
         }
-        let word = recall_of(self.key());
-        for _ in 0..ASKED {
-            shared.hub.wake(&word);
-            shared.tell(&word);
-            if self.wait_for(amount, PATIENCE / ASKED).await? {
-                return Ok(true);
-            }
+        let end = *self.end.get_or_insert_with(|| Instant::now() + PATIENCE);
+        if Instant::now() >= end {
+            let lapse = account.next_lapse(now).unwrap_or(PATIENCE);
+            let retry_after = lapse.clamp(PATIENCE, RETRY_AFTER);
+            return Err(MeterError::Busy { retry_after });
         }
-        Ok(false)
+        let word = recall_of(meter.key());
+        shared.hub.wake(&word);
+        shared.tell(&word);
+        let patience = PATIENCE / ASKED;
+        meter.wait_for(self.amount, patience).await.map(drop)
     }
 }

@@ -12,6 +12,7 @@ use crate::{
     drain::UnderWay,
     lease::Renewal,
     meter::{Answered, Meter, MeterError},
+    recall::Recall,
 };
 
 /// How often a stream takes a block that is gone before it is burnt.
@@ -77,7 +78,7 @@ impl Tap {
     ///
     /// # Errors
     /// [`Exhausted`](MeterError::Exhausted): say so with [`need`](Self::need), and
-    /// [`hold`](Self::hold). Any other ends the stream.
+    /// [`hold`](Self::hold). [`Busy`](MeterError::Busy): only hold. Any other ends the stream.
     pub async fn charge(&mut self, units: u64) -> Result<(), MeterError> {
         let amount = self.meter().cost(units)?;
         self.charge_amount(amount, units).await
@@ -145,7 +146,8 @@ impl Tap {
     /// as much.
     ///
     /// # Errors
-    /// The channel is closed, or its payer forces it; or the store.
+    /// The channel is closed, or its payer forces it; or the store. [`Busy`](MeterError::Busy) where
+    /// other streams hold what would do, so that its payer is not to be asked for more.
     pub async fn hold(&mut self, units: u64, patience: Duration) -> Result<bool, MeterError> {
         let amount = self.meter().cost(units)?;
         if self.held.left() >= amount && !self.held.lapsed() {
@@ -156,22 +158,24 @@ impl Tap {
         let waiting = shared.wait(self.meter().key());
         // Says that somebody waits here, and counts what was burnt before.
         let mut ready = true;
+        let mut busy = None;
         loop {
             // Registered before the look, so that a change in between is not missed.
             let changed = waiting.changed();
             tokio::pin!(changed);
             changed.as_mut().enable();
             if ready || self.held.lapsed() {
-                match self.refill(amount).await {
+                busy = match self.refill(amount).await {
                     Ok(()) => return Ok(true),
-                    Err(MeterError::Exhausted { .. }) => {}
+                    Err(MeterError::Exhausted { .. }) => None,
+                    Err(error @ MeterError::Busy { .. }) => Some(error),
                     Err(error) => return Err(error),
-                }
+                };
             }
             let look = (Instant::now() + waiting.look()).min(end);
             let woken = tokio::time::timeout_at(look, changed).await;
             if woken.is_err() && Instant::now() >= end {
-                return Ok(false);
+                return busy.map_or(Ok(false), Err);
             }
             let account = shared.account(self.meter().key()).await?;
             let (_, account) = account.ok_or(BalanceError::NotFound)?;
@@ -182,11 +186,14 @@ impl Tap {
     }
 
     async fn refill(&mut self, least: Amount) -> Result<(), MeterError> {
-        match self.try_refill(least).await {
-            Err(MeterError::Exhausted { .. }) if self.meter().recall(least).await? => {
-                self.try_refill(least).await
+        let mut recall = Recall::of(least);
+        loop {
+            match self.try_refill(least).await {
+                Err(short @ MeterError::Exhausted { .. }) => {
+                    recall.again(self.meter(), short).await?;
+                }
+                filled => return filled,
             }
-            filled => filled,
         }
     }
 

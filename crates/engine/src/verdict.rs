@@ -24,6 +24,11 @@ pub enum Refused {
         /// When.
         retry_after: Duration,
     },
+    /// Streams hold the balance that would do: 503 with `Retry-After`, no challenge. Nothing was spent.
+    Busy {
+        /// When.
+        retry_after: Duration,
+    },
     /// Ours: 500, or 503 if it passes; fixed text, no challenge.
     Fault(Fault),
 }
@@ -90,6 +95,7 @@ impl From<MeterError> for Refused {
                 let problem = Problem::rail("session", "insufficient-balance");
                 error.insufficient(problem).into()
             }
+            MeterError::Busy { retry_after } => Self::Busy { retry_after },
             MeterError::Channel(error) => error.into(),
             MeterError::Fault(fault) => fault.into(),
         }

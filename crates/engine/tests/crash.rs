@@ -96,7 +96,7 @@ async fn present(gate: &Gate, credential: Credential) -> Got {
         },
         Err(Refused::Payment(_)) => Got::Declined,
         Err(Refused::Spent(_)) => Got::Spent,
-        Err(Refused::Pending { .. }) => Got::Later,
+        Err(Refused::Pending { .. } | Refused::Busy { .. }) => Got::Later,
         Err(Refused::Request(_) | Refused::Conflict(_) | Refused::Fault(_)) => Got::Fault,
     }
 }

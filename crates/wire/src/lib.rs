@@ -37,6 +37,6 @@ pub use error::{
     AmountError, CredentialError, EncodeError, FormatError, ParseError, PayloadError, SecretError,
 };
 pub use offer::OfferId;
-pub use problem::{Problem, ProblemDetails};
+pub use problem::{BALANCE_HELD, Problem, ProblemDetails};
 pub use receipt::{Receipt, Success};
 pub use secret::{MIN_SECRET_BYTES, SecretRing, challenge_id, is_challenge_id};

@@ -47,8 +47,8 @@ pub enum Problem {
     Internal,
     /// The outcome is not known yet, or nothing can be quoted now. 503.
     TemporarilyUnavailable,
-    /// A type of one rail's own, or of an intent's such as `session`. 402, and
-    /// 410 for a session's `channel-not-found` and `channel-finalized`.
+    /// A type of one rail's own, or of an intent's such as `session`. 402; 410 for a session's
+    /// `channel-not-found` and `channel-finalized`; 503 for its [`BALANCE_HELD`].
     Rail {
         /// The rail or intent that defines it.
         rail: String,
@@ -56,6 +56,11 @@ pub enum Problem {
         name: String,
     },
 }
+
+/// The name of a session's problem that the drafts do not have: the balance would do, but streams
+/// hold it for the moment. Nothing was served, nothing was spent, and the same credential may come
+/// again. 503, with `Retry-After` and no challenge.
+pub const BALANCE_HELD: &str = "balance-held";
 
 impl Problem {
     /// A rail's own type: `rail("lightning", "invalid-preimage")` is
@@ -143,6 +148,7 @@ impl Problem {
             {
                 410
             }
+            Self::Rail { rail, name } if rail == "session" && name == BALANCE_HELD => 503,
             _ => 402,
         }
     }

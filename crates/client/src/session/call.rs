@@ -157,7 +157,7 @@ impl Call {
     /// [`next`](Self::next) has another.
     ///
     /// # Errors
-    /// If the call cannot go on.
+    /// If the call cannot go on; after [`Busy`](SessionError::Busy) it can, later.
     pub async fn answered(
         &mut self,
         presentation: Presentation,
@@ -217,7 +217,11 @@ impl Call {
             // Whether the deposit was made, the next call finds out.
             (Answer::NotServed { .. }, Kind::Open) => Ok(true),
             // The deposit may have been shown before.
-            (Answer::Lost(why) | Answer::Unsent(why), Kind::Open) => Err(self.unknown(why).await),
+            (unclear, Kind::Open) => Err(self.unknown(unclear.unclear()).await),
+            (Answer::Busy { retry_after }, Kind::Voucher(_)) => {
+                self.end(self.tab.claim()).await?;
+                Err(SessionError::Busy { retry_after })
+            }
             (Answer::Lost(why), Kind::Voucher(_)) => Err(SessionError::Unreachable(why)),
             (Answer::Unsent(why), Kind::Voucher(_)) => {
                 self.end(self.tab.claim()).await?;

@@ -207,7 +207,7 @@ impl Sessions {
                     let problem = None;
                     return Err(SessionError::NotAccepted { status, problem });
                 }
-                Answer::Lost(lost) | Answer::Unsent(lost) => why = lost,
+                unclear => why = unclear.unclear(),
             }
         }
         Err(SessionError::Unreachable(why))

@@ -1,8 +1,10 @@
 //! What a session needs of a transport, and what servers say over it.
 
-use std::future::Future;
+use std::{future::Future, time::Duration};
 
-use farebox_core::wire::{Amount, Challenge, Credential, ProblemDetails, Receipt};
+use farebox_core::wire::{
+    Amount, BALANCE_HELD, Challenge, Credential, Problem, ProblemDetails, Receipt,
+};
 use serde::Deserialize;
 use serde_json::Value;
 
@@ -47,10 +49,49 @@ pub enum Answer {
         /// The HTTP status or its like.
         status: u16,
     },
+    /// The balance would pay for it, but streams hold it for the moment. Nothing was served or
+    /// spent: the server says so with the problem type `session/balance-held`.
+    Busy {
+        /// When to try again.
+        retry_after: Duration,
+    },
     /// There was no answer, or one that says nothing.
     Lost(String),
     /// It was not sent: nobody was there to be connected to.
     Unsent(String),
+}
+
+/// When to try again where the server does not say.
+const RETRY_AFTER: Duration = Duration::from_secs(1);
+
+impl Answer {
+    /// What a server's fault says about a credential: an HTTP status of 500 and up, or its like.
+    #[must_use]
+    pub fn of_fault(
+        status: u16,
+        problem: Option<&ProblemDetails>,
+        retry_after: Option<Duration>,
+    ) -> Self {
+        let busy = Problem::session(BALANCE_HELD).type_uri();
+        match problem {
+            Some(problem) if problem.problem_type == busy => Self::Busy {
+                retry_after: retry_after.unwrap_or(RETRY_AFTER),
+            },
+            _ => Self::Lost(format!("the server answered {status}")),
+        }
+    }
+
+    /// Why nobody knows what became of it.
+    pub(crate) fn unclear(self) -> String {
+        match self {
+            Self::Lost(why) | Self::Unsent(why) => why,
+            Self::Refused { status, .. } | Self::NotServed { status } => {
+                format!("the server answered {status}")
+            }
+            Self::Accepted(_) => "the server accepted it".to_owned(),
+            Self::Busy { .. } => "the server is busy".to_owned(),
+        }
+    }
 }
 
 /// What the server's refusal is about, by its problem type.

@@ -1,5 +1,7 @@
 //! Why a session did not go on.
 
+use std::time::Duration;
+
 use farebox_core::{
     BudgetError, Cost, Fault,
     wire::{Amount, ProblemDetails},
@@ -99,6 +101,15 @@ pub enum SessionError {
     /// The rail could not be asked how the channel stands.
     #[error("the channel's standing is not known: {0}")]
     Standing(#[source] Fault),
+    /// The balance would pay for it, but streams hold it at the server for the moment. Nothing was
+    /// served and nothing is owed for it.
+    #[error(
+        "streams hold what would pay for it; nothing was spent, and it may come again in {retry_after:?}"
+    )]
+    Busy {
+        /// When to try again.
+        retry_after: Duration,
+    },
     /// The server gave no answer to a payment message. What was signed stays signed.
     #[error("the server cannot be reached: {0}")]
     Unreachable(String),

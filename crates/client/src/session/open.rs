@@ -196,7 +196,7 @@ impl Call {
                     let problem = None;
                     return Err(SessionError::NotAccepted { status, problem });
                 }
-                Answer::Lost(lost) | Answer::Unsent(lost) => why = lost,
+                unclear => why = unclear.unclear(),
             }
         }
         Err(self.unknown(why).await)

@@ -180,7 +180,7 @@ impl<C: Courier> Recorded<'_, C> {
                     return Ok(Found::Changed);
                 }
                 Answer::Refused { .. } | Answer::NotServed { .. } => return Ok(Found::Refused),
-                Answer::Lost(lost) | Answer::Unsent(lost) => why = lost,
+                unclear => why = unclear.unclear(),
             }
         }
         Err(lost(made.amount, why))

@@ -274,9 +274,7 @@ impl Call {
                     });
                 }
                 // An equal voucher changes nothing, so it may be shown as often as need be.
-                Answer::Lost(why) | Answer::Unsent(why) => {
-                    last = Some(SessionError::Unreachable(why));
-                }
+                unclear => last = Some(SessionError::Unreachable(unclear.unclear())),
             }
         }
         let nothing =

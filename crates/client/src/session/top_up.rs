@@ -438,8 +438,8 @@ impl Call {
                     status, problem, ..
                 } => (status, problem),
                 Answer::NotServed { status } => (status, None),
-                Answer::Lost(lost) | Answer::Unsent(lost) => {
-                    why = lost;
+                unclear => {
+                    why = unclear.unclear();
                     continue;
                 }
             };

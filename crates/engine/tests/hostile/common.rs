@@ -133,7 +133,7 @@ pub(crate) fn refused(refused: Refused) -> Got {
             Got::Pay(name.unwrap_or(uri))
         }
         Refused::Spent(_) => Got::Spent,
-        Refused::Pending { .. } => Got::Later,
+        Refused::Pending { .. } | Refused::Busy { .. } => Got::Later,
         Refused::Request(_) => Got::Wrong,
         Refused::Conflict(_) => Got::Conflict,
         Refused::Fault(fault) => Got::Fault(fault.to_string()),

@@ -5,7 +5,7 @@ use std::{borrow::Cow, sync::LazyLock, time::Duration};
 use bytes::Bytes;
 use farebox_core::{
     Fault, Rejection,
-    wire::{Challenge, Problem},
+    wire::{BALANCE_HELD, Challenge, Problem},
 };
 use farebox_engine::{Gate, Inbound, Refused};
 use http::{
@@ -38,6 +38,11 @@ pub async fn refuse(gate: &Gate, inbound: &Inbound<'_>, refused: Refused) -> Res
             let detail = "The payment is being processed. Retry with the same credential; do not \
                           pay again.";
             unavailable(detail, retry_after)
+        }
+        Refused::Busy { retry_after } => {
+            let detail = "Streams hold the balance that would pay for this. Nothing was served or \
+                          spent. Retry with the same credential; do not pay again.";
+            wait(&Problem::session(BALANCE_HELD), detail, retry_after)
         }
         Refused::Fault(error) => fault(gate.route(), &error),
     }

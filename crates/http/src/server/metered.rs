@@ -5,7 +5,7 @@ use std::{
     sync::{Arc, Mutex, MutexGuard, PoisonError},
 };
 
-use farebox_core::{ChannelState, Served, wire::Amount};
+use farebox_core::{ChannelState, Fault, Served, wire::Amount};
 use farebox_engine::{Charge, Meter, MeterError, Refused};
 use futures_core::Stream;
 use http::{HeaderMap, Response, header::CONTENT_TYPE};
@@ -96,7 +96,14 @@ impl Metered {
                 charge.release().await?;
                 meter.debit(cost).await?
             }
-            None => meter.debit(cost).await?,
+            None => match meter.debit(cost).await {
+                // Only whoever was charged for nothing yet may be told so.
+                Err(MeterError::Busy { .. }) if self.has_debited() => {
+                    let fault = Fault::unavailable("streams hold what would pay for the rest");
+                    return Err(MeterError::from(fault).into());
+                }
+                debited => debited?,
+            },
         };
         if let Till::Taken(bill) = &mut *self.till() {
             let served = &mut bill.served;
@@ -153,6 +160,10 @@ impl Metered {
         }
         till.take()
             .map_or_else(|| Closed::Billed(Bill::default()), Closed::Held)
+    }
+
+    fn has_debited(&self) -> bool {
+        matches!(&*self.till(), Till::Taken(bill) if bill.served != Served::default())
     }
 
     /// Takes metering over.

@@ -3,13 +3,14 @@
 use std::sync::{Arc, atomic::Ordering::SeqCst};
 
 use axum::{Router, routing::get};
-use farebox_core::{Offer, Session, SessionTerms, Typed, compose};
+use farebox_core::{ChannelId, Offer, Session, SessionTerms, Typed, compose};
+use farebox_engine::Clock;
 use farebox_http::{ChallengeLimit, Metered, PaymentLayer};
 use serde_json::json;
 
 use crate::{
     booth::{Booth, credential, open, top_up, voucher},
-    support::{Answer, serve},
+    support::{Answer, engine, serve},
     tills::Chits,
 };
 
@@ -73,6 +74,31 @@ async fn what_fails_is_given_back() {
         303
     );
     assert_eq!(booth.spent("a").await, 2, "a redirect is service");
+}
+
+/// Protects: a payer whose balance a stream holds elsewhere is told to come back, and not to pay.
+#[tokio::test]
+async fn a_balance_that_streams_hold_is_not_asked_for_again() {
+    let booth = Booth::chits().await;
+    booth.manage("/plain", open("a", 10, 10)).await;
+    // A process that hears nothing of this one.
+    let other = engine("booth.example", booth.store.clone(), Clock::system());
+    let mut stream = other.meter(ChannelId::of("chit", "a")).tap().unwrap();
+    stream.charge(1).await.unwrap();
+    for path in ["/plain", "/pages/1", "/stream"] {
+        let busy = booth.get(path, voucher("a", 10)).await;
+        assert_eq!(
+            (busy.status, busy.kind().as_str()),
+            (503, "session/balance-held"),
+            "{path}"
+        );
+        let seconds: u64 = busy.header("retry-after").parse().unwrap();
+        assert!((1..=10).contains(&seconds), "{path}: {seconds}");
+        assert!(busy.challenges().is_empty(), "{path}");
+    }
+    assert_eq!(booth.behind.calls.load(SeqCst), 0);
+    stream.finish().await.unwrap();
+    assert_eq!(booth.get("/plain", voucher("a", 10)).await.status, 200);
 }
 
 /// Protects: a `POST` without a body only presents; it costs nothing, and no handler sees it,

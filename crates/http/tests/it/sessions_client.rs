@@ -1,9 +1,9 @@
 //! Requests and event streams that are paid from a session, with a server written for the test.
 
-use std::sync::atomic::Ordering;
+use std::{sync::atomic::Ordering, time::Duration};
 
 use farebox_client::session::SessionError;
-use farebox_http::{EventStream, ReceiptExt, SessionCallError};
+use farebox_http::{EventStream, PayOptions, ReceiptExt, SessionCallError};
 
 use crate::shop::{Running, Script, coins, open, open_with};
 
@@ -63,6 +63,31 @@ async fn a_stream_is_paid_as_it_comes() {
     assert_eq!(shop.books().1.spent, 300);
     let closed = &shop.client.close_all().await.unwrap()[0];
     assert_eq!(closed.spent, coins(300));
+}
+
+/// Protects: where streams hold the balance, the call waits, pays nothing for being told so, and is
+/// served by what it had signed.
+#[tokio::test]
+async fn a_balance_that_streams_hold_is_waited_for() {
+    let shop = open(Script::Honest(0), 10).await;
+    shop.client.send(shop.get("/joke")).await.unwrap();
+    shop.shop.busy.store(2, Ordering::SeqCst);
+    let response = shop.client.send(shop.get("/joke")).await.unwrap();
+    assert_eq!(response.text().await.unwrap(), "ha");
+    let (_, books) = shop.books();
+    assert_eq!((books.spent, books.accepted, books.deposit), (2, 2, 10));
+    // Who does not want to wait that long hears of it, and owes nothing either.
+    let options = PayOptions::default().max_wait(Duration::from_millis(500));
+    let hasty = shop.client.clone().options(options);
+    shop.shop.busy.store(1, Ordering::SeqCst);
+    let busy = hasty.send(shop.get("/joke")).await.unwrap_err();
+    assert!(
+        matches!(&busy, SessionCallError::Session(SessionError::Busy { .. })),
+        "{busy}"
+    );
+    shop.client.send(shop.get("/joke")).await.unwrap();
+    let closed = shop.client.close_all().await.unwrap();
+    assert_eq!((shop.wallet.most_signed(), closed[0].spent), (3, coins(3)));
 }
 
 /// Protects: signing ahead saves round trips and costs no more than was spent.

@@ -18,7 +18,7 @@ use axum::{
     routing::any,
 };
 use farebox_client::session::{Answer, Sessions, Store, VolatileStore};
-use farebox_core::wire::{Credential, Receipt};
+use farebox_core::wire::{BALANCE_HELD, Credential, Problem, ProblemDetails, Receipt};
 use farebox_http::SessionClient;
 use serde_json::json;
 use tokio::{
@@ -51,6 +51,8 @@ pub struct Shop {
     pub managed: AtomicU32,
     /// No POST for this resource.
     pub get_only: bool,
+    /// Requests to which streams hold the balance.
+    pub busy: AtomicU32,
     /// What a stream that stalls opens.
     gate: Semaphore,
 }
@@ -91,6 +93,7 @@ pub async fn open_with(script: Script, max_deposit: u128, get_only: bool) -> Run
         asked: AtomicU32::new(0),
         managed: AtomicU32::new(0),
         get_only,
+        busy: AtomicU32::new(0),
         gate: Semaphore::new(0),
     });
     let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
@@ -150,6 +153,16 @@ pub fn refusal(answer: Answer) -> Response {
     }
 }
 
+fn busy() -> Response {
+    let problem = Problem::session(BALANCE_HELD);
+    let headers = [
+        (header::CONTENT_TYPE, "application/problem+json"),
+        (header::RETRY_AFTER, "1"),
+    ];
+    let body = serde_json::to_string(&ProblemDetails::new(&problem, "held")).unwrap();
+    (StatusCode::SERVICE_UNAVAILABLE, headers, body).into_response()
+}
+
 /// Takes the money; `Ok` is the channel to serve on, by its receipt.
 fn paid(shop: &Shop, request: &Request) -> Result<Receipt, Box<Response>> {
     let managing = request.method() != "GET";
@@ -160,6 +173,14 @@ fn paid(shop: &Shop, request: &Request) -> Result<Receipt, Box<Response>> {
         shop.asked.fetch_add(1, Ordering::SeqCst);
         return Err(Box::new(refusal(shop.server.refuse("payment-required"))));
     };
+    let is_busy = || {
+        let less = |left: u32| left.checked_sub(1);
+        shop.busy
+            .fetch_update(Ordering::SeqCst, Ordering::SeqCst, less)
+    };
+    if !managing && is_busy().is_ok() {
+        return Err(Box::new(busy()));
+    }
     if managing {
         shop.managed.fetch_add(1, Ordering::SeqCst);
     }

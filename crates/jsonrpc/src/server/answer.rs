@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use farebox_core::{
     Fault,
-    wire::{Problem, ProblemDetails},
+    wire::{BALANCE_HELD, Problem, ProblemDetails},
 };
 use farebox_engine::{Gate, Inbound, Refused};
 use serde_json::json;
@@ -36,6 +36,12 @@ pub(crate) async fn refused(gate: &Gate, inbound: &Inbound<'_>, refused: Refused
             let detail = "The payment is being processed. Call again with the same credential; \
                           do not pay again.";
             unavailable(detail, retry_after)
+        }
+        Refused::Busy { retry_after } => {
+            let detail = "Streams hold the balance that would pay for this. Nothing was served or \
+                          spent. Call again with the same credential; do not pay again.";
+            let problem = Problem::session(BALANCE_HELD);
+            internal(&problem, detail, Some(seconds(retry_after)))
         }
         Refused::Fault(error) => fault(gate.route(), &error),
     }
@@ -90,12 +96,13 @@ pub(crate) fn fault(route: &str, fault: &Fault) -> ErrorObject {
 }
 
 fn unavailable(detail: &str, retry_after: Duration) -> ErrorObject {
+    let wait = Some(seconds(retry_after));
+    internal(&Problem::TemporarilyUnavailable, detail, wait)
+}
+
+fn seconds(retry_after: Duration) -> u64 {
     let seconds = retry_after.as_secs() + u64::from(retry_after.subsec_nanos() > 0);
-    internal(
-        &Problem::TemporarilyUnavailable,
-        detail,
-        Some(seconds.max(1)),
-    )
+    seconds.max(1)
 }
 
 fn internal(problem: &Problem, detail: &str, retry_after: Option<u64>) -> ErrorObject {

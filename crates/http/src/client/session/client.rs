@@ -4,7 +4,7 @@ use std::{
     collections::HashMap,
     fmt,
     sync::{Arc, Mutex, MutexGuard, PoisonError},
-    time::Duration,
+    time::{Duration, Instant},
 };
 
 use base64::{Engine, engine::general_purpose};
@@ -49,6 +49,10 @@ pub struct PaidFrom {
     /// The channel's [`key`](farebox_client::session::ChannelInfo::key).
     pub channel: String,
 }
+
+/// How long a server may say that streams hold what would pay for a call, before the caller hears of
+/// it: what a process that died has taken aside is free after a minute.
+const BUSY: Duration = Duration::from_secs(75);
 
 /// For how many resources a challenge is kept.
 const KNOWN: usize = 256;
@@ -168,6 +172,7 @@ impl SessionClient {
         if used {
             call = call.used();
         }
+        let mut busy = None;
         loop {
             let presentation = call.next(&courier).await?;
             let (mut response, answer) = self.present(&owed.again, &presentation).await?;
@@ -176,6 +181,13 @@ impl SessionClient {
             }
             let unsent = matches!(answer, Answer::Unsent(_));
             let accepted = match call.answered(presentation, answer).await {
+                Err(SessionError::Busy { retry_after })
+                    if retry_after <= self.options.max_wait
+                        && Instant::now() < *busy.get_or_insert_with(|| Instant::now() + BUSY) =>
+                {
+                    tokio::time::sleep(retry_after).await;
+                    continue;
+                }
                 Err(SessionError::Unreachable(why)) if !unsent => {
                     return Err(SessionCallError::Lost(why));
                 }

@@ -197,7 +197,10 @@ pub(crate) async fn answer(response: &mut Response, options: &PayOptions) -> Ans
                 challenges,
             }
         }
-        _ if status.is_server_error() => Answer::Lost(format!("the server answered {status}")),
+        _ if status.is_server_error() => {
+            let wait = drive::retry_after(response.headers());
+            Answer::of_fault(status.as_u16(), problem(response).await.as_ref(), wait)
+        }
         _ if status.is_client_error() => Answer::NotServed {
             status: status.as_u16(),
         },

@@ -71,7 +71,7 @@ pub(super) fn accepted(data: Value) -> Answer {
 pub(super) fn refused(status: u16, message: &str) -> Answer {
     let problem: Option<ProblemDetails> = serde_json::from_str(message).ok();
     match status {
-        500.. => Answer::Lost(format!("the server answered {status}")),
+        500.. => Answer::of_fault(status, problem.as_ref(), None),
         _ => Answer::Refused {
             status,
             problem: problem.map(Box::new),

@@ -68,6 +68,8 @@ pub(crate) struct Charged<S> {
     /// A piece that came and is not paid for.
     next: Option<Event>,
     phase: Phase,
+    /// Since when other streams hold what would pay for it.
+    beside: Option<Instant>,
     /// It ends as soon as the store has answered.
     ends: bool,
     stop: Arc<Notify>,
@@ -95,6 +97,7 @@ where
             tap: None,
             pace,
             next: None,
+            beside: None,
             phase: Phase::Busy(Box::pin(begin(tap, charge))),
             ends: false,
             stop: Arc::default(),
@@ -141,6 +144,12 @@ where
         }));
     }
 
+    /// Whether other streams may have a little longer to give back what they hold.
+    fn may_wait(&mut self) -> bool {
+        let since = *self.beside.get_or_insert_with(Instant::now);
+        since.elapsed() < self.pace.patience
+    }
+
     fn hold(&mut self, mut tap: Tap) {
         let (units, patience) = (self.units(), self.pace.patience);
         let stop = self.stop.clone();
@@ -159,7 +168,13 @@ where
         let mut notice = None;
         match done {
             _ if self.ends => {}
-            Done::Looked(Ok(true)) | Done::Held(Ok(true)) => {}
+            Done::Looked(Ok(true)) | Done::Held(Ok(true)) => self.beside = None,
+            // They are asked to give it back each time. The payer is not asked for more.
+            Done::Looked(Err(MeterError::Busy { .. })) if self.may_wait() => {
+                self.tap = Some(tap);
+                self.look(units);
+                return None;
+            }
             Done::Looked(Ok(false)) => {
                 notice = tap.need(units);
                 self.hold(tap);
