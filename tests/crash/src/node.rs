@@ -3,17 +3,13 @@
 use std::{
     fs::{self, File},
     io::{BufRead as _, BufReader, Write as _},
-    net::TcpListener,
-    ops::Range,
     path::{Path, PathBuf},
     process::{Child, ChildStdin, ChildStdout, Command, ExitStatus, Output, Stdio},
-    sync::{
-        LazyLock,
-        atomic::{AtomicU16, Ordering::Relaxed},
-    },
+    sync::Arc,
     time::{Duration, Instant},
 };
 
+use farebox_test_services::Port;
 use serde_json::Value;
 
 use crate::{Problem, World};
@@ -39,23 +35,10 @@ pub struct Node {
     binary: PathBuf,
     config: PathBuf,
     log: PathBuf,
-    port: u16,
+    /// Its own while it is down, too.
+    port: Arc<Port>,
     child: Option<Child>,
     orders: Option<(ChildStdin, BufReader<ChildStdout>)>,
-}
-
-/// The next port that nobody listens on, below those that outgoing connections get: while a server is
-/// down, none of them may take its port.
-fn free_port() -> Result<u16, Problem> {
-    static NEXT: LazyLock<AtomicU16> = LazyLock::new(|| AtomicU16::new(fastrand::u16(..)));
-    const PORTS: Range<u16> = 10_000..32_000;
-    for _ in PORTS {
-        let port = PORTS.start + NEXT.fetch_add(1, Relaxed) % (PORTS.end - PORTS.start);
-        if TcpListener::bind(("127.0.0.1", port)).is_ok() {
-            return Ok(port);
-        }
-    }
-    Err("no port is free".into())
 }
 
 /// How long a process may take to listen, on a machine that does much else.
@@ -74,9 +57,9 @@ impl Node {
         config: &NodeConfig,
         text: impl FnOnce(u16) -> Result<Value, Problem>,
     ) -> Result<Self, Problem> {
-        let port = free_port()?;
+        let port = Arc::new(Port::reserve());
         let path = config.folder.join(format!("{}.toml", config.name));
-        let text = text(port)?;
+        let text = text(port.number())?;
         fs::write(&path, toml::to_string(&text)?)?;
         Ok(Self {
             binary: config.binary.clone(),
@@ -95,7 +78,7 @@ impl Node {
             binary: self.binary.clone(),
             config: self.config.clone(),
             log: self.log.clone(),
-            port: self.port,
+            port: self.port.clone(),
             child: None,
             orders: None,
         }
@@ -104,7 +87,7 @@ impl Node {
     /// `127.0.0.1:…`
     #[must_use]
     pub fn address(&self) -> String {
-        format!("127.0.0.1:{}", self.port)
+        format!("127.0.0.1:{}", self.port.number())
     }
 
     /// Where its log is.

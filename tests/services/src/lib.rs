@@ -1,5 +1,5 @@
-//! Redis and PostgreSQL for tests: started on free ports in a temporary folder, and stopped when
-//! they are dropped or when the test's process ends, however it ends.
+//! Redis and PostgreSQL for tests: started on ports of their own in a temporary folder, and stopped
+//! when they are dropped or when the test's process ends, however it ends.
 //!
 //! `FAREBOX_REDIS_SERVER` names the Redis server, `FAREBOX_POSTGRES_BIN` the folder of PostgreSQL's
 //! programs; without them the usual places are searched. A test that needs one is
@@ -9,11 +9,13 @@
 
 #![allow(clippy::unwrap_used, reason = "test code may panic")]
 
+mod port;
 mod postgres;
 mod process;
 mod proxy;
 mod redis;
 
+pub use port::Port;
 pub use postgres::Postgres;
 pub use proxy::Proxy;
 pub use redis::Redis;

@@ -9,7 +9,10 @@ use std::{
 
 use tempfile::TempDir;
 
-use crate::process::{Process, free_port, on_path, wait_until};
+use crate::{
+    port::Port,
+    process::{Process, on_path, wait_until},
+};
 
 /// The folder of `initdb`, `postgres` and `psql`.
 pub(crate) fn programs() -> Result<PathBuf, String> {
@@ -38,7 +41,7 @@ pub(crate) fn programs() -> Result<PathBuf, String> {
 pub struct Postgres {
     process: Option<Process>,
     folder: TempDir,
-    port: u16,
+    port: Port,
     options: Vec<String>,
     databases: AtomicU32,
 }
@@ -76,7 +79,7 @@ impl Postgres {
         let mut postgres = Self {
             process: None,
             folder,
-            port: free_port(),
+            port: Port::reserve(),
             options: settings.iter().map(|&setting| setting.to_owned()).collect(),
             databases: AtomicU32::new(0),
         };
@@ -88,12 +91,12 @@ impl Postgres {
     pub fn database(&self) -> String {
         let name = format!("farebox_{}", self.databases.fetch_add(1, Ordering::Relaxed));
         self.sql(&format!("CREATE DATABASE {name}"));
-        format!("postgres://postgres@127.0.0.1:{}/{name}", self.port)
+        format!("postgres://postgres@127.0.0.1:{}/{name}", self.port())
     }
 
     /// Its port on 127.0.0.1.
     pub fn port(&self) -> u16 {
-        self.port
+        self.port.number()
     }
 
     /// Ends it, as a machine that goes away does.
@@ -156,7 +159,7 @@ impl Postgres {
         psql.args(["-X", "-q", "-A", "-t", "-h", "127.0.0.1", "-U", "postgres"]);
         psql.args([
             "-p",
-            &self.port.to_string(),
+            &self.port().to_string(),
             "-d",
             database,
             "-c",
@@ -179,7 +182,7 @@ impl Postgres {
         let mut postgres = command(&programs().unwrap().join("postgres"));
         postgres.extend(["-D".into(), folder.join("data").into()]);
         postgres.extend(["-k".into(), folder.into()]);
-        let port = self.port.to_string();
+        let port = self.port().to_string();
         postgres.extend(["-h", "127.0.0.1", "-p", &port].map(OsString::from));
         for setting in &self.options {
             postgres.extend(["-c".into(), setting.into()]);

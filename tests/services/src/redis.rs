@@ -10,7 +10,13 @@ use std::{
 
 use tempfile::TempDir;
 
-use crate::process::{Process, free_port, on_path, wait_until};
+use crate::{
+    port::Port,
+    process::{Process, on_path, wait_until},
+};
+
+/// How long an answer may take, on a machine that does much else.
+const PATIENCE: Duration = Duration::from_secs(60);
 
 pub(crate) fn program() -> Result<PathBuf, String> {
     if let Some(named) = std::env::var_os("FAREBOX_REDIS_SERVER") {
@@ -26,7 +32,7 @@ pub(crate) fn program() -> Result<PathBuf, String> {
 pub struct Redis {
     process: Option<Process>,
     folder: TempDir,
-    port: u16,
+    port: Port,
     options: Vec<String>,
 }
 
@@ -41,7 +47,7 @@ impl Redis {
         let mut redis = Self {
             process: None,
             folder: TempDir::new().unwrap(),
-            port: free_port(),
+            port: Port::reserve(),
             options: options.iter().map(|&option| option.to_owned()).collect(),
         };
         redis.run();
@@ -50,12 +56,12 @@ impl Redis {
 
     /// Its URL, without a database or a prefix.
     pub fn url(&self) -> String {
-        format!("redis://127.0.0.1:{}", self.port)
+        format!("redis://127.0.0.1:{}", self.port.number())
     }
 
     /// Its port on 127.0.0.1.
     pub fn port(&self) -> u16 {
-        self.port
+        self.port.number()
     }
 
     /// Ends it, as a machine that goes away does.
@@ -95,8 +101,8 @@ impl Redis {
     }
 
     fn try_command(&self, command: &str) -> std::io::Result<String> {
-        let mut stream = TcpStream::connect(("127.0.0.1", self.port))?;
-        stream.set_read_timeout(Some(Duration::from_secs(5)))?;
+        let mut stream = TcpStream::connect(("127.0.0.1", self.port()))?;
+        stream.set_read_timeout(Some(PATIENCE))?;
         stream.write_all(format!("{command}\r\n").as_bytes())?;
         let mut answer = vec![0; 64 * 1024];
         let read = stream.read(&mut answer)?;
@@ -110,7 +116,7 @@ impl Redis {
     fn run(&mut self) {
         let log = self.folder.path().join("log");
         let mut command: Vec<OsString> = vec![program().unwrap().into()];
-        let port = self.port.to_string();
+        let port = self.port().to_string();
         let fixed = [
             "--port",
             &port,

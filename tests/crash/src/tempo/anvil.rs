@@ -1,12 +1,12 @@
 //! anvil in Tempo mode.
 
 use std::{
-    net::TcpListener,
     process::{Child, Command, Stdio},
     time::{Duration, Instant, SystemTime, UNIX_EPOCH},
 };
 
 use farebox_sandbox_tempo::PATH_USD;
+use farebox_test_services::Port;
 use serde_json::{Value, json};
 
 use super::program;
@@ -21,6 +21,7 @@ pub struct Anvil {
     process: Child,
     url: String,
     client: reqwest::Client,
+    _port: Port,
 }
 
 impl Anvil {
@@ -29,20 +30,21 @@ impl Anvil {
 
     /// Starts one and waits for its first block: before, no validity window is open.
     pub async fn start() -> Result<Self, Problem> {
-        let port = TcpListener::bind("127.0.0.1:0")?.local_addr()?.port();
+        let port = Port::reserve();
         let now = SystemTime::now().duration_since(UNIX_EPOCH)?.as_secs();
         let process = Command::new(program()?)
             .args(["--network", "tempo", "--hardfork", "T4", "--quiet"])
             .args(["--chain-id", &Self::CHAIN_ID.to_string()])
             .args(["--block-time", "1", "--timestamp", &now.to_string()])
-            .args(["--port", &port.to_string()])
+            .args(["--port", &port.number().to_string()])
             .stdin(Stdio::null())
             .stdout(Stdio::null())
             .spawn()?;
         let anvil = Self {
             process,
-            url: format!("http://127.0.0.1:{port}"),
+            url: format!("http://127.0.0.1:{}", port.number()),
             client: reqwest::Client::new(),
+            _port: port,
         };
         let deadline = Instant::now() + START;
         loop {
