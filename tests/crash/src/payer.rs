@@ -14,8 +14,11 @@ use http::{
 
 use crate::{Problem, World, world::path};
 
-/// How long a payer keeps asking.
-const PATIENCE: Duration = Duration::from_secs(120);
+/// How long a payer keeps asking, on a machine that does much else.
+const PATIENCE: Duration = Duration::from_secs(300);
+
+/// How long it waits for an answer. A request that hangs longer is one whose reply was lost.
+const ANSWER: Duration = Duration::from_secs(60);
 
 /// How long it waits between two tries: less than the server asks for, so that it comes at bad
 /// moments too.
@@ -73,10 +76,7 @@ impl Payer {
     /// A payer who pays with `purse` for `/rail` at `address`.
     pub fn with(purse: Purse, rail: &str, address: &str) -> Result<Self, Problem> {
         Ok(Self {
-            // A request that hangs is one whose reply was lost.
-            client: reqwest::Client::builder()
-                .timeout(Duration::from_secs(20))
-                .build()?,
+            client: reqwest::Client::builder().timeout(ANSWER).build()?,
             purse,
             rail: rail.to_owned(),
             address: address.to_owned(),
@@ -216,14 +216,20 @@ impl Payer {
         Err(format!("{}: nobody says that it was declined", self.rail).into())
     }
 
-    /// Pays and collects. Pays again where the server says that no money moved (a server that is
-    /// killed often enough may miss the window of a transaction): if it did, the books will show.
+    /// Pays and collects, as [`finish`](Self::finish) does.
     pub async fn buy(&self) -> Result<Bought, Problem> {
+        self.finish(self.pay(true).await?).await
+    }
+
+    /// Collects. Pays again where the server says that no money moved (one that is killed often
+    /// enough, or is without its store for long, may miss the window of a transaction, which is
+    /// 25 s): if it did, the books will show.
+    pub async fn finish(&self, mut paid: Presented) -> Result<Bought, Problem> {
         for _ in 0..5 {
-            let paid = self.pay(true).await?;
             if let Some(bought) = self.served(&paid).await? {
                 return Ok(bought);
             }
+            paid = self.pay(true).await?;
         }
         Err(format!("{}: asked to pay again and again", self.rail).into())
     }

@@ -18,8 +18,11 @@ use farebox::{
 use super::{MAX_DEPOSIT, SessionRail, SessionWorld};
 use crate::Problem;
 
-/// How long a payer keeps trying.
-const PATIENCE: Duration = Duration::from_secs(50);
+/// How long a payer keeps trying, on a machine that does much else.
+const PATIENCE: Duration = Duration::from_secs(300);
+
+/// How long it waits for an answer. A request that hangs longer is one whose reply was lost.
+const ANSWER: Duration = Duration::from_secs(30);
 
 /// How long it waits between two tries.
 const PAUSE: Duration = Duration::from_millis(50);
@@ -76,9 +79,8 @@ impl SessionPayer {
         for (_, payer) in world.wallets()?.sessions() {
             sessions = sessions.payer(payer.clone());
         }
-        // A request that hangs is one whose reply was lost.
         let http = reqwest::Client::builder()
-            .timeout(Duration::from_secs(15))
+            .timeout(ANSWER)
             .no_proxy()
             .build()?;
         Ok(Self {

@@ -68,7 +68,10 @@ impl Place {
     }
 }
 
-/// Short leases, so that a crash is over in seconds and not minutes.
+/// How long what must happen may take, on a machine that does much else.
+pub(crate) const PATIENCE: Duration = Duration::from_secs(180);
+
+/// Short leases, so that a crash is over in seconds and not minutes. A disk may be slower.
 pub(crate) fn timing() -> Value {
     json!({
         "settle": "2s",
@@ -76,19 +79,54 @@ pub(crate) fn timing() -> Value {
         "reservation": "2s",
         "serving_lease": "2s",
         "slack": "1s",
+        "store": "20s",
+        "reconcile": "1s",
+    })
+}
+
+/// Where nobody dies: no lease lapses, however slow the machine.
+pub(crate) fn patient() -> Value {
+    json!({
+        "settle": "60s",
+        "settle_at_most": "60s",
+        "reservation": "60s",
+        "serving_lease": "60s",
+        "slack": "30s",
+        "store": "20s",
         "reconcile": "1s",
     })
 }
 
 pub(crate) fn node(world: &World, folder: &TempDir, name: &str, store: &str) -> Node {
+    timed(timing(), world, folder, name, store)
+}
+
+/// The same with another timing.
+pub(crate) fn timed(
+    timing: Value,
+    world: &World,
+    folder: &TempDir,
+    name: &str,
+    store: &str,
+) -> Node {
     let config = NodeConfig {
         binary: PathBuf::from(BINARY),
         folder: folder.path().to_owned(),
         name: name.to_owned(),
         store: store.to_owned(),
-        timing: timing(),
+        timing,
     };
     Node::new(world, &config).unwrap()
+}
+
+/// Starts it until it listens, as a service manager does: where the store is slow to answer it gives
+/// up.
+async fn start(node: &mut Node, fail_points: &str) {
+    let deadline = Instant::now() + PATIENCE;
+    while let Err(problem) = node.start(fail_points).await {
+        assert!(Instant::now() < deadline, "{problem}");
+        tokio::time::sleep(Duration::from_millis(200)).await;
+    }
 }
 
 /// A node that is started again whenever it ends, as a service manager does.
@@ -103,7 +141,7 @@ pub(crate) struct Supervised {
 impl Supervised {
     /// Starts `node` with `fail_points`; from the second start on it has none.
     pub(crate) async fn start(mut node: Node, fail_points: &str) -> Self {
-        node.start(fail_points).await.unwrap();
+        start(&mut node, fail_points).await;
         let address = node.address();
         let (node, restarts) = (Arc::new(Mutex::new(node)), Arc::new(AtomicUsize::new(0)));
         let stop = Arc::new(AtomicBool::new(false));
@@ -114,7 +152,7 @@ impl Supervised {
                     let mut node = node.lock().await;
                     if node.ended().unwrap().is_some() {
                         restarts.fetch_add(1, SeqCst);
-                        node.start("").await.unwrap();
+                        start(&mut node, "").await;
                     }
                     drop(node);
                     tokio::time::sleep(Duration::from_millis(20)).await;
@@ -136,7 +174,7 @@ impl Supervised {
         let mut node = self.node.lock().await;
         node.kill().unwrap();
         self.restarts.fetch_add(1, SeqCst);
-        node.start("").await.unwrap();
+        start(&mut node, "").await;
     }
 
     pub(crate) fn restarts(&self) -> usize {
@@ -145,10 +183,12 @@ impl Supervised {
 
     /// Payments by state, once nothing is under way any more.
     pub(crate) async fn settled_books(&self) -> BTreeMap<String, usize> {
-        let deadline = Instant::now() + Duration::from_secs(60);
+        let deadline = Instant::now() + PATIENCE;
+        let twin = self.node.lock().await.twin();
         loop {
-            // A store that was away may not be back for everybody yet.
-            let states = self.node.lock().await.states();
+            // The sandboxes and the payers are in this process, and shall not wait for another. A store
+            // that was away may not be back for everybody yet.
+            let states = tokio::task::block_in_place(|| twin.states());
             let open = ["reserved", "attempted", "paid", "serving"];
             match states {
                 Ok(states) if open.iter().all(|state| !states.contains_key(*state)) => {
@@ -183,10 +223,10 @@ impl Supervised {
 
     /// The channels in its books, once nothing will happen to them any more.
     pub(crate) async fn settled_channels(&self) -> Vec<ChannelBooks> {
-        let deadline = Instant::now() + Duration::from_secs(60);
+        let deadline = Instant::now() + PATIENCE;
         let twin = self.node.lock().await.twin();
         loop {
-            // The sandbox and the payers are in this process, and shall not wait for another.
+            // As above.
             match tokio::task::block_in_place(|| twin.channels()) {
                 // A reservation that nobody comes back for claims nothing, and is forgotten in time.
                 Ok((channels, false)) if channels.iter().all(ChannelBooks::is_over) => {
@@ -241,7 +281,7 @@ impl Killer {
                 // would serve nobody.
                 slowness = u32::try_from(killed.elapsed().as_millis() / 300)
                     .unwrap_or(1)
-                    .clamp(1, 10);
+                    .clamp(1, 100);
             }
         });
         Self {
@@ -277,6 +317,22 @@ pub(crate) async fn buy_many(world: &World, address: &str, count: usize, at_once
     while let Some(bought) = payers.join_next().await {
         let (rail, bought) = bought.unwrap();
         books.enter(rail, bought.unwrap());
+    }
+    books
+}
+
+/// The same, and then more until `killed` says that there were `kills`: how many there are meanwhile
+/// depends on the machine.
+pub(crate) async fn buy_amid(
+    kills: usize,
+    killed: impl Fn() -> usize,
+    world: &World,
+    address: &str,
+    (count, at_once): (usize, usize),
+) -> Books {
+    let mut books = buy_many(world, address, count, at_once).await;
+    while killed() < kills {
+        books.extend(buy_many(world, address, at_once, at_once).await);
     }
     books
 }

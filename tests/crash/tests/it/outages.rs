@@ -10,14 +10,18 @@ use std::{
     time::{Duration, Instant},
 };
 
-use farebox_crash_tests::{Payer, RAILS, World};
+use farebox_crash_tests::{Node, Payer, RAILS, World};
 use farebox_test_services::{Postgres, Redis};
 use http::{StatusCode, header::WWW_AUTHENTICATE};
+use tempfile::TempDir;
 
-use crate::common::{Place, Service, Supervised, buy_many, buy_on_every_rail, node, report};
+use crate::common::{
+    Place, Service, Supervised, buy_many, buy_on_every_rail, report, timed, timing,
+};
 
-/// How long an answer may take: the store's deadline of 2 s, twice, on a machine that is busy.
-const IN_TIME: Duration = Duration::from_secs(8);
+/// How long an answer may take: far more than the store's deadline of 2 s, twice, since the machine
+/// may be busy. What waits for the store waits for ever: it is back when all have their answers.
+const IN_TIME: Duration = Duration::from_secs(30);
 
 /// How long the store is away.
 const OUTAGE: Duration = Duration::from_secs(5);
@@ -82,11 +86,18 @@ fn postgres(service: &mut Service) -> &mut Postgres {
     }
 }
 
+/// A server that waits for its store no longer than one does by default.
+fn node(world: &World, folder: &TempDir, store: &str) -> Node {
+    let mut timing = timing();
+    timing["store"] = "2s".into();
+    timed(timing, world, folder, "server", store)
+}
+
 /// Protects: while the store is away every request is told so in time and without a challenge,
 /// nothing is served, and once it is back the same process serves all who paid, once.
 async fn endured(what: &str, store: &str, mut outage: impl Outage) {
     let (world, folder) = (World::start().await.unwrap(), tempfile::tempdir().unwrap());
-    let server = Supervised::start(node(&world, &folder, "server", store), "").await;
+    let server = Supervised::start(node(&world, &folder, store), "").await;
     let mut books = buy_on_every_rail(&world, &server.address).await;
     let mut paid = Vec::new();
     for (rail, _) in RAILS {
@@ -118,7 +129,7 @@ async fn endured(what: &str, store: &str, mut outage: impl Outage) {
     // Who comes during the outage waits for its end.
     let (others, ()) = tokio::join!(others, mended);
     for (rail, payer, credential) in paid {
-        books.enter(rail, payer.collect(&credential).await.unwrap());
+        books.enter(rail, payer.finish(credential).await.unwrap());
     }
     books.extend(others);
     report(what, &books, server.restarts(), &world);
@@ -142,7 +153,7 @@ async fn postgres_has_no_connection_left() {
     let (world, folder) = (World::start().await.unwrap(), tempfile::tempdir().unwrap());
     let postgres = Postgres::start_with(&["max_connections=12"]);
     let store = postgres.database();
-    let server = Supervised::start(node(&world, &folder, "server", &store), "").await;
+    let server = Supervised::start(node(&world, &folder, &store), "").await;
     let mut books = buy_on_every_rail(&world, &server.address).await;
     let over = Arc::new(AtomicBool::new(false));
     let hog = std::thread::spawn({

@@ -1,17 +1,15 @@
 //! Sessions whose servers are killed at random, one or three that share the channels.
 
-use std::sync::Arc;
+use std::{sync::Arc, time::Duration};
 
 use farebox_crash_tests::{
     Address, DEPOSIT, NodeConfig, SessionPayer, SessionRail, SessionWorld, Tally, Upkeep, balance,
 };
+use serde_json::Value;
 use tempfile::TempDir;
 use tokio::task::JoinSet;
 
-use crate::{
-    common::{BINARY, Killer, Place, Supervised},
-    sessions::timing,
-};
+use crate::common::{BINARY, Killer, Place, Supervised, timing};
 
 /// Payers at once, each with a channel.
 const PAYERS: usize = 5;
@@ -19,6 +17,9 @@ const PAYERS: usize = 5;
 /// What each of them does so many times: two words, and a stream of tokens.
 const TIMES: usize = 4;
 const TOKENS: u64 = 6;
+
+/// Kills, fewer of which would not mean anything.
+const KILLS: usize = 3;
 
 /// Milliseconds between two kills.
 const PAUSE: std::ops::Range<u64> = 300..1_200;
@@ -51,6 +52,15 @@ on_stores! {
     lightning_replicas: Lightning, 3;
 }
 
+/// What a dead stream held is free again after a while; what a live one holds is not taken from it, on a
+/// slow machine either: it would have served units that are not charged.
+fn leases() -> Value {
+    let mut leases = timing();
+    leases["balance_lease"] = "10s".into();
+    leases["serving_lease"] = "5s".into();
+    leases
+}
+
 async fn servers(
     world: &SessionWorld,
     place: &Place,
@@ -64,7 +74,7 @@ async fn servers(
             folder: folder.path().to_owned(),
             name: format!("server-{n}"),
             store: place.url.clone(),
-            timing: timing(),
+            timing: leases(),
         };
         let upkeep = Upkeep {
             units: Some(2 * DEPOSIT),
@@ -77,14 +87,23 @@ async fn servers(
 }
 
 /// Buys and closes, whatever happens, and says what came of it.
-async fn buy(mut payer: SessionPayer) -> Tally {
+async fn buy(mut payer: SessionPayer, servers: Vec<Arc<Supervised>>) -> Tally {
     for _ in 0..TIMES {
         payer.word().await.unwrap();
         payer.tokens(TOKENS).await.unwrap();
         payer.word().await.unwrap();
     }
+    // How many kills there are meanwhile depends on the machine.
+    while kills(&servers) < KILLS {
+        tokio::time::sleep(Duration::from_secs(1)).await;
+        payer.word().await.unwrap();
+    }
     payer.close().await.unwrap();
     payer.tally().clone()
+}
+
+fn kills(servers: &[Arc<Supervised>]) -> usize {
+    servers.iter().map(|server| server.restarts()).sum()
 }
 
 /// Protects: wherever SIGKILL hits, and whichever server comes next, all payers are served and get
@@ -104,7 +123,8 @@ async fn killed_at_random(place: Place, rail: SessionRail, replicas: usize) {
     let mut payers = JoinSet::new();
     for n in 0..PAYERS {
         let channels = folder.path().join(format!("channels-{n}.json"));
-        payers.spawn(buy(SessionPayer::new(&world, address, &channels).unwrap()));
+        let payer = SessionPayer::new(&world, address, &channels).unwrap();
+        payers.spawn(buy(payer, servers.clone()));
     }
     let (mut all, mut block) = (Tally::default(), 0);
     while let Some(tally) = payers.join_next().await {
@@ -118,7 +138,7 @@ async fn killed_at_random(place: Place, rail: SessionRail, replicas: usize) {
     }
     drop(killer);
     let channels = servers[0].settled_channels().await;
-    let kills: usize = servers.iter().map(|server| server.restarts()).sum();
+    let kills = kills(&servers);
     let moved = world.moved().unwrap();
     println!(
         "{rail:?}, {}: {kills} kills, {moved:?}, {all:?}",
@@ -126,5 +146,4 @@ async fn killed_at_random(place: Place, rail: SessionRail, replicas: usize) {
     );
     let in_flight = u64::try_from(kills * PAYERS).unwrap();
     balance(rail, &channels, moved, &all, block, in_flight).unwrap();
-    assert!(kills >= 3, "{kills} kills are too few to mean anything");
 }

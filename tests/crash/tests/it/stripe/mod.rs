@@ -27,7 +27,7 @@ use http::{
 use serde_json::{Value, json};
 use tempfile::TempDir;
 
-use crate::common::BINARY;
+use crate::common::{BINARY, PATIENCE};
 
 /// How far the sandbox's search lags behind: what is only to be found there stays unknown.
 pub(crate) const LAG: Duration = Duration::from_secs(1800);
@@ -63,11 +63,7 @@ impl Shop {
 
     /// The same with another configuration.
     pub(crate) async fn with(change: impl FnOnce(&mut Value)) -> Self {
-        // Callers wait for what is looked up at once, on a busy machine too.
-        let timing = json!({
-            "settle": "20s", "settle_at_most": "20s", "slack": "1s", "reconcile": "1h",
-        });
-        Self::timed(timing, change).await
+        Self::timed(unhurried(), change).await
     }
 
     /// The same with another timing.
@@ -159,9 +155,21 @@ impl Shop {
         tokio::task::block_in_place(run).unwrap()
     }
 
+    /// The name of what was charged, as soon as there is one.
+    pub(crate) async fn charged(&self) -> String {
+        let deadline = Instant::now() + PATIENCE;
+        loop {
+            if let Some(charged) = self.sandbox().charged().first() {
+                return charged.id.clone();
+            }
+            assert!(Instant::now() < deadline, "nothing is charged");
+            tokio::time::sleep(Duration::from_millis(50)).await;
+        }
+    }
+
     /// Runs the reconciler until nothing is unknown any more.
     pub(crate) async fn reconcile(&self, what: &str) {
-        let deadline = Instant::now() + Duration::from_secs(60);
+        let deadline = Instant::now() + PATIENCE;
         loop {
             let output = self.command(&["reconcile", "--json"], "");
             let found: Value = serde_json::from_slice(&output.stdout).unwrap();
@@ -193,6 +201,13 @@ impl Shop {
         let opener = (stores.get("sqlite").unwrap().read)(&self.store).unwrap();
         opener.open().await.unwrap()
     }
+}
+
+/// What is unknown stays unknown. Callers wait for what is looked up at once, on a busy machine too.
+pub(crate) fn unhurried() -> Value {
+    json!({
+        "settle": "20s", "settle_at_most": "20s", "slack": "1s", "store": "20s", "reconcile": "1h",
+    })
 }
 
 fn purse(world: &World) -> Purse {

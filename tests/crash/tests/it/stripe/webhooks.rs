@@ -7,6 +7,7 @@ use http::StatusCode;
 use serde_json::{Value, json};
 
 use super::{Seen, Shop};
+use crate::common::PATIENCE;
 
 const SECRET: &str = "whsec_of_the_test";
 
@@ -26,18 +27,28 @@ fn url(shop: &Shop) -> String {
 }
 
 /// Waits until an event of `kind` was taken.
-async fn taken(shop: &Shop, kind: &str) -> Sent {
-    let deadline = Instant::now() + Duration::from_secs(60);
+async fn taken(shop: &Shop, kind: &str) {
+    let ended = |sent: &[Sent]| sent.iter().any(|sent| sent.kind == kind && is_taken(sent));
+    until(shop, ended).await;
+}
+
+/// Waits until all events were taken: each has the server ask.
+async fn all_taken(shop: &Shop) {
+    until(shop, |sent| sent.iter().all(is_taken)).await;
+}
+
+fn is_taken(sent: &Sent) -> bool {
+    sent.answers.last() == Some(&204)
+}
+
+async fn until(shop: &Shop, ended: impl Fn(&[Sent]) -> bool) {
+    let deadline = Instant::now() + PATIENCE;
     loop {
         let sent = shop.sandbox().sent();
-        let sent = sent.into_iter().find(|sent| sent.kind == kind);
-        if let Some(sent) = sent
-            .clone()
-            .filter(|sent| sent.answers.last() == Some(&204))
-        {
-            return sent;
+        if ended(&sent) {
+            return;
         }
-        assert!(Instant::now() < deadline, "{kind}: {sent:?}");
+        assert!(Instant::now() < deadline, "{sent:?}");
         tokio::time::sleep(Duration::from_millis(50)).await;
     }
 }
@@ -150,6 +161,7 @@ async fn what_the_dashboard_gave_back_is_not_collected() {
         assert_eq!(shop.books()[0]["state"], "paid");
         let refund = shop.sandbox().refund_by_hand(&id, None).unwrap();
         taken(&shop, "charge.refunded").await;
+        all_taken(&shop).await;
         let books = shop.books();
         assert_eq!(books[0]["state"], "returned");
         assert_eq!(books[1]["refunded"]["net"], "0");
