@@ -8,13 +8,19 @@
 //! as it is. `FAREBOX_LINK_FULL=1` builds all rails in all profiles, for a release.
 #![allow(clippy::unwrap_used, reason = "tests may panic")]
 
-use std::process::{Command, Stdio};
+use std::{
+    io::{self, Write as _},
+    process::{Command, Stdio},
+};
 
 const RAILS: [&str; 4] = ["lightning", "proof", "stripe", "tempo"];
 
 /// What the probe prints, built with these features in this profile.
 fn linked(profile: &str, features: &[&str]) -> Vec<String> {
     let features = features.join(",");
+    // Not captured, as what `eprintln!` says is: for `tests/suites` and whoever else waits.
+    let building = format!("building {profile} with [{features}]\n");
+    io::stderr().write_all(building.as_bytes()).unwrap();
     let output = Command::new(env!("CARGO"))
         .args([
             "build",
