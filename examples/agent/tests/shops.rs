@@ -1,7 +1,7 @@
 //! The example as a process, against a shop on the offline stand-ins.
 #![allow(clippy::unwrap_used, reason = "tests may panic")]
 
-use std::process::Command;
+use std::{process::Command, time::Duration};
 
 use axum::{Router, routing::get};
 use farebox::prelude::*;
@@ -35,6 +35,8 @@ async fn it_pays_in_sats_until_they_run_out() {
         .store("memory:")
         .rail("stripe", account)
         .rail("lightning", node)
+        // Both rails are offered, on a slow machine too.
+        .engine(|engine| engine.quote_deadline(Duration::from_secs(30)))
         .build()
         .unwrap();
     let offers = [

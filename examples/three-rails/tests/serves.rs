@@ -41,6 +41,8 @@ async fn each_rail_opens_the_route() {
         "realm": "127.0.0.1",
         "secrets": ["a secret of 32 bytes, only for tests"],
         "store": "memory:",
+        // Every rail is offered, on a slow machine too.
+        "timing": { "quote": "30s" },
         "rails": {
             "tempo": {
                 "rpc_url": chain.url(), "chain_id": chain.chain_id(),

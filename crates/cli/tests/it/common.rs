@@ -252,6 +252,8 @@ impl Market {
         let mut config = printed["config"].clone();
         // Any free port.
         config["listen"] = "127.0.0.1:0".into();
+        // Every rail is offered, and every payment recorded, on a slow machine too.
+        config["timing"] = serde_json::json!({ "quote": "30s", "settle": "30s", "store": "30s" });
         change(&mut config);
         let wallet = dir.path().join("wallet.toml");
         std::fs::write(&wallet, toml::to_string(&printed["wallet"]).unwrap()).unwrap();

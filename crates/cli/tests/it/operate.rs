@@ -23,6 +23,7 @@ secrets = ["a secret of 32 bytes, only for tests"]
 store = "{store}"
 [timing]
 shutdown = "{shutdown}"
+store = "30s"
 {PROOF}
 [[routes]]
 path = "/ask"
@@ -137,7 +138,7 @@ fn an_idle_server_ends_at_once() {
 #[test]
 fn logs_can_be_json() {
     let folder = tempfile::tempdir().unwrap();
-    let config = config(folder.path(), "memory:", "1s", 1);
+    let config = config(folder.path(), "memory:", "1h", 1);
     let args = ["serve", "--config", &config, "--log", "json"];
     let (serve, _) = Running::start(&args, listening);
     signal(&serve, "-TERM");
