@@ -58,14 +58,10 @@ impl Process {
         }
     }
 
-    /// Sends a signal to it and to what it started.
+    /// Sends a signal to it, and then to what it started: once it is stopped it starts no more.
     pub(crate) fn signal(&self, signal: &str) {
-        let mut kill = Command::new("sh");
-        kill.args(["-c", "kill -\"$@\" 2>/dev/null", "kill", signal]);
-        kill.arg(self.id.to_string());
-        kill.args(children(self.id).iter().map(u32::to_string));
-        // Some may have ended meanwhile.
-        let _ = kill.status().unwrap();
+        kill(signal, &[self.id]);
+        kill(signal, &children(self.id));
     }
 }
 
@@ -73,6 +69,14 @@ impl Drop for Process {
     fn drop(&mut self) {
         self.stop();
     }
+}
+
+fn kill(signal: &str, ids: &[u32]) {
+    let mut kill = Command::new("sh");
+    kill.args(["-c", "kill -\"$@\" 2>/dev/null", "kill", signal]);
+    kill.args(ids.iter().map(u32::to_string));
+    // Some may have ended meanwhile.
+    let _ = kill.status().unwrap();
 }
 
 /// The processes that `parent` started. PostgreSQL's leave its process group.
