@@ -35,7 +35,8 @@ impl Fuse {
     }
 }
 
-/// A disk that outlives the process, and a process that dies: each write is an effect.
+/// A disk that outlives the process, and a process that dies: each write is an effect, but for its
+/// sign of life.
 pub type FusedStore<S> = Proxy<S, Fuse>;
 
 impl Between for Fuse {
@@ -45,8 +46,8 @@ impl Between for Fuse {
         reply: impl Future<Output = Result<T, Fault>> + Send,
     ) -> Result<T, Fault> {
         let alive = match call {
-            Call::Write(_) => self.burn(),
-            Call::Get(_) => !self.is_dead(),
+            Call::Write(_) if !call.is_sign_of_life() => self.burn(),
+            Call::Write(_) | Call::Get(_) => !self.is_dead(),
             Call::Scan(_) => true,
         };
         if !alive {

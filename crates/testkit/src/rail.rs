@@ -1,6 +1,6 @@
 //! The rules every rail must keep, as tests over a fixture.
 
-use std::sync::Arc;
+use std::{sync::Arc, time::Duration};
 
 use async_trait::async_trait;
 use farebox_core::{
@@ -54,7 +54,11 @@ impl<F: RailFixture> Bench<F> {
         let method = fixture.method().await;
         let offer = Offer::from_value(method.clone(), fixture.terms()).expect("its own terms fit");
         let store = Arc::new(MemoryStore::new());
+        // The rules are not about how fast a rail is.
+        let patience = Duration::from_secs(60);
         let engine = Engine::builder(TEST_REALM, test_secrets(), store)
+            .quote_deadline(patience)
+            .settle_deadline(patience)
             .build()
             .expect("an engine");
         let gate = engine

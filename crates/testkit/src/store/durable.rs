@@ -90,7 +90,7 @@ pub async fn words_reach_every_handle<P: Clone>(place: P, open: impl AsyncFn(P) 
     }
     for listener in &mut listeners {
         for word in words {
-            let heard = tokio::time::timeout(Duration::from_secs(10), listener.next());
+            let heard = tokio::time::timeout(Duration::from_secs(60), listener.next());
             let heard = heard.await.expect("told in time");
             assert_eq!(heard.as_deref(), Some(word));
         }

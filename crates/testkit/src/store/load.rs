@@ -132,21 +132,16 @@ pub async fn abandoned_calls_do_no_harm(store: Arc<dyn Store>) {
         let text = store.get("left").await.expect("answers");
         text.map_or(0, |text| text.parse::<usize>().expect("a number"))
     };
-    // What was sent may still be under way, but not for long.
-    let mut before = count().await;
-    for _ in 0..100 {
-        tokio::time::sleep(Duration::from_millis(20)).await;
-        let now = count().await;
-        if now == before {
-            break;
-        }
-        before = now;
-    }
-    assert!(before <= 60, "nothing is done twice");
+    let before = count().await;
+    assert!(before <= 60, "nothing is done twice: {before}");
     // More calls than any pool has connections.
-    for n in 0..80 {
-        let lost = add_one(store.as_ref(), "left").await;
-        assert_eq!(lost, 0, "nobody else writes: {n}");
+    let mut lost = 0;
+    for _ in 0..80 {
+        lost += add_one(store.as_ref(), "left").await;
     }
-    assert_eq!(count().await, before + 80);
+    // What was sent may still have been under way meanwhile.
+    let after = count().await;
+    assert!((before + 80..=140).contains(&after), "{before}, {after}");
+    let late = after - before - 80;
+    assert!(lost <= late, "only those take a turn: {lost} of {late}");
 }
