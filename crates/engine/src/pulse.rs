@@ -9,11 +9,11 @@ use std::{
         Arc,
         atomic::{AtomicBool, AtomicU64, Ordering::Relaxed},
     },
-    time::{Duration, Instant},
+    time::Duration,
 };
 
 use farebox_core::{Durability, Fault, Store};
-use tokio::{runtime::Handle, sync::Mutex};
+use tokio::{runtime::Handle, sync::Mutex, time::Instant};
 
 /// How old the news of a working store may be before it is renewed.
 const FRESH: Duration = Duration::from_secs(1);

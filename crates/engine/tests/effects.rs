@@ -11,7 +11,7 @@ use farebox_core::{
 use farebox_engine::{EFFECTS, Engine, Inbound, MemoryStore};
 use farebox_testkit::{Bank, Fuse, TestPayload, TestRail, test_secrets};
 
-#[tokio::test]
+#[tokio::test(start_paused = true)]
 async fn a_settled_payment_passes_its_effects_in_order() {
     let seen: Arc<Mutex<Vec<String>>> = Arc::default();
     for name in EFFECTS {

@@ -20,7 +20,7 @@ fn account(limit: u128) -> Account<'static> {
 }
 
 /// Protects: of many processes at once, none passes the limit together with the others.
-#[tokio::test]
+#[tokio::test(start_paused = true)]
 async fn what_is_reserved_never_passes_the_limit() {
     let store: Arc<dyn Store> = Arc::<MemoryStore>::default();
     let tasks = (0..64).map(|number| {
@@ -56,7 +56,7 @@ impl Between for Far {
 }
 
 /// Protects: the one counter that everybody changes is changed by everybody, however many there are.
-#[tokio::test]
+#[tokio::test(start_paused = true)]
 async fn nobody_is_crowded_out() {
     const MANY: usize = 60;
     let store: Arc<dyn Store> = Arc::new(Proxy::new(Arc::<MemoryStore>::default(), Far));
@@ -88,7 +88,7 @@ async fn reserve(tally: &Tally, id: &str, amount: u128, now: u64) -> Reserved {
 }
 
 /// Protects: a reservation counts once, until it is replaced by what was spent.
-#[tokio::test]
+#[tokio::test(start_paused = true)]
 async fn a_reservation_ends_as_what_was_spent() {
     let tally = tally();
     assert_eq!(reserve(&tally, "a", 60, 10).await, Reserved::Held);
@@ -102,7 +102,7 @@ async fn a_reservation_ends_as_what_was_spent() {
 }
 
 /// Protects: what nobody has settled counts as spent, and one who settles it late adds nothing.
-#[tokio::test]
+#[tokio::test(start_paused = true)]
 async fn what_lapses_is_spent() {
     let tally = tally();
     assert_eq!(reserve(&tally, "a", 60, 10).await, Reserved::Held);
@@ -114,7 +114,7 @@ async fn what_lapses_is_spent() {
 
 /// Protects: what is counted and not recorded before a crash is not counted again afterwards, nor
 /// reserved again.
-#[tokio::test]
+#[tokio::test(start_paused = true)]
 async fn what_is_settled_twice_counts_once() {
     let tally = tally();
     assert_eq!(reserve(&tally, "a", 60, 10).await, Reserved::Held);
@@ -126,7 +126,7 @@ async fn what_is_settled_twice_counts_once() {
 }
 
 /// Protects: asking whether there is room takes none.
-#[tokio::test]
+#[tokio::test(start_paused = true)]
 async fn a_question_reserves_nothing() {
     let tally = tally();
     let room = async |id: &str| tally.would_reserve(account(100), id, 60).await.unwrap();
@@ -174,7 +174,7 @@ impl Rail<Charge> for Slow {
 }
 
 /// Protects: rails of one method that spend out of one purse have one budget, not one each.
-#[tokio::test]
+#[tokio::test(start_paused = true)]
 async fn rails_of_one_method_count_together() {
     let store: Arc<dyn Store> = Arc::<MemoryStore>::default();
     let builder = Engine::builder("test.example", test_secrets(), store);
@@ -192,7 +192,7 @@ async fn rails_of_one_method_count_together() {
 
 /// Protects: nobody is asked for what cannot be paid in time, to the millisecond; and a rail that
 /// counts is given something to count with.
-#[tokio::test]
+#[tokio::test(start_paused = true)]
 async fn a_challenge_that_nobody_could_pay_in_time_is_not_issued() {
     for (lasts, issued) in [(14_999, false), (15_000, true)] {
         let store: Arc<dyn Store> = Arc::<MemoryStore>::default();

@@ -15,7 +15,7 @@ fn problem(refused: Result<Receipt, Refused>) -> String {
     }
 }
 
-#[tokio::test]
+#[tokio::test(start_paused = true)]
 async fn vouchers_only_go_up() {
     let server = Server::new();
     assert!(problem(server.voucher(1).await).ends_with("session/channel-not-found"));
@@ -45,7 +45,7 @@ async fn vouchers_only_go_up() {
 }
 
 /// One payment, sent under two challenges, is credited once.
-#[tokio::test]
+#[tokio::test(start_paused = true)]
 async fn a_top_up_is_credited_once() {
     let server = Server::new();
     server.open(0).await;
@@ -81,7 +81,7 @@ async fn two_hundred_debits_on_a_hundred_give_a_hundred() {
 }
 
 /// A lease is one write for many ticks, and gives back what it did not burn.
-#[tokio::test]
+#[tokio::test(start_paused = true)]
 async fn a_lease_burns_locally_and_gives_back_the_rest() {
     let server = Server::new();
     server.open(100).await;
@@ -110,7 +110,7 @@ async fn a_lease_burns_locally_and_gives_back_the_rest() {
 }
 
 /// A waiting stream wakes when the voucher comes, and gives up when none does.
-#[tokio::test]
+#[tokio::test(start_paused = true)]
 async fn a_stream_waits_for_the_next_voucher() {
     let server = Server::new();
     server.open(100).await;

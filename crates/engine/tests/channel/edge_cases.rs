@@ -9,7 +9,7 @@ use farebox_testkit::{Counter, Proxy};
 use crate::rail::Server;
 
 /// 114: what was put in and never used is not lost for want of a voucher.
-#[tokio::test]
+#[tokio::test(start_paused = true)]
 async fn an_unused_channel_closes_for_nothing() {
     let server = Server::new();
     server.open(100).await;
@@ -22,7 +22,7 @@ async fn an_unused_channel_closes_for_nothing() {
 }
 
 /// 119: whatever was done to it.
-#[tokio::test]
+#[tokio::test(start_paused = true)]
 async fn a_sessions_receipt_names_its_channel() {
     let server = Server::new();
     for receipt in [

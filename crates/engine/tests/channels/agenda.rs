@@ -64,7 +64,7 @@ async fn a_round_reads_what_may_be_due() {
 
 /// Protects: a deposit that comes after its channel was done with is found and given back, also where
 /// the process that took it dies.
-#[tokio::test]
+#[tokio::test(start_paused = true)]
 async fn a_channel_that_owes_anew_is_looked_after() {
     for n in 0.. {
         let world = World::new(Schedule::default());

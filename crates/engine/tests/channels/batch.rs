@@ -232,7 +232,7 @@ impl World {
 }
 
 /// Protects: channels that are due together are settled by one movement.
-#[tokio::test]
+#[tokio::test(start_paused = true)]
 async fn one_movement_settles_all() {
     let world = World::default();
     let engine = world.due().await;
@@ -244,7 +244,7 @@ async fn one_movement_settles_all() {
 }
 
 /// Protects: a channel whose settlement fails costs the others nothing but another movement.
-#[tokio::test]
+#[tokio::test(start_paused = true)]
 async fn a_bad_part_is_left_alone() {
     let world = World::default();
     let engine = world.due().await;
@@ -257,7 +257,7 @@ async fn a_bad_part_is_left_alone() {
 
 /// Protects: a process that dies anywhere in a batch leaves no channel that is not settled, none
 /// that is settled twice, and no books that say otherwise.
-#[tokio::test]
+#[tokio::test(start_paused = true)]
 async fn a_batch_survives_a_crash_anywhere() {
     for n in 0.. {
         let world = World::default();

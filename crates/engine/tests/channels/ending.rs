@@ -17,7 +17,8 @@ use tokio::{sync::broadcast, task::JoinHandle, time::timeout};
 
 use crate::bank::{Got, Process, World};
 
-/// A close that waited for a poll or for a lease would take longer.
+/// A close that waited for a poll or for a lease would take longer. By the tests' own time, which
+/// goes on only while nobody has anything to do.
 const PROMPT: Duration = Duration::from_secs(3);
 
 /// The words between processes that share a disk.
@@ -96,7 +97,7 @@ async fn opened(world: &World, process: &Process, chain: bool) {
 
 /// Protects: a close ends the streams of its channel, each with what it served, here and in another
 /// process, and is answered then instead of being put off until they end by themselves.
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+#[tokio::test(start_paused = true)]
 async fn a_close_ends_streams_everywhere() {
     for chain in [true, false] {
         let world = World::new(Schedule::default());
@@ -129,7 +130,7 @@ async fn a_close_ends_streams_everywhere() {
 }
 
 /// Protects: a stream that waits for its payer ends with the close, too.
-#[tokio::test]
+#[tokio::test(start_paused = true)]
 async fn a_close_ends_a_stream_that_holds() {
     let world = World::new(Schedule::default());
     let process = world.boot();
@@ -178,7 +179,7 @@ async fn a_close_waits_for_a_request() {
 }
 
 /// Protects: a stream that holds nothing hears of a close at once, though no mark was needed for it.
-#[tokio::test]
+#[tokio::test(start_paused = true)]
 async fn a_close_wakes_who_holds_nothing() {
     let world = World::new(Schedule::default());
     let process = world.boot();
@@ -191,7 +192,7 @@ async fn a_close_wakes_who_holds_nothing() {
 }
 
 /// Protects: a close whose mark lost its reply ends the streams all the same.
-#[tokio::test]
+#[tokio::test(start_paused = true)]
 async fn a_lost_reply_to_the_mark_puts_no_close_off() {
     let world = World::new(Schedule::default());
     let store = Arc::new(FaultyStore::new(world.disk.clone(), Network::default()));

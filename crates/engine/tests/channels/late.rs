@@ -13,7 +13,7 @@ const MINUTE: Duration = Duration::from_secs(60);
 
 /// Protects: a close that a store held up for longer than its freeze gives back nothing that a stream
 /// has burnt meanwhile, and nothing less than the rest.
-#[tokio::test]
+#[tokio::test(start_paused = true)]
 async fn a_late_close_gives_back_what_was_not_burnt() {
     let world = World::new(Schedule::default());
     let store = Arc::new(FaultyStore::new(world.disk.clone(), Network::default()));
@@ -54,7 +54,7 @@ async fn a_late_close_gives_back_what_was_not_burnt() {
 
 /// Protects: a payer's request to close by force outlives a top-up that it came after, however late
 /// that is recorded.
-#[tokio::test]
+#[tokio::test(start_paused = true)]
 async fn a_late_top_up_takes_no_request_back() {
     let world = World::new(Schedule::default().watch(MINUTE));
     let store = Arc::new(FaultyStore::new(world.disk.clone(), Network::default()));

@@ -10,7 +10,7 @@ use serde_json::json;
 use crate::bank::{Got, World};
 
 /// Protects: a lost answer to a close is given again, and its refund is paid once.
-#[tokio::test]
+#[tokio::test(start_paused = true)]
 async fn a_close_refunds_and_is_answered_as_often_as_it_comes() {
     let world = World::new(Schedule::default());
     let process = world.boot();
@@ -35,7 +35,7 @@ async fn a_close_refunds_and_is_answered_as_often_as_it_comes() {
 }
 
 /// Protects: a refund that fails leaves the channel closed, is not tried again, and is in the books.
-#[tokio::test]
+#[tokio::test(start_paused = true)]
 async fn a_refund_that_fails_is_owed() {
     let world = World::new(Schedule::default());
     let process = world.boot();
@@ -61,7 +61,7 @@ async fn a_refund_that_fails_is_owed() {
 }
 
 /// Protects: a deposit that arrives after the close goes back to who paid it.
-#[tokio::test]
+#[tokio::test(start_paused = true)]
 async fn a_top_up_that_comes_after_the_close_is_refunded() {
     let world = World::new(Schedule::default());
     let process = world.boot();
@@ -79,7 +79,7 @@ async fn a_top_up_that_comes_after_the_close_is_refunded() {
 }
 
 /// Protects: an opening whose reply was lost is answered again, without a second charge.
-#[tokio::test]
+#[tokio::test(start_paused = true)]
 async fn an_opening_is_replayed_without_a_key() {
     let world = World::new(Schedule::default());
     let process = world.boot();
@@ -121,7 +121,7 @@ async fn an_opening_is_replayed_without_a_key() {
 
 /// Protects: a voucher for a waiting stream needs no body, buys no service, and no body buys service
 /// that was quoted for another.
-#[tokio::test]
+#[tokio::test(start_paused = true)]
 async fn managing_needs_no_body_and_serves_nothing() {
     let world = World::new(Schedule::default());
     let process = world.boot();

@@ -24,7 +24,7 @@ async fn opened(n: u64, to: u64) -> (World, crate::bank::Process) {
 }
 
 /// Protects: a request is charged when it was served, once, and not otherwise.
-#[tokio::test]
+#[tokio::test(start_paused = true)]
 async fn a_request_is_charged_on_delivery() {
     let (_, process) = opened(100, 10).await;
     let mut served = process.serve(json!({"do": "bearer"})).await;
@@ -99,7 +99,7 @@ async fn two_hundred_requests_on_a_hundred_give_a_hundred() {
 }
 
 /// Protects: a thousand ticks of a stream cost two calls to the store at most.
-#[tokio::test]
+#[tokio::test(start_paused = true)]
 async fn a_thousand_ticks_cost_two_round_trips() {
     let world = World::new(Schedule::default());
     let store = Arc::new(Proxy::new(
@@ -140,7 +140,7 @@ async fn a_thousand_ticks_cost_two_round_trips() {
 }
 
 /// Protects: two streams share a balance, none takes what is not there, and all of it can be spent.
-#[tokio::test]
+#[tokio::test(start_paused = true)]
 async fn streams_share_a_balance() {
     let (_, process) = opened(100, 100).await;
     let meter = process.meter();
@@ -165,7 +165,7 @@ async fn streams_share_a_balance() {
 
 /// Protects: an exhausted stream says what it needs, holds, and goes on with the voucher that comes
 /// to another process.
-#[tokio::test]
+#[tokio::test(start_paused = true)]
 async fn an_exhausted_stream_says_so_and_resumes() {
     let (world, process) = opened(100, 5).await;
     let serving = process.serve(json!({"do": "bearer"})).await;
@@ -204,7 +204,7 @@ async fn an_exhausted_stream_says_so_and_resumes() {
 }
 
 /// Protects: a stream whose store loses replies is charged for what it was served, once.
-#[tokio::test]
+#[tokio::test(start_paused = true)]
 async fn a_lost_reply_charges_nothing_twice() {
     for lost in 0..4 {
         let world = World::new(Schedule::default());
@@ -233,7 +233,7 @@ async fn a_lost_reply_charges_nothing_twice() {
 
 /// Protects: nothing is served from a channel whose payer forces its close, whatever a stream holds
 /// next, and a top-up takes that back.
-#[tokio::test]
+#[tokio::test(start_paused = true)]
 async fn a_forced_close_ends_service() {
     let (world, process) = opened(100, 50).await;
     let mut tap = process.meter().tap().unwrap();

@@ -31,9 +31,9 @@ fn orders(world: &World) -> Vec<String> {
 
 /// Waits for what goes on behind the caller's back.
 async fn until(mut done: impl FnMut() -> bool) {
-    tokio::time::timeout(Duration::from_secs(10), async {
+    tokio::time::timeout(Duration::from_secs(60), async {
         while !done() {
-            tokio::task::yield_now().await;
+            tokio::time::sleep(Duration::from_millis(1)).await;
         }
     })
     .await
@@ -41,7 +41,7 @@ async fn until(mut done: impl FnMut() -> bool) {
 }
 
 /// Protects: what is served is settled every so many units, without a round of the reconciler.
-#[tokio::test]
+#[tokio::test(start_paused = true)]
 async fn units_settle_by_themselves() {
     let world = World::new(Schedule::default().units(NonZeroU64::new(10).unwrap()));
     let process = opened(&world, true).await;
@@ -55,9 +55,9 @@ async fn units_settle_by_themselves() {
 }
 
 async fn until_settled(process: &Process, to: u128) {
-    tokio::time::timeout(Duration::from_secs(10), async {
+    tokio::time::timeout(Duration::from_secs(60), async {
         while process.meter().state().await.unwrap().settled.get() != to {
-            tokio::task::yield_now().await;
+            tokio::time::sleep(Duration::from_millis(1)).await;
         }
     })
     .await
@@ -65,7 +65,7 @@ async fn until_settled(process: &Process, to: u128) {
 }
 
 /// Protects: the interval and the amount settle too, and nothing is settled twice.
-#[tokio::test]
+#[tokio::test(start_paused = true)]
 async fn an_interval_settles_what_is_spent() {
     let world = World::new(Schedule::default().every(5 * MINUTE));
     let process = opened(&world, true).await;
@@ -103,7 +103,7 @@ async fn an_interval_settles_what_is_spent() {
 }
 
 /// Protects: what nobody uses is closed, its payer gets the rest, and a stream keeps it open.
-#[tokio::test]
+#[tokio::test(start_paused = true)]
 async fn an_idle_channel_is_closed_and_refunded() {
     for chain in [true, false] {
         let world = World::new(Schedule::default().idle(5 * MINUTE));
@@ -130,7 +130,7 @@ async fn an_idle_channel_is_closed_and_refunded() {
 
 /// Protects: a payer's forced close is seen without any request, and what is authorised is settled
 /// before the payer can take it.
-#[tokio::test]
+#[tokio::test(start_paused = true)]
 async fn a_forced_close_is_seen_and_settled() {
     let world = World::new(Schedule::default().watch(MINUTE));
     let process = opened(&world, true).await;
@@ -209,7 +209,7 @@ async fn crash(chain: bool, action: &Value, n: i64, m: i64) -> (bool, bool) {
 
 /// Protects: a crash between any two effects of an errand, a top-up, a close, a voucher or a debit
 /// leaves no amount unaccounted for, and no channel that cannot be closed.
-#[tokio::test]
+#[tokio::test(start_paused = true)]
 async fn the_books_balance_whenever_a_process_dies() {
     for chain in [true, false] {
         for action in [

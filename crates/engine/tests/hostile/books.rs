@@ -11,7 +11,7 @@ use crate::common::{
 };
 
 /// One payment in each state that a process can leave behind.
-#[tokio::test]
+#[tokio::test(start_paused = true)]
 async fn the_books_show_every_payment_as_it_stands() {
     let (world, method) = (World::new(), scripted());
     let (engine, gate) = world.charge(world.store(), method.clone());
@@ -67,7 +67,7 @@ async fn the_books_show_every_payment_as_it_stands() {
 }
 
 /// A record that a newer version wrote does not hide the others.
-#[tokio::test]
+#[tokio::test(start_paused = true)]
 async fn one_unreadable_record_does_not_close_the_books() {
     let (world, bank) = (World::new(), std::sync::Arc::new(Bank::default()));
     let engine = world.engine(world.store());
@@ -81,7 +81,7 @@ async fn one_unreadable_record_does_not_close_the_books() {
     assert_eq!(engine.books().await.unwrap().len(), 1);
 }
 
-#[tokio::test]
+#[tokio::test(start_paused = true)]
 async fn channels_show_their_balances() {
     let world = World::new();
     let till = std::sync::Arc::new(Typed::<_, Session>::new(Till::held()));

@@ -62,7 +62,7 @@ impl Shop {
 }
 
 /// Protects: a delivery that was never sent is withdrawn, before and after its write is carried out.
-#[tokio::test]
+#[tokio::test(start_paused = true)]
 async fn a_client_that_leaves_while_its_delivery_is_recorded_collects_it() {
     for carried_out in [false, true] {
         let shop = Shop::new();
@@ -77,7 +77,7 @@ async fn a_client_that_leaves_while_its_delivery_is_recorded_collects_it() {
 }
 
 /// Protects: a failed handler's payment goes back though its client does not wait.
-#[tokio::test]
+#[tokio::test(start_paused = true)]
 async fn a_client_that_leaves_while_its_payment_goes_back_collects_it() {
     let shop = Shop::new();
     shop.left_while(|serving| {

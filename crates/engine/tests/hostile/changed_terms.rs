@@ -74,7 +74,7 @@ impl Rail<Charge> for Cash {
     }
 }
 
-#[tokio::test]
+#[tokio::test(start_paused = true)]
 async fn what_is_paid_is_honoured_as_issued_at_any_later_price() {
     for later in ["1", "99", "101", "1000000"] {
         let (world, cash) = (World::new(), Arc::new(Typed::new(Cash::default())));
@@ -92,7 +92,7 @@ async fn what_is_paid_is_honoured_as_issued_at_any_later_price() {
     }
 }
 
-#[tokio::test]
+#[tokio::test(start_paused = true)]
 async fn a_changed_price_makes_nothing_live_longer_and_no_proof_pay_twice() {
     let world = World::new();
     let gate = |price| charge_gate(&world.engine(world.store()), prepaid(), price);
@@ -113,7 +113,7 @@ async fn a_changed_price_makes_nothing_live_longer_and_no_proof_pay_twice() {
     assert_eq!(present(&changed, &pay(&issued[2], "u")).await, expired);
 }
 
-#[tokio::test]
+#[tokio::test(start_paused = true)]
 async fn what_would_have_to_be_settled_is_asked_for_anew() {
     for later in ["1", "99", "101"] {
         let (world, bank) = (World::new(), Arc::new(Bank::default()));
@@ -132,7 +132,7 @@ async fn what_would_have_to_be_settled_is_asked_for_anew() {
 }
 
 /// Whoever proved something free has lost nothing, and does not get what has a price by now.
-#[tokio::test]
+#[tokio::test(start_paused = true)]
 async fn what_was_free_is_not_honoured_at_a_price() {
     let (world, cash) = (World::new(), Arc::new(Typed::new(Cash::default())));
     let gate = |price| charge_gate(&world.engine(world.store()), cash.clone(), price);
@@ -143,7 +143,7 @@ async fn what_was_free_is_not_honoured_at_a_price() {
     assert_eq!(present(&gate("0"), &pay(&issued, "t")).await, Got::Served);
 }
 
-#[tokio::test]
+#[tokio::test(start_paused = true)]
 async fn what_is_paid_finds_its_method_in_another_order() {
     let world = World::new();
     let (test, cash) = (
@@ -178,7 +178,7 @@ async fn what_is_paid_finds_its_method_in_another_order() {
 }
 
 /// An authorisation is settled at the offer it was issued for, in its place.
-#[tokio::test]
+#[tokio::test(start_paused = true)]
 async fn another_order_settles_nothing() {
     let (world, bank) = (World::new(), Arc::new(Bank::default()));
     let test = settling(&bank);
@@ -191,7 +191,7 @@ async fn another_order_settles_nothing() {
 }
 
 /// Of two instances of one method the wrong one might take what it cannot judge.
-#[tokio::test]
+#[tokio::test(start_paused = true)]
 async fn nobody_guesses_which_instance_was_paid() {
     let world = World::new();
     let named = |name: &str| {
@@ -211,7 +211,7 @@ async fn nobody_guesses_which_instance_was_paid() {
 }
 
 /// A price that was computed for a request is no fixed one.
-#[tokio::test]
+#[tokio::test(start_paused = true)]
 async fn a_computed_price_that_became_fixed_is_asked_for_anew() {
     let world = World::new();
     let engine = world.engine(world.store());
@@ -228,7 +228,7 @@ async fn a_computed_price_that_became_fixed_is_asked_for_anew() {
     assert_eq!(present(&gate, &pay(&issued, "t")).await, Got::Served);
 }
 
-#[tokio::test]
+#[tokio::test(start_paused = true)]
 async fn a_changed_price_loosens_no_other_tie() {
     let world = World::new();
     let digest = BodyDigest::of(b"a body");
@@ -265,7 +265,7 @@ async fn a_changed_price_loosens_no_other_tie() {
 }
 
 /// A deposit is money that is in; an order, a voucher or a close comes again under a fresh challenge.
-#[tokio::test]
+#[tokio::test(start_paused = true)]
 async fn a_deposit_that_is_in_opens_its_channel_at_any_later_price() {
     let world = World::new();
     let till = Arc::new(Typed::new(Till::held()));

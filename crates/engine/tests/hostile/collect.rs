@@ -55,7 +55,7 @@ fn prepaid() -> Arc<Typed<TestRail, Charge>> {
 
 /// The proof is the payment, so a crash anywhere behind the first write leaves it collectable,
 /// even after the challenge has lapsed.
-#[tokio::test]
+#[tokio::test(start_paused = true)]
 async fn a_prepaid_proof_survives_a_crash_and_a_lapsed_challenge() {
     for n in 1.. {
         let (world, fuse) = (World::new(), Fuse::new(n));
@@ -83,7 +83,7 @@ async fn a_prepaid_proof_survives_a_crash_and_a_lapsed_challenge() {
 }
 
 /// The rail is asked as of when the proof first came, and with what it kept.
-#[tokio::test]
+#[tokio::test(start_paused = true)]
 async fn a_stalled_proof_is_judged_as_of_when_it_came() {
     let (world, fuse) = (World::new(), Fuse::new(2));
     let method = || Arc::new(Typed::<_, Charge>::new(Invoices(NoSettler)));
@@ -102,7 +102,7 @@ async fn a_stalled_proof_is_judged_as_of_when_it_came() {
     assert_eq!(present(&gate, &credential).await, Got::Spent);
 }
 
-#[tokio::test]
+#[tokio::test(start_paused = true)]
 async fn a_client_that_goes_away_while_its_proof_is_claimed_may_come_back_after_expiry() {
     let world = World::new();
     let disk = world.store();
@@ -127,7 +127,7 @@ async fn a_client_that_goes_away_while_its_proof_is_claimed_may_come_back_after_
 
 /// A settling payment that stalls before anything was attempted is not attempted late, and its
 /// proof is free for a fresh challenge.
-#[tokio::test]
+#[tokio::test(start_paused = true)]
 async fn an_unattempted_proof_is_not_burnt() {
     for n in 1..=3 {
         let (world, bank) = (World::new(), Arc::new(Bank::default()));
@@ -151,7 +151,7 @@ async fn an_unattempted_proof_is_not_burnt() {
     }
 }
 
-#[tokio::test]
+#[tokio::test(start_paused = true)]
 async fn a_declined_proof_may_be_presented_with_a_fresh_challenge() {
     let (world, method) = (World::new(), scripted());
     let (_, gate) = world.charge(world.store(), method.clone());
@@ -171,7 +171,7 @@ async fn a_declined_proof_may_be_presented_with_a_fresh_challenge() {
 }
 
 /// A rail without a name for the movement must not leave a payment that cannot be served.
-#[tokio::test]
+#[tokio::test(start_paused = true)]
 async fn an_empty_reference_becomes_the_challenges() {
     let (world, method) = (World::new(), scripted());
     let (_, gate) = world.charge(world.store(), method.clone());
@@ -190,7 +190,7 @@ async fn an_empty_reference_becomes_the_challenges() {
 }
 
 /// Two rails of one kind: what one of them began, the other must not go on with.
-#[tokio::test]
+#[tokio::test(start_paused = true)]
 async fn a_stalled_payment_is_resumed_by_the_rail_that_began_it() {
     let world = World::new();
     let banks = [Arc::new(Bank::default()), Arc::new(Bank::default())];

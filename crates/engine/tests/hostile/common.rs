@@ -6,6 +6,7 @@ use std::{
         Arc, Mutex,
         atomic::{AtomicI64, AtomicUsize, Ordering::SeqCst},
     },
+    time::Duration,
 };
 
 use farebox_core::{
@@ -153,10 +154,10 @@ pub(crate) async fn present(gate: &Gate, credential: &Credential) -> Got {
 
 /// Presents until the payment is decided.
 pub(crate) async fn settled(gate: &Gate, credential: &Credential) -> Got {
-    tokio::time::timeout(std::time::Duration::from_secs(10), async {
+    tokio::time::timeout(Duration::from_secs(60), async {
         loop {
             match present(gate, credential).await {
-                Got::Later => tokio::task::yield_now().await,
+                Got::Later => tokio::time::sleep(Duration::from_millis(1)).await,
                 other => break other,
             }
         }

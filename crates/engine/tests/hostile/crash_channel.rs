@@ -196,7 +196,7 @@ async fn crash(case: Case) -> (bool, bool) {
     both_survived
 }
 
-#[tokio::test]
+#[tokio::test(start_paused = true)]
 async fn a_channels_books_balance_whenever_the_process_dies() {
     // Reserve, claim, list, attempt, move, answer, apply, record, strike, lease, deliver; a close
     // claims nothing but freezes twice.
@@ -238,7 +238,7 @@ async fn every_point(action: &'static str, order: bool, downtime: i64, early: bo
     0
 }
 
-#[tokio::test]
+#[tokio::test(start_paused = true)]
 async fn a_channels_books_balance_whichever_reply_is_lost() {
     for action in ["open", "topup", "close"] {
         for order in [true, false] {

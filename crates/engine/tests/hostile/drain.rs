@@ -19,7 +19,7 @@ fn held(bank: &Arc<Bank>) -> Arc<Typed<TestRail, Charge>> {
 const GRACE: Duration = Duration::from_secs(8);
 
 /// 503 with `Retry-After` to both, and nothing is written for either.
-#[tokio::test]
+#[tokio::test(start_paused = true)]
 async fn a_draining_server_asks_for_nothing_and_takes_nothing() {
     let (world, bank) = (World::new(), Arc::new(Bank::default()));
     let (engine, gate) = world.charge(world.store(), held(&bank));
@@ -128,7 +128,7 @@ async fn what_is_left_is_on_the_list_of_the_next_process() {
 }
 
 /// A draining server's reconciler begins nothing; the list is another's.
-#[tokio::test]
+#[tokio::test(start_paused = true)]
 async fn a_draining_server_reconciles_nothing() {
     let (world, method) = (World::new(), scripted());
     let (engine, gate) = world.charge(world.store(), method.clone());

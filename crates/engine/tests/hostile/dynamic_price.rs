@@ -14,7 +14,7 @@ fn at(target: &str) -> Inbound<'_> {
     }
 }
 
-#[tokio::test]
+#[tokio::test(start_paused = true)]
 async fn the_cheap_item_of_a_route_does_not_buy_the_dear_one() {
     let (world, bank) = (World::new(), Arc::new(Bank::default()));
     let engine = world.engine(world.store());
@@ -62,7 +62,7 @@ async fn the_cheap_item_of_a_route_does_not_buy_the_dear_one() {
     assert_eq!(bank.moved(), 1);
 }
 
-#[tokio::test]
+#[tokio::test(start_paused = true)]
 async fn what_was_paid_before_a_price_change_is_collected_and_what_was_not_is_asked_anew() {
     let (world, bank) = (World::new(), Arc::new(Bank::default()));
     let rail = || {

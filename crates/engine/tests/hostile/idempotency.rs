@@ -91,7 +91,7 @@ fn kept() -> Kept {
     }
 }
 
-#[tokio::test]
+#[tokio::test(start_paused = true)]
 async fn a_repeated_request_gets_the_response_it_got() {
     let shop = Shop::new(|world| world.store());
     let credential = shop.challenge(&ORDER).await;
@@ -123,7 +123,7 @@ async fn a_repeated_request_gets_the_response_it_got() {
     assert!(!record.contains(KEY), "keys are stored hashed");
 }
 
-#[tokio::test]
+#[tokio::test(start_paused = true)]
 async fn another_request_under_the_key_is_a_conflict() {
     let shop = Shop::new(|world| world.store());
     let credential = shop.challenge(&ORDER).await;
@@ -151,7 +151,7 @@ async fn another_request_under_the_key_is_a_conflict() {
     assert_eq!(shop.bank.moved(), 1);
 }
 
-#[tokio::test]
+#[tokio::test(start_paused = true)]
 async fn without_its_key_a_replay_is_refused() {
     let shop = Shop::new(|world| world.store());
     let credential = shop.challenge(&ORDER).await;
@@ -162,7 +162,7 @@ async fn without_its_key_a_replay_is_refused() {
     }
 }
 
-#[tokio::test]
+#[tokio::test(start_paused = true)]
 async fn a_key_that_comes_late_or_keeps_nothing_opens_nothing() {
     for first in [Request { key: None, ..ORDER }, ORDER] {
         let shop = Shop::new(|world| world.store());
@@ -173,7 +173,7 @@ async fn a_key_that_comes_late_or_keeps_nothing_opens_nothing() {
 }
 
 /// Protects: strangers who pay nothing cannot fill the store with responses.
-#[tokio::test]
+#[tokio::test(start_paused = true)]
 async fn what_costs_nothing_is_kept_if_it_is_small() {
     for (length, again) in [(16, true), (FREE_REPLY, false)] {
         let mut shop = Shop::new(|world| world.store());
@@ -197,7 +197,7 @@ async fn what_costs_nothing_is_kept_if_it_is_small() {
 }
 
 /// Two payers who chose the same key, and one payer's second payment.
-#[tokio::test]
+#[tokio::test(start_paused = true)]
 async fn a_key_is_its_payments_own() {
     let shop = Shop::new(|world| world.store());
     let credential = shop.challenge(&ORDER).await;
@@ -211,7 +211,7 @@ async fn a_key_is_its_payments_own() {
 }
 
 /// The delivery and the response are one write: whoever is told to come again finds both.
-#[tokio::test]
+#[tokio::test(start_paused = true)]
 async fn a_lost_reply_of_the_store_loses_no_response() {
     let shop = Shop::new(|world| {
         let store = world.store();
@@ -227,7 +227,7 @@ async fn a_lost_reply_of_the_store_loses_no_response() {
     assert!(matches!(again, Ok(Admission::Replay(_))));
 }
 
-#[tokio::test]
+#[tokio::test(start_paused = true)]
 async fn a_duplicate_in_flight_waits_and_a_failed_handler_answers_nothing() {
     let shop = Shop::new(|world| world.store());
     let credential = shop.challenge(&ORDER).await;

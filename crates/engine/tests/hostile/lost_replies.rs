@@ -26,7 +26,7 @@ fn rail(bank: &Arc<Bank>, prepaid: bool) -> Arc<Typed<TestRail, Charge>> {
 
 /// The reply to each write in turn. The payer comes again with the same credential until it is
 /// served or told for good.
-#[tokio::test]
+#[tokio::test(start_paused = true)]
 async fn any_one_lost_reply_leaves_the_books_right() {
     for prepaid in [false, true] {
         for n in 0.. {
@@ -62,7 +62,7 @@ async fn any_one_lost_reply_leaves_the_books_right() {
     }
 }
 
-#[tokio::test]
+#[tokio::test(start_paused = true)]
 async fn a_delivery_whose_reply_is_lost_is_delivered() {
     let (world, bank) = (World::new(), Arc::new(Bank::default()));
     let store = world.store();
@@ -103,7 +103,7 @@ async fn a_heartbeat_whose_reply_is_lost_does_not_cost_the_lease() {
 }
 
 /// What is spent through a meter is counted once, whichever write of it lost its reply.
-#[tokio::test]
+#[tokio::test(start_paused = true)]
 async fn a_debit_or_a_block_whose_reply_is_lost_is_counted_once() {
     let world = World::new();
     let store = world.store();
@@ -140,7 +140,7 @@ async fn a_debit_or_a_block_whose_reply_is_lost_is_counted_once() {
 }
 
 /// Protects: a debit whose reply was lost is charged once, however many others came meanwhile.
-#[tokio::test]
+#[tokio::test(start_paused = true)]
 async fn a_lost_debit_is_remembered_while_it_is_looked_for() {
     let world = World::new();
     let store = world.store();

@@ -18,7 +18,7 @@ fn rail(bank: &Arc<Bank>, prepaid: bool) -> Arc<Typed<TestRail, Charge>> {
 }
 
 /// A replica whose clock runs ahead looks up what is still being settled and finds nothing.
-#[tokio::test]
+#[tokio::test(start_paused = true)]
 async fn money_that_moves_after_a_wrong_lookup_is_served() {
     let (world, bank) = (World::new(), Arc::new(Bank::default()));
     let held = Arc::new(Typed::<_, Charge>::new(TestRail::held(bank.clone())));
@@ -45,7 +45,7 @@ async fn money_that_moves_after_a_wrong_lookup_is_served() {
 }
 
 /// What says that money moved is recorded, whoever parked the payment meanwhile.
-#[tokio::test]
+#[tokio::test(start_paused = true)]
 async fn a_settled_lookup_wins_over_one_that_knows_nothing() {
     let (world, method) = (World::new(), scripted());
     let (engine, gate) = world.charge(world.store(), method.clone());
@@ -72,7 +72,7 @@ async fn a_settled_lookup_wins_over_one_that_knows_nothing() {
 }
 
 /// A lookup that says no, answered after another that said yes, takes nothing back.
-#[tokio::test]
+#[tokio::test(start_paused = true)]
 async fn a_late_no_does_not_undo_a_yes() {
     let (world, method) = (World::new(), scripted());
     let (_, gate) = world.charge(world.store(), method.clone());
@@ -97,7 +97,7 @@ async fn a_late_no_does_not_undo_a_yes() {
 
 /// The reconciler finds a reservation that stalled while its payer comes back: whatever it
 /// removes, a payment that may have moved stays on its list.
-#[tokio::test]
+#[tokio::test(start_paused = true)]
 async fn an_attempt_is_never_struck_off_by_an_earlier_run() {
     for (slow_at, stall) in [("todo:", 0), ("pay:", 61)] {
         let (world, bank) = (World::new(), Arc::new(Bank::default()));
@@ -130,7 +130,7 @@ async fn an_attempt_is_never_struck_off_by_an_earlier_run() {
 }
 
 /// A process that wakes up long after its reservation was resumed and delivered by another.
-#[tokio::test]
+#[tokio::test(start_paused = true)]
 async fn a_straggler_does_not_free_the_proof_of_who_replaced_it() {
     for key in ["proof:", "todo:"] {
         let (world, bank) = (World::new(), Arc::new(Bank::default()));
@@ -157,7 +157,7 @@ async fn a_straggler_does_not_free_the_proof_of_who_replaced_it() {
 }
 
 /// Freeing takes long enough that the payer comes back in between.
-#[tokio::test]
+#[tokio::test(start_paused = true)]
 async fn a_slow_release_does_not_free_a_later_claim() {
     let (world, bank) = (World::new(), Arc::new(Bank::default()));
     let fuse = Fuse::new(3);
@@ -187,7 +187,7 @@ async fn a_slow_release_does_not_free_a_later_claim() {
 
 /// One proof under two challenges, the first of which stalled: while the second takes the proof
 /// over, the first comes back. Either may have it, never both.
-#[tokio::test]
+#[tokio::test(start_paused = true)]
 async fn a_proof_that_is_taken_over_pays_once() {
     for prepaid in [true, false] {
         let (world, bank) = (World::new(), Arc::new(Bank::default()));
@@ -220,7 +220,7 @@ async fn a_proof_that_is_taken_over_pays_once() {
 
 /// A reservation stalls between its claim and its money. While it is live its proof is its own;
 /// once another challenge has taken the proof over, waking up serves nothing.
-#[tokio::test]
+#[tokio::test(start_paused = true)]
 async fn a_straggler_whose_proof_was_taken_over_serves_nothing() {
     for (prepaid, state) in [(true, "\"serving\""), (false, "\"attempted\"")] {
         let (world, bank) = (World::new(), Arc::new(Bank::default()));
@@ -248,7 +248,7 @@ async fn a_straggler_whose_proof_was_taken_over_serves_nothing() {
 
 /// A payer that presents another proof with a challenge of which the first one stalled does not
 /// burn the first.
-#[tokio::test]
+#[tokio::test(start_paused = true)]
 async fn a_proof_whose_reservation_was_replaced_is_free() {
     let (world, bank) = (World::new(), Arc::new(Bank::default()));
     let fuse = Fuse::new(2);
@@ -270,7 +270,7 @@ async fn a_proof_whose_reservation_was_replaced_is_free() {
 }
 
 /// A holder of the typed steps that went on after its reservation had lapsed.
-#[tokio::test]
+#[tokio::test(start_paused = true)]
 async fn a_lapsed_reservation_settles_nothing() {
     for prepaid in [true, false] {
         let (world, bank) = (World::new(), Arc::new(Bank::default()));
@@ -296,7 +296,7 @@ async fn a_lapsed_reservation_settles_nothing() {
 
 /// One that wakes up after the challenge has lapsed must not say "pay anew": its successor may
 /// have paid.
-#[tokio::test]
+#[tokio::test(start_paused = true)]
 async fn an_expired_straggler_does_not_decline_what_another_settles() {
     let (world, bank) = (World::new(), Arc::new(Bank::default()));
     let (_, gate) = world.charge(world.store(), rail(&bank, false));
@@ -312,7 +312,7 @@ async fn an_expired_straggler_does_not_decline_what_another_settles() {
 }
 
 /// The last look at the clock comes before the money moves, and after it there is none.
-#[tokio::test]
+#[tokio::test(start_paused = true)]
 async fn a_challenge_that_lapses_on_the_way_to_its_attempt_moves_nothing() {
     for key in ["todo:", "pay:"] {
         let (world, bank) = (World::new(), Arc::new(Bank::default()));
@@ -373,7 +373,7 @@ async fn of_many_who_look_a_parked_payment_up_one_serves() {
 }
 
 /// A lease that lapsed under its holder: the response of one of the two is held back.
-#[tokio::test]
+#[tokio::test(start_paused = true)]
 async fn a_holder_that_slept_through_its_lease_serves_nothing() {
     let (world, bank) = (World::new(), Arc::new(Bank::default()));
     let (_, gate) = world.charge(world.store(), rail(&bank, false));

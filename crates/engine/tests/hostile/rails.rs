@@ -8,7 +8,7 @@ use tokio::time::timeout;
 
 use crate::common::{Act, Got, World, challenge, pay, present, presenting, scripted, settled};
 
-#[tokio::test]
+#[tokio::test(start_paused = true)]
 async fn a_rails_refusals_are_blamed_on_the_right_side() {
     let (world, method) = (World::new(), scripted());
     let (_, gate) = world.charge(world.store(), method);
@@ -27,7 +27,7 @@ async fn a_rails_refusals_are_blamed_on_the_right_side() {
 }
 
 /// A panic's words may hold an order, which may hold what pays.
-#[tokio::test]
+#[tokio::test(start_paused = true)]
 async fn a_rails_panic_reaches_neither_log_nor_payer_and_the_lookup_decides() {
     let (world, method) = (World::new(), scripted());
     let (_, gate) = world.charge(world.store(), method.clone());
@@ -118,7 +118,7 @@ async fn the_reconciler_outlives_a_rail_that_panics() {
 }
 
 /// The work of a payment is no client's: what is being claimed is paid when its client is gone.
-#[tokio::test]
+#[tokio::test(start_paused = true)]
 async fn a_client_that_goes_away_during_the_claim_cannot_stall_its_payment() {
     let (world, method) = (World::new(), scripted());
     let store = world.store();

@@ -198,7 +198,7 @@ async fn a_closed_channel_goes_and_an_open_one_stays() {
 
 /// A stranger who asks, and one who presents nonsense, costs the store nothing; a rail that keeps
 /// something with its challenge costs one write.
-#[tokio::test]
+#[tokio::test(start_paused = true)]
 async fn without_a_credential_nothing_is_written() {
     let bank = Arc::new(Bank::default());
     let plain = TestRail::settling(bank, Fuse::endless());

@@ -75,7 +75,7 @@ fn finalized() -> Got {
 }
 
 /// Blocks that lapsed are the payer's again, so who slept through its lease burns nothing.
-#[tokio::test]
+#[tokio::test(start_paused = true)]
 async fn lapsed_leases_burn_nothing() {
     let world = World::new();
     let server = Server::new(&world);
@@ -115,7 +115,7 @@ async fn a_lease_ends_before_others_may_spend_it() {
 }
 
 /// What a stream holds is spent as far as rails and meters see it.
-#[tokio::test]
+#[tokio::test(start_paused = true)]
 async fn a_close_waits_for_streams() {
     let world = World::new();
     let server = Server::new(&world);
@@ -130,7 +130,7 @@ async fn a_close_waits_for_streams() {
 }
 
 /// A client that goes away while its stream's lease is given back.
-#[tokio::test]
+#[tokio::test(start_paused = true)]
 async fn a_cancelled_finish_still_counts_what_was_burnt() {
     let world = World::new();
     let server = Server::new(&world);
@@ -141,9 +141,9 @@ async fn a_cancelled_finish_still_counts_what_was_burnt() {
     // Polled once, up to the store.
     assert!(futures_poll(finish.as_mut()).is_none());
     drop(finish);
-    let counted = tokio::time::timeout(Duration::from_secs(10), async {
+    let counted = tokio::time::timeout(Duration::from_secs(60), async {
         while server.balance().await.0 != 60 {
-            tokio::task::yield_now().await;
+            tokio::time::sleep(Duration::from_millis(1)).await;
         }
     });
     counted.await.unwrap();
@@ -159,7 +159,7 @@ fn futures_poll<F: Future>(future: std::pin::Pin<&mut F>) -> Option<F::Output> {
     }
 }
 
-#[tokio::test]
+#[tokio::test(start_paused = true)]
 async fn nobody_spends_a_channel_while_its_close_is_settled() {
     let world = World::new();
     let server = Server::new(&world);
@@ -189,7 +189,7 @@ async fn nobody_spends_a_channel_while_its_close_is_settled() {
 
 /// A deposit whose proof is the payment, presented while a close is under way that comes to
 /// nothing: its payer is not told to pay anew, and comes again.
-#[tokio::test]
+#[tokio::test(start_paused = true)]
 async fn a_deposit_that_comes_during_a_close_is_not_lost() {
     let world = World::new();
     let server = Server::new(&world);
@@ -209,7 +209,7 @@ async fn a_deposit_that_comes_during_a_close_is_not_lost() {
 
 /// A close that stalls until its freeze has lapsed, while the channel is spent from: what it
 /// would capture is not what was served any more.
-#[tokio::test]
+#[tokio::test(start_paused = true)]
 async fn a_close_settles_what_is_spent_when_it_settles() {
     for key in ["todo:", "chan:"] {
         let world = World::new();
@@ -246,7 +246,7 @@ async fn a_close_settles_what_is_spent_when_it_settles() {
 }
 
 /// A straggling close of which the same credential has attempted another since.
-#[tokio::test]
+#[tokio::test(start_paused = true)]
 async fn a_straggling_close_does_not_thaw_the_channel_of_its_successor() {
     let world = World::new();
     let store: Arc<FaultyStore<_>> = world.store();
@@ -277,7 +277,7 @@ async fn a_straggling_close_does_not_thaw_the_channel_of_its_successor() {
     assert_eq!((quick.moved().len(), slow.moved().len()), (1, 0));
 }
 
-#[tokio::test]
+#[tokio::test(start_paused = true)]
 async fn a_top_up_that_settles_after_a_close_is_credited_once() {
     let world = World::new();
     let server = Server::new(&world);
@@ -295,7 +295,7 @@ async fn a_top_up_that_settles_after_a_close_is_credited_once() {
 }
 
 /// Both found the channel absent, and both moved money: none of it is lost.
-#[tokio::test]
+#[tokio::test(start_paused = true)]
 async fn two_opens_of_one_channel_are_both_credited() {
     let world = World::new();
     let server = Server::new(&world);
@@ -319,7 +319,7 @@ async fn two_opens_of_one_channel_are_both_credited() {
 }
 
 /// The challenge of a session carries several actions, each of them once.
-#[tokio::test]
+#[tokio::test(start_paused = true)]
 async fn a_sessions_challenge_carries_each_action_once() {
     let world = World::new();
     let server = Server::new(&world);
@@ -360,7 +360,7 @@ async fn a_sessions_challenge_carries_each_action_once() {
 }
 
 /// A top-up that was applied before a crash is still known after any number of others.
-#[tokio::test]
+#[tokio::test(start_paused = true)]
 async fn an_applied_top_up_is_remembered_for_as_long_as_it_may_be_concluded() {
     let world = World::new();
     let store: Arc<FaultyStore<_>> = world.store();

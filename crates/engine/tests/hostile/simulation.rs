@@ -152,7 +152,7 @@ async fn history(seed: u64, prepaid: bool) {
     }
 }
 
-#[tokio::test]
+#[tokio::test(start_paused = true)]
 async fn whatever_happens_a_proof_is_served_once_and_money_moves_as_often_as_it_is_served() {
     for seed in 1..=120 {
         for prepaid in [false, true] {

@@ -1,8 +1,11 @@
 //! A proof that came in time is not lost to a rail that could not judge it then.
 
-use std::sync::{
-    Arc,
-    atomic::{AtomicBool, Ordering::SeqCst},
+use std::{
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering::SeqCst},
+    },
+    time::Duration,
 };
 
 use farebox_core::{Offer, Store, Typed, compose, prelude::*};
@@ -91,7 +94,7 @@ async fn hours_later(world: &World, node: &Typed<Node, Charge>) {
     node.rail().up.store(true, SeqCst);
 }
 
-#[tokio::test]
+#[tokio::test(start_paused = true)]
 async fn a_payment_made_during_an_outage_is_collected_after_it() {
     let world = World::new();
     let (gate, node) = shop(&world, "100");
@@ -109,7 +112,7 @@ async fn a_payment_made_during_an_outage_is_collected_after_it() {
     assert_eq!(world.count("pay:").await, 1);
 }
 
-#[tokio::test]
+#[tokio::test(start_paused = true)]
 async fn a_client_that_does_not_wait_for_the_verdict_may_come_back() {
     let world = World::new();
     let (gate, node) = shop(&world, "100");
@@ -126,15 +129,16 @@ async fn a_client_that_does_not_wait_for_the_verdict_may_come_back() {
 async fn marked(world: &World) {
     let marked = async {
         while world.count("pay:").await == 0 {
-            tokio::task::yield_now().await;
+            tokio::time::sleep(Duration::from_millis(1)).await;
         }
     };
-    let patience = std::time::Duration::from_secs(10);
-    tokio::time::timeout(patience, marked).await.unwrap();
+    tokio::time::timeout(Duration::from_secs(60), marked)
+        .await
+        .unwrap();
 }
 
 /// Protects: a client that goes away while its proof is being marked loses the mark neither.
-#[tokio::test]
+#[tokio::test(start_paused = true)]
 async fn a_client_that_does_not_wait_for_the_mark_may_come_back() {
     let world = World::new();
     let store = world.store();
@@ -152,7 +156,7 @@ async fn a_client_that_does_not_wait_for_the_mark_may_come_back() {
 }
 
 /// A mark is for the one credential that came: it makes no challenge live longer.
-#[tokio::test]
+#[tokio::test(start_paused = true)]
 async fn only_what_was_seen_in_time_is_judged_late() {
     let world = World::new();
     let (gate, node) = shop(&world, "100");
@@ -177,7 +181,7 @@ async fn only_what_was_seen_in_time_is_judged_late() {
 }
 
 /// Another credential for the same challenge is not kept out by one that nobody could judge.
-#[tokio::test]
+#[tokio::test(start_paused = true)]
 async fn a_mark_gives_way_to_a_proof() {
     let world = World::new();
     let (gate, node) = shop(&world, "100");
@@ -190,7 +194,7 @@ async fn a_mark_gives_way_to_a_proof() {
 }
 
 /// An authorisation moves no money after its challenge has lapsed, seen or not.
-#[tokio::test]
+#[tokio::test(start_paused = true)]
 async fn a_late_verdict_settles_nothing() {
     let world = World::new();
     let (gate, node) = shop(&world, "100");
@@ -204,7 +208,7 @@ async fn a_late_verdict_settles_nothing() {
 
 /// A restart with another price during an outage: what was paid by then is collected after it, and
 /// what was only authorised is not settled at the old price.
-#[tokio::test]
+#[tokio::test(start_paused = true)]
 async fn a_mark_at_changed_terms_is_for_what_was_paid() {
     let world = World::new();
     let (old, _) = shop(&world, "100");
@@ -227,7 +231,7 @@ async fn a_mark_at_changed_terms_is_for_what_was_paid() {
 }
 
 /// An authorisation that came before the change is settled as it would have been.
-#[tokio::test]
+#[tokio::test(start_paused = true)]
 async fn a_mark_from_before_a_change_keeps_its_terms() {
     let world = World::new();
     let (old, _) = shop(&world, "100");

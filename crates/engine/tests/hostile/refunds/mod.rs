@@ -67,7 +67,7 @@ fn all(reference: &str) -> RefundRequest {
 }
 
 /// Protects: two spellings of a payment are one, so its refunds are counted together.
-#[tokio::test]
+#[tokio::test(start_paused = true)]
 async fn however_it_is_spelled_a_payment_has_one_record_of_refunds() {
     let seller = Seller::new();
     seller.sold("1").await;
@@ -86,7 +86,7 @@ async fn however_it_is_spelled_a_payment_has_one_record_of_refunds() {
 }
 
 /// Protects: nor does a second rail on the same account give anything back again, at once or later.
-#[tokio::test]
+#[tokio::test(start_paused = true)]
 async fn two_rails_on_one_account_do_not_give_back_twice() {
     let seller = Seller::new();
     let second = Cash::over(&seller.account, "other/charge");
@@ -106,7 +106,7 @@ async fn two_rails_on_one_account_do_not_give_back_twice() {
 }
 
 /// Protects: an operator hears what is wrong with a reference, and nothing is asked or moved.
-#[tokio::test]
+#[tokio::test(start_paused = true)]
 async fn a_reference_that_is_none_is_refused_and_says_why() {
     let seller = Seller::new();
     for request in [all("0xabc"), all("0xabc").on(RAIL)] {
@@ -121,7 +121,7 @@ async fn a_reference_that_is_none_is_refused_and_says_why() {
 
 /// Protects: a note at the provider can be copied; what a refund bars is the payment whose receipt it
 /// is, and no other.
-#[tokio::test]
+#[tokio::test(start_paused = true)]
 async fn a_refund_of_another_payment_with_the_same_note_bars_nothing() {
     let seller = Seller::new();
     let unserved = seller.unserved("1").await;
@@ -132,7 +132,7 @@ async fn a_refund_of_another_payment_with_the_same_note_bars_nothing() {
 
 /// Protects: what the seller gave back in the provider's dashboard is not served for once the provider
 /// has said so, and is again if the money comes back; and collecting costs no call.
-#[tokio::test]
+#[tokio::test(start_paused = true)]
 async fn what_others_gave_back_in_full_is_not_served_for() {
     let seller = Seller::new();
     let unserved = seller.unserved("1").await;
@@ -170,7 +170,7 @@ async fn what_others_gave_back_in_full_is_not_served_for() {
 }
 
 /// Protects: a call about what is none of ours asks the provider nothing.
-#[tokio::test]
+#[tokio::test(start_paused = true)]
 async fn a_call_about_others_payments_costs_nothing() {
     let seller = Seller::new();
     seller.sold("1").await;
@@ -183,7 +183,7 @@ async fn a_call_about_others_payments_costs_nothing() {
 
 /// Protects: while its payer is being served, nobody decides that there is nothing to serve; if that
 /// fails, the next call finds it.
-#[tokio::test]
+#[tokio::test(start_paused = true)]
 async fn what_is_being_served_is_looked_at_afterwards() {
     let seller = Seller::new();
     let credential = pay(&challenge(&seller.gate).await, "1");
@@ -202,7 +202,7 @@ async fn what_is_being_served_is_looked_at_afterwards() {
 
 /// Protects: without calls from outside, asking for the refund is enough, also where the dashboard is
 /// faster by a moment.
-#[tokio::test]
+#[tokio::test(start_paused = true)]
 async fn an_operator_who_comes_second_bars_it_too() {
     for overtaken in [false, true] {
         let seller = Seller::new();
@@ -221,7 +221,7 @@ async fn an_operator_who_comes_second_bars_it_too() {
 
 /// Protects: a refund that was done and then failed stays failed, though whoever made it says late
 /// that it was done; its payment stays collectable until it is refunded anew.
-#[tokio::test]
+#[tokio::test(start_paused = true)]
 async fn a_done_that_straggles_does_not_hide_that_the_refund_failed() {
     let seller = Seller::new();
     let unserved = seller.unserved("1").await;
