@@ -5,10 +5,11 @@ use std::{
     collections::HashMap,
     fmt,
     sync::{Arc, Mutex, PoisonError},
-    time::{Duration, Instant},
+    time::Duration,
 };
 
 use http::request::Parts;
+use tokio::time::Instant;
 
 use super::transport::Transport;
 

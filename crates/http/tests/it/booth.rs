@@ -33,7 +33,7 @@ use serde_json::{Value, json};
 use tokio::{sync::mpsc, time::timeout};
 
 use crate::{
-    support::{Answer, engine, serve},
+    support::{Answer, PATIENCE, engine, serve},
     tills::{Chits, Purses},
 };
 
@@ -120,7 +120,11 @@ pub struct Booth {
     rail: &'static str,
 }
 
-/// Patient enough for a busy machine, and for tests that wait for the end of it.
+/// How long a stream holds and a socket waits, in milliseconds: much longer than a test waits for
+/// what must come, so that nothing comes because of it.
+const HOLD: u64 = 600_000;
+
+/// The pace of so many milliseconds each.
 pub fn pace(patience: u64, heartbeat: u64) -> Pace {
     let mut pace = Pace::default();
     pace.patience = Duration::from_millis(patience);
@@ -134,7 +138,7 @@ impl Booth {
         Self::open(
             Arc::new(Typed::<_, Session>::new(Chits)),
             "chit",
-            pace(20_000, 15_000),
+            pace(HOLD, 15_000),
         )
         .await
     }
@@ -144,9 +148,14 @@ impl Booth {
         Self::open(
             Arc::new(Typed::<_, Session>::new(Purses)),
             "purse",
-            pace(20_000, 15_000),
+            pace(HOLD, 15_000),
         )
         .await
+    }
+
+    /// With vouchers, and a sign of life so often, in milliseconds.
+    pub async fn beating(heartbeat: u64) -> Self {
+        Self::paced("chit", HOLD, heartbeat).await
     }
 
     /// With this patience, in milliseconds.
@@ -258,7 +267,7 @@ impl Booth {
                 tokio::time::sleep(Duration::from_millis(5)).await;
             }
         };
-        timeout(Duration::from_secs(10), all_back).await.unwrap();
+        timeout(PATIENCE, all_back).await.unwrap();
     }
 }
 
@@ -310,6 +319,24 @@ impl Reader {
         }
     }
 
+    /// Reads on to the next sign of life, which comes before any event.
+    pub async fn comment(&mut self) {
+        let before = self.comments;
+        while self.comments == before {
+            let end = self.buffer.find("\n\n");
+            match end.filter(|_| self.buffer.starts_with(':')) {
+                Some(end) => {
+                    self.buffer.drain(..end + 2);
+                    self.comments += 1;
+                }
+                None => {
+                    assert_eq!(end, None, "{}", self.buffer);
+                    assert!(self.more().await, "the stream goes on");
+                }
+            }
+        }
+    }
+
     /// The next event's name and data; `None` at the end.
     pub async fn next(&mut self) -> Option<(String, String)> {
         loop {
@@ -324,12 +351,20 @@ impl Reader {
                     false => return Some((field("event: "), field("data: "))),
                 }
             }
-            let chunk = timeout(Duration::from_secs(10), self.response.chunk());
-            match chunk.await.expect("something comes in time").unwrap() {
-                Some(chunk) => self.buffer.push_str(std::str::from_utf8(&chunk).unwrap()),
-                None => return None,
+            if !self.more().await {
+                return None;
             }
         }
+    }
+
+    /// Whether there is more of it.
+    async fn more(&mut self) -> bool {
+        let chunk = timeout(PATIENCE, self.response.chunk());
+        let chunk = chunk.await.expect("something comes in time").unwrap();
+        if let Some(chunk) = &chunk {
+            self.buffer.push_str(std::str::from_utf8(chunk).unwrap());
+        }
+        chunk.is_some()
     }
 
     /// The next event, which is a piece of the handler's.

@@ -17,7 +17,7 @@ use tokio::{
 };
 use tower::ServiceExt;
 
-use crate::support::{Answer, Shop, pay, serve};
+use crate::support::{Answer, PATIENCE, Shop, pay, serve};
 
 /// Protects: of 64 callers with one credential one is served, and money moves once.
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
@@ -105,7 +105,7 @@ async fn a_disconnect_during_settlement_loses_nothing() {
     let header = credential.to_header().unwrap();
     let text = format!("GET /joke HTTP/1.1\r\nhost: shop\r\nauthorization: {header}\r\n\r\n");
     socket.write_all(text.as_bytes()).await.unwrap();
-    tokio::time::timeout(Duration::from_secs(10), shop.bank.begun.notified())
+    tokio::time::timeout(PATIENCE, shop.bank.begun.notified())
         .await
         .unwrap();
     drop(socket);
@@ -126,7 +126,7 @@ async fn a_disconnect_during_settlement_loses_nothing() {
 /// Protects: a slow settlement is 503 at the deadline, goes on, and can then be collected.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_slow_settlement_goes_on_after_the_answer() {
-    let shop = Shop::open().await;
+    let shop = Shop::waiting(Duration::from_millis(300)).await;
     let credential = pay(&shop.challenge("/joke", "token").await, "good-1");
     shop.bank.held.store(true, SeqCst);
     assert_eq!(shop.get("/joke", &credential).await.status, 503);

@@ -5,7 +5,10 @@ use std::{sync::atomic::Ordering, time::Duration};
 use farebox_client::session::SessionError;
 use farebox_http::{EventStream, PayOptions, ReceiptExt, SessionCallError};
 
-use crate::shop::{Running, Script, coins, open, open_with};
+use crate::{
+    shop::{Running, Script, coins, open, open_with},
+    support::PATIENCE,
+};
 
 async fn all(stream: &mut EventStream) -> (u32, Option<SessionCallError>) {
     let mut events = 0;
@@ -154,7 +157,7 @@ async fn a_dropped_stream_costs_what_it_delivered() {
         stream.recv().await.unwrap().unwrap();
     }
     drop(stream);
-    let deadline = std::time::Instant::now() + std::time::Duration::from_secs(10);
+    let deadline = std::time::Instant::now() + PATIENCE;
     loop {
         let channel = &shop.sessions().channels().await.unwrap()[0];
         // What was under way when it was dropped may have come too, but no more than may wait.
@@ -172,13 +175,13 @@ async fn a_stream_that_nobody_reads_blocks_no_close() {
     let shop = open(Script::Stalls, 1_000).await;
     let mut stream = shop.client.events(shop.get("/stream")).await.unwrap();
     assert_eq!(stream.recv().await.unwrap().unwrap().data, "token 1");
-    let deadline = std::time::Instant::now() + std::time::Duration::from_secs(10);
+    let deadline = std::time::Instant::now() + PATIENCE;
     while shop.shop.managed.load(Ordering::SeqCst) == 0 {
         assert!(std::time::Instant::now() < deadline, "it pays");
         tokio::time::sleep(std::time::Duration::from_millis(1)).await;
     }
     let closing = shop.client.close_all();
-    let closing = tokio::time::timeout(std::time::Duration::from_secs(20), closing);
+    let closing = tokio::time::timeout(PATIENCE, closing);
     let closed = closing.await.expect("it ends").unwrap();
     assert_eq!((closed[0].spent, closed[0].refunded), (coins(1), coins(9)));
     assert_eq!(shop.wallet.most_signed(), 2);
@@ -206,7 +209,7 @@ async fn liar(script: &str, max_deposit: u128) -> (Running, u32, SessionCallErro
     let shop = open(Script::Fixed(script.to_owned()), max_deposit).await;
     let mut stream = shop.client.events(shop.get("/stream")).await.unwrap();
     let reading = all(&mut stream);
-    let reading = tokio::time::timeout(std::time::Duration::from_secs(20), reading);
+    let reading = tokio::time::timeout(PATIENCE, reading);
     let (events, error) = reading.await.expect("it ends");
     (shop, events, error.expect("it is noticed"))
 }

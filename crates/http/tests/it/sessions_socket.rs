@@ -16,7 +16,10 @@ use farebox_core::wire::Credential;
 use farebox_http::{PaidSocket, SessionCallError, SessionClient};
 use serde_json::{Value, json};
 
-use crate::shop::{self, Coins, Seller as _, Server, coins, refusal, sessions};
+use crate::{
+    shop::{self, Coins, Seller as _, Server, coins, refusal, sessions},
+    support::PATIENCE,
+};
 
 /// What the server says once it is paid for the first message.
 #[derive(Clone)]
@@ -280,7 +283,7 @@ async fn lying_sockets_get_one_step() {
         let script = [vec![message.clone()], lie].concat();
         let hall = open(Script::Fixed(script), 1_000).await;
         let mut socket = hall.client.socket(hall.url.clone()).await.unwrap();
-        let reading = tokio::time::timeout(Duration::from_secs(20), all(&mut socket));
+        let reading = tokio::time::timeout(PATIENCE, all(&mut socket));
         let (messages, error) = reading.await.expect("it ends");
         assert!(error.is_some(), "{name}");
         assert_eq!(messages, 1, "{name}");
@@ -295,12 +298,12 @@ async fn lying_sockets_get_one_step() {
 async fn a_socket_that_nobody_reads_blocks_no_close() {
     let hall = open(Script::Late(50), 1_000).await;
     let mut socket = hall.client.socket(hall.url.clone()).await.unwrap();
-    let deadline = std::time::Instant::now() + Duration::from_secs(10);
+    let deadline = std::time::Instant::now() + PATIENCE;
     while hall.wallet.most_signed() < 2 {
         assert!(std::time::Instant::now() < deadline, "it pays");
         tokio::time::sleep(Duration::from_millis(1)).await;
     }
-    let closing = tokio::time::timeout(Duration::from_secs(20), hall.client.close_all());
+    let closing = tokio::time::timeout(PATIENCE, hall.client.close_all());
     let closed = closing.await.expect("it ends").unwrap();
     assert_eq!((closed[0].spent, closed[0].refunded), (coins(0), coins(10)));
     for n in 0..=50 {

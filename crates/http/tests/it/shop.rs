@@ -26,6 +26,8 @@ use tokio::{
     time::timeout,
 };
 
+use crate::support::PATIENCE;
+
 #[path = "../../../client/tests/support/mod.rs"]
 mod rail;
 
@@ -292,11 +294,10 @@ async fn ticked(shop: &Shop, channel: &str, send: &mpsc::Sender<Bytes>) -> bool 
     {
         return false;
     }
-    for _ in 0..5_000 {
-        if tick().0 {
-            return true;
+    let paid = async {
+        while !tick().0 {
+            tokio::time::sleep(Duration::from_millis(1)).await;
         }
-        tokio::time::sleep(Duration::from_millis(1)).await;
-    }
-    false
+    };
+    timeout(PATIENCE, paid).await.is_ok()
 }

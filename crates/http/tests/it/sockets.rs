@@ -1,7 +1,5 @@
 //! Paid WebSockets: credentials, pieces and receipts in frames.
 
-use std::time::Duration;
-
 use farebox_core::wire::Receipt;
 use futures_util::{SinkExt as _, StreamExt as _};
 use serde_json::{Value, json};
@@ -11,7 +9,10 @@ use tokio_tungstenite::{
     tungstenite::{Error, Message},
 };
 
-use crate::booth::{Booth, credential, open, voucher};
+use crate::{
+    booth::{Booth, credential, open, voucher},
+    support::PATIENCE,
+};
 
 struct Socket(WebSocketStream<MaybeTlsStream<TcpStream>>);
 
@@ -40,9 +41,7 @@ impl Socket {
 
     async fn next(&mut self) -> Got {
         loop {
-            let message = timeout(Duration::from_secs(10), self.0.next())
-                .await
-                .unwrap();
+            let message = timeout(PATIENCE, self.0.next()).await.unwrap();
             match message.unwrap() {
                 Ok(Message::Text(text)) => return Got::Frame(serde_json::from_str(&text).unwrap()),
                 Ok(Message::Close(frame)) => return Got::Closed(frame.unwrap().code.into()),
@@ -197,9 +196,7 @@ async fn sockets_have_limits() {
     assert_eq!(silent.next().await, Got::Closed(1008));
     let mut loud = Socket::open(&booth).await;
     let _ = loud.0.send(Message::text("x".repeat(65 * 1024))).await;
-    let end = timeout(Duration::from_secs(10), loud.0.next())
-        .await
-        .unwrap();
+    let end = timeout(PATIENCE, loud.0.next()).await.unwrap();
     assert!(
         matches!(end, None | Some(Err(_) | Ok(Message::Close(_)))),
         "{end:?}"

@@ -23,7 +23,7 @@ use farebox_core::{
     prelude::*,
     wire::{Credential, Payload, ProblemDetails, Receipt, SecretRing, Timestamp},
 };
-use farebox_engine::{Clock, Engine, Gate, MemoryStore};
+use farebox_engine::{Clock, Engine, EngineBuilder, Gate, MemoryStore};
 use farebox_http::{Payment, PaymentLayer};
 use farebox_testkit::{Proxy, Switch};
 use serde_json::json;
@@ -31,6 +31,9 @@ use serde_json::json;
 use crate::rails::{Bank, Minter, PrepaidRail, TokenRail};
 
 pub const REALM: &str = "shop.example";
+
+/// How long what must come is waited for: as long as any machine may need.
+pub const PATIENCE: Duration = Duration::from_secs(60);
 
 /// What the handler saw and what it should do.
 #[derive(Default)]
@@ -74,15 +77,20 @@ async fn joke(
 
 impl Shop {
     pub async fn open() -> Self {
+        Self::waiting(PATIENCE).await
+    }
+
+    /// One that waits so long for a settlement.
+    pub async fn waiting(patience: Duration) -> Self {
         let bank = Arc::new(Bank::default());
         let now = Arc::new(AtomicI64::new(Timestamp::now().unix_millis()));
         let clock = now.clone();
         let store = Arc::new(Proxy::new(Arc::default(), Switch::default()));
-        let engine = engine(
-            REALM,
-            store.clone(),
-            Clock::from_fn(move || clock.load(SeqCst)),
-        );
+        let clock = Clock::from_fn(move || clock.load(SeqCst));
+        let engine = builder(REALM, store.clone(), clock)
+            .settle_deadline(patience)
+            .build()
+            .unwrap();
         let methods: Vec<Arc<dyn farebox_core::Method>> = vec![
             Arc::new(Typed::<_, Charge>::new(TokenRail(bank.clone()))),
             Arc::new(Typed::<_, Charge>::new(PrepaidRail(bank.clone()))),
@@ -146,7 +154,7 @@ impl Shop {
 
     /// Waits, with a deadline, for what another task is about to do.
     pub async fn until(&self, what: impl Fn(&Self) -> bool) {
-        let deadline = tokio::time::Instant::now() + Duration::from_secs(10);
+        let deadline = tokio::time::Instant::now() + PATIENCE;
         while !what(self) {
             assert!(tokio::time::Instant::now() < deadline, "it did not happen");
             tokio::time::sleep(Duration::from_millis(5)).await;
@@ -169,13 +177,14 @@ impl Shop {
     }
 }
 
-pub fn engine(realm: &str, store: Arc<dyn Store>, clock: Clock) -> Engine {
+fn builder(realm: &str, store: Arc<dyn Store>, clock: Clock) -> EngineBuilder {
     let secrets = SecretRing::new(["0123456789abcdef0123456789abcdef".to_owned().into()]).unwrap();
-    let builder = Engine::builder(realm, secrets, store).clock(clock);
-    builder
-        .settle_deadline(Duration::from_millis(300))
-        .build()
-        .unwrap()
+    Engine::builder(realm, secrets, store).clock(clock)
+}
+
+pub fn engine(realm: &str, store: Arc<dyn Store>, clock: Clock) -> Engine {
+    let builder = builder(realm, store, clock);
+    builder.settle_deadline(PATIENCE).build().unwrap()
 }
 
 pub async fn serve(router: Router) -> SocketAddr {

@@ -297,7 +297,7 @@ async fn faults_are_internal_errors_without_challenges() {
 
 /// Protects: an outcome that is not known yet is -32603 with a time to come back, and the same
 /// credential collects it.
-#[tokio::test]
+#[tokio::test(start_paused = true)]
 async fn an_unknown_outcome_asks_to_come_back() {
     let rail = |bank: Arc<Bank>, _: Fuse| TestRail::held(bank);
     let shop = Shop::with(Arc::new(MemoryStore::new()), rail);

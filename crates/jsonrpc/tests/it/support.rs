@@ -50,7 +50,7 @@ impl Shop {
         let clock = now.clone();
         let engine = Engine::builder(TEST_REALM, test_secrets(), store)
             .clock(Clock::from_fn(move || clock.load(SeqCst)))
-            .settle_deadline(Duration::from_millis(300))
+            .settle_deadline(Duration::from_secs(60))
             .build()
             .unwrap();
         let rail = rail(bank.clone(), Fuse::endless());
