@@ -3,12 +3,19 @@
 
 mod support;
 
-use std::sync::{Arc, Mutex, atomic::Ordering};
+use std::{
+    slice,
+    sync::{
+        Arc, Mutex,
+        atomic::{AtomicBool, Ordering},
+    },
+    time::Duration,
+};
 
 use farebox_client::session::{Answer, Courier, SessionError, Sessions, Store};
 use farebox_core::{
     Fault,
-    wire::{Challenge, Credential, Receipt, Timestamp},
+    wire::{BodyDigest, Challenge, Credential, Receipt, Timestamp},
 };
 use farebox_testkit::{Between, Call, Proxy};
 use tokio::sync::Barrier;
@@ -107,11 +114,40 @@ async fn a_paid_invoice_is_not_gone_on_with() {
     let (shop, sessions) = used_up().await;
     let own = shop.challenge();
     let mut call = sessions
-        .begin(std::slice::from_ref(&own), &origin(), "/")
+        .begin(slice::from_ref(&own), &origin(), "/")
         .unwrap();
     let presentation = call.next(&*shop).await.unwrap();
     assert_eq!(shop.paid(), 20);
     assert_eq!(presentation.credential().challenge.id, own.id);
+}
+
+/// Protects: a call that waits for its turn until its challenge is over deposits for a fresh one, or,
+/// where that would not be for its body, nothing.
+#[tokio::test]
+async fn nothing_is_deposited_for_a_challenge_that_lapsed_in_the_queue() {
+    for digest in [None, Some(BodyDigest::of(b"body"))] {
+        let server = Server::new(1, 10);
+        let late = Arc::new(AtomicBool::new(false));
+        let clock = late.clone();
+        let sessions = sessions(&Coins::new(&server.chain), &memory(), 100).clock(move || {
+            let ahead = 61 * u64::from(clock.load(Ordering::SeqCst));
+            Timestamp::now().plus(Duration::from_secs(ahead))
+        });
+        let mut own = server.challenge();
+        own.expires = Some(Timestamp::now().plus(Duration::from_secs(60)));
+        own.digest = digest.clone();
+        let challenges = slice::from_ref(&own);
+        let mut call = sessions.begin(challenges, &origin(), "/").unwrap();
+        late.store(true, Ordering::SeqCst);
+        let next = call.next(&*server).await;
+        match digest {
+            None => assert_ne!(next.unwrap().credential().challenge.id, own.id),
+            Some(_) => {
+                assert!(matches!(next, Err(SessionError::NothingPayable(_))));
+                assert!(sessions.channels().await.unwrap().is_empty());
+            }
+        }
+    }
 }
 
 /// While the first process decides on what it read, the second acts.

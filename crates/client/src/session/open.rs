@@ -54,8 +54,9 @@ impl Call {
                     if self.adopted().await? {
                         continue;
                     }
-                    if std::mem::take(&mut self.used) && self.payer.spending() == Spending::Prepaid
-                    {
+                    let used = std::mem::take(&mut self.used)
+                        && self.payer.spending() == Spending::Prepaid;
+                    if used || self.has_lapsed()? {
                         self.another(courier).await?;
                     }
                     let draft = self.draft().await?;
@@ -266,6 +267,18 @@ impl Call {
             due,
             challenge,
         )
+    }
+
+    /// Whether the call waited for its turn until its challenge was over, for which nothing may be
+    /// deposited.
+    fn has_lapsed(&self) -> Result<bool, SessionError> {
+        let lapsed = self.sessions.is_expired(&self.challenge);
+        if lapsed && self.challenge.digest.is_some() {
+            // Another would not be for the body that the call sends.
+            let why = "the challenge has expired".to_owned();
+            return Err(SessionError::NothingPayable(why));
+        }
+        Ok(lapsed)
     }
 
     /// Works out a deposit.
