@@ -8,6 +8,8 @@
 //! Whether to pay is decided here and never by a wallet: not over plain http (loopback excepted),
 //! not after a redirect to another origin, not an expired challenge, not over budget. Once a wallet
 //! cannot tell whether money moved, nothing else is paid for the same request.
+//!
+//! [`session`] pays call by call out of channels, which outlive the call and the process.
 
 mod error;
 mod origin;

@@ -31,6 +31,8 @@
 //! | an unusable `Idempotency-Key` | 400 |
 //! | not over TLS, where [`Transport`] says so; a browser's preflight | 403 |
 //! | too many challenges left unpaid, where a [`ChallengeLimit`] is set | 429 with `Retry-After` |
+//! | a session's balance does not cover it | 402, fresh challenges, and what is missing |
+//! | it would, and streams hold it | 503 with `Retry-After`, `session/balance-held`; nothing was spent |
 //! | outcome not known yet | 503 with `Retry-After`; the same credential may come again |
 //! | store or rail fault | 500 or 503, fixed text |
 //! | paid, then the handler fails | the handler's status, no receipt; the same credential may come again |

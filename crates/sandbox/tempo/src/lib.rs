@@ -11,9 +11,10 @@
 //! It also answers as a service that pays network fees for others ([`Chain::sponsor_url`]).
 //!
 //! What it is not: an EVM. No contract can be created; an address without code accepts any call.
-//! Admin keys, EIP-7702, issuance, roles, rewards and the exchange are not here and are refused by
-//! name or by selector. Every read is of the latest state. Gas is
-//! counted by a short schedule near the real one. State roots are zero.
+//! Admin keys, EIP-7702, issuance, roles and rewards are not here and are refused by name or by
+//! selector; of the exchange there is what it takes to pay with another stablecoin, at par. Every
+//! read is of the latest state. Gas is counted by a short schedule near the real one. State roots
+//! are zero.
 //!
 //! ```
 //! use farebox_sandbox_tempo::{Chain, ChainConfig, PATH_USD, dev_account};

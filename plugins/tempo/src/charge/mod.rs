@@ -44,8 +44,8 @@ pub struct Tempo {
     pub(crate) settler: TempoSettler,
 }
 
-/// The rail's own request members. Those of features that this version does not offer are read, so
-/// that the wallet can say why it does not pay.
+/// The rail's own request members. A `memo` is not offered here; the wallet writes one that other
+/// servers ask for.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct Details {
