@@ -1,6 +1,7 @@
 //! The calls that users make.
 
 use std::{
+    cmp::Reverse,
     collections::HashMap,
     fmt,
     sync::{Arc, Mutex, MutexGuard, PoisonError},
@@ -284,9 +285,8 @@ impl SessionClient {
 
     fn begin(&self, owed: &Owed) -> Result<Call, SessionError> {
         let resource = resource(owed.again.url());
-        let call = self
-            .sessions
-            .begin(&owed.payable, &owed.origin, &resource)?;
+        let payable = wanted(&owed.again, owed.payable.clone());
+        let call = self.sessions.begin(&payable, &owed.origin, &resource)?;
         Ok(match snapshot(&owed.headers) {
             Some(snapshot) => call.snapshot(snapshot),
             None => call,
@@ -303,6 +303,7 @@ impl SessionClient {
         let place = place(request)?;
         let origin = drive::origin(request.url());
         let payable = vec![self.known().get(&place)?.clone()];
+        let payable = wanted(request, payable);
         self.sessions.begin(&payable, &origin, "").ok()?;
         Some(Box::new(Owed {
             again: request.try_clone()?,
@@ -333,6 +334,17 @@ impl fmt::Debug for SessionClient {
             .field("options", &self.options)
             .finish_non_exhaustive()
     }
+}
+
+/// Of `challenges` those that the request itself says it accepts, heaviest first: all, where it says
+/// nothing.
+fn wanted(request: &Request, mut challenges: Vec<Challenge>) -> Vec<Challenge> {
+    if let Some(accepted) = drive::accepted(request.headers()) {
+        let weight = |challenge: &Challenge| accepted.quality(&challenge.offer());
+        challenges.retain(|challenge| weight(challenge) > 0);
+        challenges.sort_by_key(|challenge| Reverse(weight(challenge)));
+    }
+    challenges
 }
 
 /// What a challenge may be kept for: bodies are bound one by one.
