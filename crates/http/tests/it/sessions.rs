@@ -28,11 +28,15 @@ async fn a_request_costs_a_unit() {
     // The same voucher pays for the second unit that it covers.
     let second = booth.get("/plain", voucher("a", 4)).await;
     assert_eq!(second.receipt().extra["spent"], "4");
-    let third = booth.get("/plain", voucher("a", 4)).await;
+    let used = booth.challenge("/plain").await;
+    let request = booth.client.get(booth.url("/plain"));
+    let paid = credential(&used, voucher("a", 4));
+    let third = Answer::of(request.header("authorization", paid)).await;
     assert_eq!(
         (third.status, third.kind().as_str()),
         (402, "session/insufficient-balance")
     );
+    assert_ne!(third.challenges()[0].id, used.id, "a fresh one");
     let problem: serde_json::Value = serde_json::from_str(&third.body).unwrap();
     assert_eq!(problem["requiredTopUp"], "2", "{problem}");
     assert_eq!(

@@ -4,6 +4,7 @@ use std::{sync::atomic::Ordering, time::Duration};
 
 use farebox_client::session::SessionError;
 use farebox_http::{EventStream, PayOptions, ReceiptExt, SessionCallError};
+use http::HeaderValue;
 
 use crate::{
     shop::{Running, Script, coins, open, open_with},
@@ -66,6 +67,29 @@ async fn a_stream_is_paid_as_it_comes() {
     assert_eq!(shop.books().1.spent, 300);
     let closed = &shop.client.close_all().await.unwrap()[0];
     assert_eq!(closed.spent, coins(300));
+}
+
+/// Protects: what a request says it accepts is all that it is paid by, whatever paid for the one
+/// before it.
+#[tokio::test]
+async fn a_request_that_accepts_no_session_is_paid_from_none() {
+    let shop = open(Script::Honest(0), 30).await;
+    let other = || {
+        let mut request = shop.get("/joke");
+        let charges = HeaderValue::from_static("coins/charge, coins/session;q=0");
+        request.headers_mut().insert("accept-payment", charges);
+        request
+    };
+    for spent in 0..3 {
+        let error = shop.client.send(other()).await.unwrap_err();
+        let nothing = matches!(
+            &error,
+            SessionCallError::Session(SessionError::NothingPayable(_))
+        );
+        assert!(nothing, "{error}");
+        assert_eq!(shop.wallet.most_signed(), spent);
+        shop.client.send(shop.get("/joke")).await.unwrap();
+    }
 }
 
 /// Protects: where streams hold the balance, the call waits, pays nothing for being told so, and is
