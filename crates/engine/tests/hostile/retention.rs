@@ -227,6 +227,19 @@ async fn without_a_credential_nothing_is_written() {
     }
 }
 
+/// A payment that is its proof costs the store four writes and a read, as the README says.
+#[tokio::test(start_paused = true)]
+async fn a_prepaid_request_costs_four_writes() {
+    let world = World::new();
+    let store = Arc::new(Proxy::new(world.disk.clone(), Counter::default()));
+    let method = TestRail::prepaid(Arc::default(), Fuse::endless());
+    let method = Arc::new(Typed::<_, Charge>::new(method));
+    let (_, gate) = world.charge(store.clone(), method);
+    let paid = pay(&challenge(&gate).await, "a");
+    assert_eq!(present(&gate, &paid).await, Got::Served);
+    assert_eq!((store.reads(), store.writes()), (1, 4));
+}
+
 /// A full store takes no new payment and loses none that it has.
 #[tokio::test(start_paused = true)]
 async fn a_full_store_refuses_new_payments_and_finishes_old_ones() {
