@@ -3,57 +3,16 @@
 
 use std::collections::BTreeMap;
 
-use farebox_core::{Fault, Invalid, Issue, SecretSource};
+use farebox_core::{Fault, Invalid};
 use serde::{Deserialize, Serialize};
 use stripe_client_core::{RequestBuilder, StripeMethod};
 
 use crate::{
     api::{Answer, Api},
-    config::{api_base, api_version, connect, invalid, timeout},
+    config::WalletConfig,
     token::SharedPaymentToken,
     wallet::{MintToken, TokenRequest},
 };
-
-/// The keys of an agent that issues its own tokens.
-#[derive(Clone, Debug, Deserialize)]
-#[serde(deny_unknown_fields)]
-#[non_exhaustive]
-pub struct IssuerConfig {
-    /// The agent's own secret key, `sk_…`, or a restricted one, `rk_…`, that may issue tokens.
-    pub secret_key: SecretSource,
-    /// What the tokens charge: a payment method of the agent's account, `pm_…`.
-    pub payment_method: String,
-    /// Where the API is: https, or http on loopback. Default `https://api.stripe.com`.
-    #[serde(default = "api_base")]
-    pub api_base: String,
-    /// The `Stripe-Version` of every call. Default `2026-07-29.preview`.
-    #[serde(default = "api_version")]
-    pub api_version: String,
-    /// How long one call may take, seconds. Default 30.
-    #[serde(default = "timeout")]
-    pub timeout: u64,
-}
-
-impl IssuerConfig {
-    /// Tokens that charge `payment_method`, with every other key at its default.
-    #[must_use]
-    pub fn new(secret_key: SecretSource, payment_method: impl Into<String>) -> Self {
-        Self {
-            secret_key,
-            payment_method: payment_method.into(),
-            api_base: api_base(),
-            api_version: api_version(),
-            timeout: timeout(),
-        }
-    }
-
-    /// At another address: the sandbox's.
-    #[must_use]
-    pub fn api_base(mut self, api_base: impl Into<String>) -> Self {
-        self.api_base = api_base.into();
-        self
-    }
-}
 
 /// Issues tokens with Stripe's agentic commerce API, `POST /v1/shared_payment/issued_tokens`, in
 /// live or test mode. The payment method never leaves Stripe; what the seller gets is limited to the
@@ -83,31 +42,18 @@ struct Limits {
 }
 
 impl IssuedTokens {
-    /// As configured. Pure.
+    /// As configured, whatever it says of `tokens`. Pure.
     ///
     /// # Errors
     /// Everything wrong with the configuration.
-    pub fn new(config: IssuerConfig) -> Result<Self, Invalid> {
-        let mut issues = Vec::new();
-        if !config.payment_method.starts_with("pm_") {
-            let problem =
-                "is no payment method; give one of the account that issues the tokens, `pm_…`";
-            issues.push(Issue::new("payment_method", problem));
-        }
-        let api = connect(
-            &config.secret_key,
-            &["sk_", "rk_"],
-            &config.api_base,
-            &config.api_version,
-            config.timeout,
-            &mut issues,
-        );
-        match api {
-            Some(api) if issues.is_empty() => Ok(Self {
-                api,
-                payment_method: config.payment_method,
-            }),
-            _ => Err(invalid(issues)),
+    pub fn new(config: WalletConfig) -> Result<Self, Invalid> {
+        config.check_issued()
+    }
+
+    pub(crate) fn with(api: Api, payment_method: String) -> Self {
+        Self {
+            api,
+            payment_method,
         }
     }
 

@@ -67,7 +67,7 @@ mod webhook;
 
 pub use config::{Config, WalletConfig};
 pub use connect::{ConnectConfig, Settlement};
-pub use issued::{IssuedTokens, IssuerConfig};
+pub use issued::IssuedTokens;
 pub use order::Order;
 pub use quote::Details;
 pub use refund::RefundPolicy;

@@ -5,7 +5,8 @@ use serde::Deserialize;
 
 use super::{api_base, api_version, connect, invalid, timeout};
 use crate::{
-    issued::{IssuedTokens, IssuerConfig},
+    api::Api,
+    issued::IssuedTokens,
     wallet::{ConfiguredTokens, TestHelperTokens},
 };
 
@@ -82,14 +83,7 @@ impl WalletConfig {
     pub(crate) fn check(self) -> Result<ConfiguredTokens, Invalid> {
         match self.tokens.as_str() {
             TEST => self.check_test().map(ConfiguredTokens::Test),
-            ISSUED => IssuedTokens::new(IssuerConfig {
-                secret_key: self.secret_key,
-                payment_method: self.payment_method.unwrap_or_default(),
-                api_base: self.api_base,
-                api_version: self.api_version,
-                timeout: self.timeout,
-            })
-            .map(ConfiguredTokens::Issued),
+            ISSUED => self.check_issued().map(ConfiguredTokens::Issued),
             other => {
                 let problem = format!(
                     "`{other}` is unknown; give \"test\" for tokens of Stripe's test helper, or \
@@ -111,25 +105,43 @@ impl WalletConfig {
         }
     }
 
+    pub(crate) fn check_issued(self) -> Result<IssuedTokens, Invalid> {
+        let problem =
+            "is no payment method; give one of the account that issues the tokens, `pm_…`";
+        let (api, payment_method) = self.connected(&["sk_", "rk_"], "", problem)?;
+        Ok(IssuedTokens::with(api, payment_method))
+    }
+
     pub(crate) fn check_test(self) -> Result<TestHelperTokens, Invalid> {
+        let problem =
+            "is no payment method; give one of Stripe's test methods, like \"pm_card_visa\"";
+        let (api, payment_method) =
+            self.connected(&["sk_test_", "rk_test_"], TEST_CARD, problem)?;
+        Ok(TestHelperTokens::with(api, payment_method))
+    }
+
+    /// The API under a key of these kinds, and the payment method: `usual` unless one is said.
+    fn connected(
+        self,
+        keys: &[&str],
+        usual: &str,
+        problem: &'static str,
+    ) -> Result<(Api, String), Invalid> {
         let mut issues = Vec::new();
-        let payment_method = self.payment_method.unwrap_or_else(|| TEST_CARD.to_owned());
+        let payment_method = self.payment_method.unwrap_or_else(|| usual.to_owned());
         if !payment_method.starts_with("pm_") {
-            issues.push(Issue::new(
-                "payment_method",
-                "is no payment method; give one of Stripe's test methods, like \"pm_card_visa\"",
-            ));
+            issues.push(Issue::new("payment_method", problem));
         }
         let api = connect(
             &self.secret_key,
-            &["sk_test_", "rk_test_"],
+            keys,
             &self.api_base,
             &self.api_version,
             self.timeout,
             &mut issues,
         );
         match api {
-            Some(api) if issues.is_empty() => Ok(TestHelperTokens::with(api, payment_method)),
+            Some(api) if issues.is_empty() => Ok((api, payment_method)),
             _ => Err(invalid(issues)),
         }
     }

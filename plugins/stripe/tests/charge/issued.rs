@@ -3,7 +3,7 @@
 use farebox_core::{
     Budget, Charge, Limit, PayError, Payer, Paying, Secret, SecretSource, TypedPayer,
 };
-use farebox_stripe::{IssuedTokens, IssuerConfig, StripeWallet};
+use farebox_stripe::{IssuedTokens, StripeWallet, WalletConfig};
 use farebox_wire::{Amount, Challenge};
 use serde_json::{Value, json};
 
@@ -13,7 +13,7 @@ use crate::{
 };
 
 fn wallet(key: SecretSource, url: &str) -> impl Payer {
-    let config = IssuerConfig::new(key, "pm_card_visa").api_base(url);
+    let config = WalletConfig::new(key).issued("pm_card_visa").api_base(url);
     let tokens = IssuedTokens::new(config).unwrap();
     TypedPayer::<_, Charge>::new(StripeWallet::with_tokens(tokens))
 }
@@ -108,6 +108,7 @@ async fn an_issuer_that_refuses_means_that_nothing_was_paid() {
     let wallet = wallet(SecretSource::Text(Secret::new("sk_test_1")), &script.url);
     let paid = pay(&wallet, &challenge).await;
     assert!(matches!(paid, Err(PayError::NotPaid(_))));
-    let bad = IssuerConfig::new(SecretSource::Text(Secret::new("pk_live_1")), "card");
+    let key = SecretSource::Text(Secret::new("pk_live_1"));
+    let bad = WalletConfig::new(key).issued("card");
     assert_eq!(IssuedTokens::new(bad).unwrap_err().issues().len(), 2);
 }

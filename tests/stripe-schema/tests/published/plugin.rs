@@ -8,7 +8,7 @@ use farebox_core::{
     TypedPayer,
 };
 use farebox_sandbox_stripe::{Stripe as Sandbox, StripeConfig};
-use farebox_stripe::{Config, IssuedTokens, IssuerConfig, Stripe, StripeWallet, WalletConfig};
+use farebox_stripe::{Config, IssuedTokens, Stripe, StripeWallet, WalletConfig};
 use farebox_wire::{Amount, Challenge, Encoded, Payload, Timestamp};
 use serde_json::{Value, json};
 
@@ -63,7 +63,9 @@ async fn pay(wallet: &dyn Payer, challenge: &Challenge) -> Payload {
 
 /// The two wallets that mint tokens with Stripe, the agent's first.
 fn wallets(sandbox: &Sandbox, card: &str) -> [Box<dyn Payer>; 2] {
-    let config = IssuerConfig::new(key(sandbox), card).api_base(sandbox.url());
+    let config = WalletConfig::new(key(sandbox))
+        .issued(card)
+        .api_base(sandbox.url());
     let issuing = StripeWallet::with_tokens(IssuedTokens::new(config).unwrap());
     let config = WalletConfig::new(key(sandbox))
         .api_base(sandbox.url())
