@@ -15,7 +15,7 @@ mod process;
 mod proxy;
 mod redis;
 
-pub use port::Port;
+pub use port::{Port, free_port};
 pub use postgres::Postgres;
 pub use proxy::Proxy;
 pub use redis::Redis;

@@ -6,6 +6,7 @@ use std::{
     io::ErrorKind,
     net::TcpStream,
     ops::Range,
+    sync::{Mutex, PoisonError},
 };
 
 /// Below those that outgoing connections and listeners on any port get.
@@ -51,4 +52,14 @@ impl Port {
     pub fn number(&self) -> u16 {
         self.number
     }
+}
+
+/// The number of one that is kept for as long as this process runs.
+pub fn free_port() -> u16 {
+    static KEPT: Mutex<Vec<Port>> = Mutex::new(Vec::new());
+    let port = Port::reserve();
+    let number = port.number();
+    let mut kept = KEPT.lock().unwrap_or_else(PoisonError::into_inner);
+    kept.push(port);
+    number
 }

@@ -98,7 +98,7 @@ fn children(parent: u32) -> Vec<u32> {
 
 /// Waits until `ready` says so.
 pub(crate) fn wait_until(what: &str, log: &Path, ready: impl Fn() -> bool) {
-    let deadline = Instant::now() + Duration::from_secs(60);
+    let deadline = Instant::now() + Duration::from_secs(120);
     while !ready() {
         if Instant::now() > deadline {
             let log = std::fs::read_to_string(log).unwrap_or_default();

@@ -1,6 +1,6 @@
 //! The services come up, go away and come back with what was written.
 
-use farebox_test_services::{Postgres, Redis};
+use farebox_test_services::{Postgres, Redis, free_port};
 
 #[test]
 #[ignore = "needs redis-server"]
@@ -28,4 +28,11 @@ fn postgres_comes_back_with_what_was_written() {
     postgres.resume();
     postgres.set_read_only(false);
     assert!(postgres.database().ends_with("/farebox_0"));
+}
+
+/// Protects: servers that start at the same time, here and in other processes, from each other's ports.
+#[test]
+fn ports_are_given_once() {
+    let ports: std::collections::BTreeSet<u16> = (0..50).map(|_| free_port()).collect();
+    assert_eq!(ports.len(), 50);
 }
