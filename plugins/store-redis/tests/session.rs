@@ -4,8 +4,12 @@
 
 use std::{
     env,
+    io::Read as _,
     process::{Command, Stdio},
-    sync::Arc,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering::Relaxed},
+    },
     time::Duration,
 };
 
@@ -97,11 +101,22 @@ async fn present(gate: &Gate, payload: Value) {
 /// Where a spending process finds the channel.
 const URL: &str = "FAREBOX_TEST_CHANNEL";
 
+/// How long a spender waits before it asks whether the test is over.
+const MOMENT: Duration = Duration::from_millis(200);
+
+/// Whether the test is over.
+static OVER: AtomicBool = AtomicBool::new(false);
+
 /// One of the processes, with streams and requests; says how much it served. Nothing by itself.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 #[ignore = "needs redis-server and the test below, which runs it"]
 async fn spender() {
     let Ok(url) = env::var(URL) else { return };
+    // The test says that it is over by closing the input.
+    std::thread::spawn(|| {
+        drop(std::io::stdin().read_to_end(&mut Vec::new()));
+        OVER.store(true, Relaxed);
+    });
     let (_, meter) = process(&url).await;
     let mut tasks = tokio::task::JoinSet::new();
     for task in 0..4 {
@@ -111,8 +126,10 @@ async fn spender() {
                 return stream(&meter).await;
             }
             let mut served = 0_u64;
-            let patience = Duration::from_secs(3);
-            while meter.wait_for(Amount::new(1), patience).await.unwrap() {
+            // Read before it waits: what is authorised until then is spent too.
+            while let over = OVER.load(Relaxed)
+                && (meter.wait_for(Amount::new(1), MOMENT).await.unwrap() || !over)
+            {
                 match meter.reserve(1).await {
                     Ok(charge) => {
                         charge.commit().await.unwrap();
@@ -138,7 +155,8 @@ async fn stream(meter: &Meter) -> u64 {
         match tap.charge(1).await {
             Ok(()) => tokio::task::yield_now().await,
             Err(MeterError::Exhausted { .. }) => {
-                if !tap.hold(1, Duration::from_secs(3)).await.unwrap() {
+                let over = OVER.load(Relaxed);
+                if !tap.hold(1, MOMENT).await.unwrap() && over {
                     break;
                 }
             }
@@ -162,12 +180,13 @@ async fn three_processes_never_overspend_a_channel() {
         Command::new(env::current_exe().unwrap())
             .args(["--exact", "spender", "--ignored", "--nocapture"])
             .env(URL, server.url())
+            .stdin(Stdio::piped())
             .stdout(Stdio::piped())
             .spawn()
             .unwrap()
     };
     let spenders: Vec<_> = (0..3).map(|_| spend()).collect();
-    let deadline = tokio::time::Instant::now() + Duration::from_secs(60);
+    let deadline = tokio::time::Instant::now() + Duration::from_secs(180);
     let spent = async |to: u128| {
         while meter.state().await.unwrap().spent.get() < to {
             assert!(tokio::time::Instant::now() < deadline, "not all is spent");
@@ -178,6 +197,7 @@ async fn three_processes_never_overspend_a_channel() {
     present(&gate, json!({"to": 1_500})).await;
     spent(1_500).await;
     let mut served = 0;
+    // Waiting for the output closes the input.
     for spender in spenders {
         let output = tokio::task::spawn_blocking(|| spender.wait_with_output());
         let output = output.await.unwrap().unwrap();
