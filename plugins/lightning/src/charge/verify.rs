@@ -16,8 +16,9 @@ use crate::node::{InvoiceState, Node};
 pub(crate) const KEEP: Duration = Duration::from_secs(24 * 3600);
 
 /// How long a right preimage waits for the node to say that its invoice is settled: the payer may
-/// have it before the node has written that down.
-const SETTLING: Duration = Duration::from_secs(2);
+/// have it before the node has written that down, and a busy node takes its time. Nobody waits who has
+/// not paid: the preimage comes with the payment.
+const SETTLING: Duration = Duration::from_secs(6);
 
 pub(crate) async fn verify(
     node: &dyn Node,
