@@ -68,7 +68,7 @@ pub(crate) fn dial(node: &NodeHandle) -> Authorized {
 pub(crate) fn connector(node: &NodeHandle) -> Connector {
     let pin = Pem::file(node.tls_cert_path());
     let macaroon = Macaroon::new(node.admin_macaroon_hex().as_bytes()).unwrap();
-    Connector::new(&node.endpoint(), pin, macaroon, Duration::from_secs(5)).unwrap()
+    Connector::new(&node.endpoint(), pin, macaroon, Duration::from_secs(30)).unwrap()
 }
 
 pub(crate) fn lnd(node: &NodeHandle) -> Lnd {
@@ -166,10 +166,10 @@ pub(crate) async fn pay_approved(
     Ok(paid.payload)
 }
 
-/// Waits until `done`, at most ten seconds.
-pub(crate) async fn until(what: &str, mut done: impl FnMut() -> bool) {
-    let deadline = tokio::time::Instant::now() + Duration::from_secs(10);
-    while !done() {
+/// Waits until `done`, at most a minute.
+pub(crate) async fn until(what: &str, mut done: impl AsyncFnMut() -> bool) {
+    let deadline = tokio::time::Instant::now() + Duration::from_secs(60);
+    while !done().await {
         assert!(tokio::time::Instant::now() < deadline, "{what}");
         tokio::time::sleep(Duration::from_millis(10)).await;
     }

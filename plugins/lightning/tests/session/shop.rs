@@ -1,13 +1,21 @@
 //! A metered route on the sandbox's two nodes, and a payer's hand at it.
 
-use std::{sync::Arc, time::Duration};
+use std::{
+    sync::{
+        Arc,
+        atomic::{AtomicI64, Ordering},
+    },
+    time::Duration,
+};
 
 use farebox_core::{
     Answer, Approved, Budget, Cost, Draft, Funded, Limit, Method, Offer, OpenChannel, PayError,
     Paying, Session, SessionPayer, SessionTerms, Typed, TypedSessionPayer, compose,
-    wire::{Amount, Challenge, Credential, Payload},
+    wire::{Amount, Challenge, Credential, Payload, Timestamp},
 };
-use farebox_engine::{Admission, Engine, Gate, Inbound, Managed, MemoryStore, Refused, Serving};
+use farebox_engine::{
+    Admission, Clock, Engine, Gate, Inbound, Managed, MemoryStore, Refused, Serving,
+};
 use farebox_grpc::Pem;
 use farebox_lightning::{LightningSession, LightningSessionWallet, LightningWallet, lnd::Lnd};
 use farebox_lnd::connect::{Connector, Macaroon};
@@ -19,7 +27,7 @@ use serde_json::Value;
 pub(crate) fn connector(node: &NodeHandle) -> Connector {
     let pin = Pem::file(node.tls_cert_path());
     let macaroon = Macaroon::new(node.admin_macaroon_hex().as_bytes()).unwrap();
-    Connector::new(&node.endpoint(), pin, macaroon, Duration::from_secs(5)).unwrap()
+    Connector::new(&node.endpoint(), pin, macaroon, Duration::from_secs(30)).unwrap()
 }
 
 pub(crate) fn lnd(node: &NodeHandle) -> Arc<Lnd> {
@@ -35,6 +43,7 @@ pub(crate) struct Shop {
     pub(crate) engine: Engine,
     pub(crate) gate: Gate,
     pub(crate) payer: Arc<dyn SessionPayer>,
+    ahead: Arc<AtomicI64>,
 }
 
 pub(crate) fn terms(amount: &str, deposit: Option<&str>) -> SessionTerms {
@@ -70,7 +79,12 @@ impl Shop {
         let rail = LightningSession::on(lnd(sandbox.seller())).idle_timeout(idle);
         let method: Arc<dyn Method> = Arc::new(Typed::<_, Session>::new(rail));
         let store = Arc::new(MemoryStore::new());
+        let ahead = Arc::new(AtomicI64::new(0));
+        let offset = Arc::clone(&ahead);
+        let clock =
+            Clock::from_fn(move || Timestamp::now().unix_millis() + offset.load(Ordering::Relaxed));
         let engine = Engine::builder("test.example", test_secrets(), store)
+            .clock(clock)
             .build()
             .unwrap();
         let offer = Offer::new::<Session>(method, terms("2", Some("100"))).unwrap();
@@ -86,7 +100,14 @@ impl Shop {
             engine,
             gate,
             payer,
+            ahead,
         }
+    }
+
+    /// The server's clock moves; that of the nodes does not.
+    pub(crate) fn later(&self, span: Duration) {
+        let millis = i64::try_from(span.as_millis()).unwrap();
+        self.ahead.fetch_add(millis, Ordering::Relaxed);
     }
 
     pub(crate) async fn challenge(&self) -> Challenge {
