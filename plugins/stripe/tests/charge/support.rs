@@ -135,11 +135,11 @@ pub(crate) struct Attempt<'a> {
 
 impl Attempt<'_> {
     pub(crate) async fn settle(&self) -> Outcome {
-        self.shop
-            .rail
-            .settler()
-            .settle(&self.key, &self.order)
-            .await
+        self.settle_with(&self.shop.rail).await
+    }
+
+    pub(crate) async fn settle_with(&self, rail: &Arc<dyn Method>) -> Outcome {
+        rail.settler().settle(&self.key, &self.order).await
     }
 
     pub(crate) async fn lookup(&self) -> Outcome {
