@@ -42,15 +42,13 @@ impl Ground {
 
     async fn anvil() -> Self {
         let binary = std::env::var("FAREBOX_ANVIL").expect("FAREBOX_ANVIL names anvil's binary");
-        // Bound and dropped, so nobody else is likely to take it in between.
-        let port = std::net::TcpListener::bind("127.0.0.1:0")
-            .unwrap()
-            .local_addr()
-            .unwrap()
-            .port();
+        let port = farebox_test_services::free_port();
         let process = Command::new(binary)
             .args(["--network", "tempo", "--hardfork", "T4", "--silent"])
             .args(["--chain-id", "1337", "--block-time", "1"])
+            // The least there is. A higher one falls by an eighth with every empty block, and what a
+            // test has found gas to cost would soon be several times the price.
+            .args(["--base-fee", "1"])
             .args(["--timestamp", &now().to_string()])
             .args(["--port", &port.to_string()])
             .stdout(Stdio::null())
@@ -68,7 +66,7 @@ impl Ground {
                 }
             }
         };
-        tokio::time::timeout(Duration::from_secs(60), ready)
+        tokio::time::timeout(Duration::from_secs(120), ready)
             .await
             .unwrap();
         Self(Anvil {

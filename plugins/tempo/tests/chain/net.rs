@@ -122,8 +122,16 @@ impl Net {
 
     /// What the rail makes of a credential.
     pub(crate) async fn plan(&self, credential: &Credential) -> Result<OncePlan, Refusal> {
-        let now = Timestamp::now();
-        let cx = Presented::new(&credential.challenge, &now).by(credential.source.as_deref());
+        self.plan_at(credential, &Timestamp::now()).await
+    }
+
+    /// The same of one that came at this moment.
+    pub(crate) async fn plan_at(
+        &self,
+        credential: &Credential,
+        moment: &Timestamp,
+    ) -> Result<OncePlan, Refusal> {
+        let cx = Presented::new(&credential.challenge, moment).by(credential.source.as_deref());
         let AnyPlan::Once(plan) = self.rail.verify(&cx, &credential.payload).await? else {
             panic!("a charge is single use")
         };

@@ -92,7 +92,8 @@ async fn spoilt(service: &Chain, spoil: fn(&mut Value)) -> String {
 async fn an_answer_for_something_else_is_not_used() {
     let (chain, service) = (service().await, service().await);
     let plain = Net::at(&chain.url());
-    let credential = {
+    // One for each: a sponsored transaction is not taken for long.
+    let paid = async || {
         let net = behind(&plain, &service.sponsor_url(), &json!({})).unwrap();
         net.pay(net.challenge("0.01").await, RICH).await.unwrap()
     };
@@ -115,7 +116,7 @@ async fn an_answer_for_something_else_is_not_used() {
     for (spoil, says) in cases {
         let url = spoilt(&service, spoil).await;
         let net = behind(&plain, &url, &json!({})).unwrap();
-        match net.verify(&credential).await {
+        match net.verify(&paid().await).await {
             Err(Refusal::Fault(fault)) => {
                 let text = format!("{fault} {fault:?}");
                 let nobody = text.contains("nobody can have made");
@@ -130,7 +131,7 @@ async fn an_answer_for_something_else_is_not_used() {
     }
     let other = json!({ "account": RECIPIENT });
     let net = behind(&plain, &service.sponsor_url(), &other).unwrap();
-    match net.verify(&credential).await {
+    match net.verify(&paid().await).await {
         Err(Refusal::Fault(fault)) => {
             assert!(fault.to_string().contains("not the fee payer's"), "{fault}");
         }
@@ -145,7 +146,7 @@ async fn an_answer_for_something_else_is_not_used() {
 async fn a_service_that_does_not_sign() {
     let (chain, service) = (service().await, service().await);
     let net = behind(&Net::at(&chain.url()), &service.sponsor_url(), &json!({})).unwrap();
-    let credential = net.pay(net.challenge("0.01").await, RICH).await.unwrap();
+    let paid = async || net.pay(net.challenge("0.01").await, RICH).await.unwrap();
     let fill = "eth_fillTransaction";
     for outage in [
         Fault::Disconnect,
@@ -158,7 +159,7 @@ async fn a_service_that_does_not_sign() {
         Fault::error(-32003, "nonce too low"),
     ] {
         service.fail_next(fill, 1, outage);
-        match net.verify(&credential).await {
+        match net.verify(&paid().await).await {
             Err(Refusal::Fault(fault)) => assert!(fault.retry_after().is_some(), "{fault}"),
             other => panic!("{other:?}"),
         }
@@ -168,12 +169,12 @@ async fn a_service_that_does_not_sign() {
         Fault::error(-32003, "Tempo tx valid_before (1) must be > current time"),
     ] {
         service.fail_next(fill, 1, lies);
-        match net.verify(&credential).await {
+        match net.verify(&paid().await).await {
             Err(Refusal::Rejected(why)) => assert!(why.detail.contains("would fail"), "{why:?}"),
             other => panic!("{other:?}"),
         }
     }
-    drop(net.verify(&credential).await.unwrap());
+    drop(net.verify(&paid().await).await.unwrap());
 }
 
 #[tokio::test]

@@ -9,7 +9,7 @@ use alloy::{
 };
 use farebox_core::{Method, Outcome, Refusal, StoredOrder};
 use farebox_sandbox_tempo::Fault;
-use farebox_wire::{Amount, Challenge};
+use farebox_wire::{Amount, Challenge, Timestamp};
 use serde_json::{Value, json};
 use tempo_primitives::{AASigned, TempoTransaction, transaction::TempoSignature};
 
@@ -103,12 +103,23 @@ async fn half(tx: TempoTransaction, secret: &str) -> Vec<u8> {
 }
 
 async fn refused(net: &Net, challenge: &Challenge, raw: &[u8], source: Option<&str>) -> String {
+    refused_at(net, challenge, raw, source, &Timestamp::now()).await
+}
+
+/// What one that came at this moment is told, however long it took to get here.
+async fn refused_at(
+    net: &Net,
+    challenge: &Challenge,
+    raw: &[u8],
+    source: Option<&str>,
+    moment: &Timestamp,
+) -> String {
     let credential = Credential {
         challenge: challenge.clone(),
         payload: transaction(raw),
         source: source.map(str::to_owned),
     };
-    detail(net.verify(&credential).await.unwrap_err())
+    detail(net.plan_at(&credential, moment).await.unwrap_err())
 }
 
 /// Protects: what costs the sponsor and pays nobody.
@@ -119,11 +130,13 @@ async fn what_is_not_sponsored(net: &Net) {
         max_fee_per_gas: 20_000_000_000,
         ..paying(&challenge, 10_000)
     };
+    let moment = Timestamp::now();
+    let began = u64::try_from(moment.unix_millis() / 1000).unwrap();
     let mut brief = good();
-    brief.valid_before = NonZeroU64::new(now() + 14);
+    brief.valid_before = NonZeroU64::new(began + 14);
     // Enough when it came, and not enough by the time that it would be sent.
     let mut late = good();
-    late.valid_before = NonZeroU64::new(now() + 16);
+    late.valid_before = NonZeroU64::new(began + 16);
     let mut greedy = good();
     greedy.gas_limit = 2_000_001;
     let mut more = good();
@@ -135,7 +148,7 @@ async fn what_is_not_sponsored(net: &Net) {
         (more, "2 transfers, 1 are asked"),
     ] {
         let raw = half(tx, RICH).await;
-        let text = refused(net, &challenge, &raw, None).await;
+        let text = refused_at(net, &challenge, &raw, None, &moment).await;
         assert!(text.contains(says), "{says}: {text}");
     }
     let raw = half(good(), FEE_PAYER).await;
@@ -259,13 +272,15 @@ async fn many_parts_pass_the_limit_on_gas() {
 #[tokio::test]
 async fn nothing_is_sent_unless_the_simulation_says_so() {
     let (chain, net) = start().await;
-    let credential = net.pay(net.challenge("0.01").await, RICH).await.unwrap();
+    // One for each: a sponsored transaction is not taken for long.
+    let paid = async || net.pay(net.challenge("0.01").await, RICH).await.unwrap();
     for outage in [
         Fault::Disconnect,
         Fault::Status(503),
         Fault::error(-32601, "Method not found"),
         Fault::error(-32000, "header not found"),
     ] {
+        let credential = paid().await;
         chain.fail_next("eth_call", 2, outage);
         assert!(matches!(
             net.verify(&credential).await,
@@ -274,6 +289,7 @@ async fn nothing_is_sent_unless_the_simulation_says_so() {
         chain.clear_faults();
     }
     assert_eq!(chain.calls("eth_sendRawTransactionSync"), 0);
+    let credential = paid().await;
     let before = chain.total_calls();
     let order = net.verify(&credential).await.unwrap();
     reference(net.settle(&order).await);

@@ -196,7 +196,7 @@ pub(crate) async fn an_order_that_was_never_included_is_declined_in_the_end(
 
 /// Looks an order up until something is known of it: a block has to come first.
 pub(crate) async fn in_the_end(net: &Net, order: &farebox_core::StoredOrder) -> Outcome {
-    let deadline = std::time::Instant::now() + std::time::Duration::from_secs(10);
+    let deadline = std::time::Instant::now() + std::time::Duration::from_secs(60);
     loop {
         match net.lookup(order).await {
             Outcome::Unknown if std::time::Instant::now() < deadline => {

@@ -89,9 +89,9 @@ impl Shop {
         Self::on(chain, table).await
     }
 
-    /// Asks until it is so; ten seconds at most.
+    /// Asks until it is so; a minute at most.
     pub(crate) async fn until(&self, mut so: impl AsyncFnMut() -> bool) {
-        let end = tokio::time::Instant::now() + Duration::from_secs(10);
+        let end = tokio::time::Instant::now() + Duration::from_secs(60);
         while !so().await {
             assert!(tokio::time::Instant::now() < end, "it does not come to be");
             tokio::time::sleep(Duration::from_millis(50)).await;
