@@ -104,16 +104,26 @@ impl Books {
     }
 }
 
+/// A reservation that is older, in seconds, has lapsed: longer than it lasts here.
+const LAPSED: u64 = 15;
+
 impl Node {
-    /// The server's own books: payments by state.
-    pub fn states(&self) -> Result<BTreeMap<String, usize>, Problem> {
-        let mut states = BTreeMap::new();
+    /// The server's own books: payments by state, and whether any is under way. A reservation that
+    /// nobody came back for is not: it claims nothing, and is forgotten in time. Its proof may have
+    /// been one that the rail was too slow to judge, and refused when it came again.
+    pub fn states(&self) -> Result<(BTreeMap<String, usize>, bool), Problem> {
+        let (mut states, mut under_way) = (BTreeMap::new(), false);
         for entry in self.book_lines()? {
             if let Some(state) = entry["state"].as_str() {
                 *states.entry(state.to_owned()).or_default() += 1;
+                under_way |= match state {
+                    "attempted" | "paid" | "serving" => true,
+                    "reserved" => entry["ageSeconds"].as_u64().is_none_or(|age| age < LAPSED),
+                    _ => false,
+                };
             }
         }
-        Ok(states)
+        Ok((states, under_way))
     }
 
     pub(crate) fn book_lines(&self) -> Result<Vec<Value>, Problem> {

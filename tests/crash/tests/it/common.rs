@@ -189,11 +189,8 @@ impl Supervised {
             // The sandboxes and the payers are in this process, and shall not wait for another. A store
             // that was away may not be back for everybody yet.
             let states = tokio::task::block_in_place(|| twin.states());
-            let open = ["reserved", "attempted", "paid", "serving"];
             match states {
-                Ok(states) if open.iter().all(|state| !states.contains_key(*state)) => {
-                    return states;
-                }
+                Ok((states, false)) => return states,
                 left => assert!(Instant::now() < deadline, "left open: {left:?}"),
             }
             tokio::time::sleep(Duration::from_millis(200)).await;
