@@ -286,10 +286,17 @@ impl Serving {
         Err(trouble.unwrap_or_else(|| Fault::unavailable("the serving lease was lost")))
     }
 
-    /// The handler failed: the payment stays, and the same credential may collect it.
-    pub async fn failed(self) -> Result<(), Fault> {
+    /// The handler failed: the payment stays, and the same credential may collect it. What was
+    /// [reserved](Self::reserve) is the payer's again by then.
+    pub async fn failed(mut self) -> Result<(), Fault> {
         // Once the record is taken out, a drop would give nothing back.
         Detached::new(async move {
+            if let Some(held) = self.charge.take()
+                && let Err(error) = held.0.release().await
+            {
+                // It lapses by itself.
+                tracing::warn!(%error, "what a request holds was not given back");
+            }
             let held = self.held.lock().await.take();
             give_back(&self.shared, &self.id, held).await
         })

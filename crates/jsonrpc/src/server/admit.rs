@@ -1,11 +1,11 @@
 //! From a call to permission to serve, and from the handler's outcome to the one that leaves.
 
 use farebox_core::{
-    Fault,
+    Answer, Fault,
     wire::{AcceptPayment, Problem, Receipt},
 };
 use farebox_engine::{Admission, Gate, Inbound, Kept, Meter, Reply, Serving};
-use serde_json::Value;
+use serde_json::{Map, Value};
 
 use super::answer;
 use crate::{ErrorObject, Operation, Presented};
@@ -16,7 +16,8 @@ use crate::{ErrorObject, Operation, Presented};
 pub struct Payment {
     /// The receipt that leaves with the result.
     pub receipt: Receipt,
-    /// The channel to spend, where the payment is part of a session.
+    /// The channel behind it, where the payment is part of a session. The call costs one unit, held
+    /// before the handler runs; what the handler spends here comes on top.
     pub meter: Option<Meter>,
     /// Who the payer says it is, a DID; as true as the rail's proof makes it.
     pub source: Option<String>,
@@ -28,10 +29,10 @@ pub struct Payment {
 pub enum Admitted {
     /// Serve it, then [`conclude`].
     Serve(Box<Serving>, Payment),
-    /// It was served before, under the same key: answer with the same result, and do not run the
-    /// handler.
+    /// Answer with this result, and do not run the handler: the call was served before, under the
+    /// same key, or its credential asks for no service (a session's top-up or close).
     Replay {
-        /// The result as it was.
+        /// The result as it was, or what the rail says of the action; an empty object otherwise.
         result: Value,
         /// The receipt that goes with it.
         receipt: Value,
@@ -78,13 +79,32 @@ pub async fn admit(
     };
     let source = credential.source.clone();
     match Box::pin(gate.present(credential, &inbound)).await {
-        Ok(Admission::Serve(serving)) => {
+        Ok(Admission::Serve(mut serving)) => {
+            if let Err(error) = serving.reserve(1).await {
+                let refused = match serving.meter() {
+                    Some(meter) => meter.refused(error),
+                    None => error.into(),
+                };
+                give_back(gate, serving).await;
+                return Err(answer::refused(gate, &inbound, refused).await);
+            }
             let payment = Payment {
                 receipt: serving.receipt().clone(),
                 meter: serving.meter().cloned(),
                 source,
             };
             Ok(Admitted::Serve(Box::new(serving), payment))
+        }
+        Ok(Admission::Managed(managed)) => {
+            let receipt = serde_json::to_value(&managed.receipt);
+            let result = match managed.answer {
+                Answer::Json(result) => result,
+                _ => Value::Object(Map::new()),
+            };
+            receipt.map_or_else(
+                |_| Err(unreadable(gate)),
+                |receipt| Ok(Admitted::Replay { result, receipt }),
+            )
         }
         Ok(Admission::Replay(reply)) => match replay(&reply) {
             Some(replay) => Ok(replay),
@@ -123,10 +143,7 @@ pub async fn conclude(
     result: Option<Vec<u8>>,
 ) -> Result<Option<Value>, ErrorObject> {
     if !served {
-        if let Err(fault) = serving.failed().await {
-            // The lease lapses by itself, so this only delays the next try.
-            tracing::warn!(route = gate.route(), %fault, "an unserved payment was not given back");
-        }
+        give_back(gate, *serving).await;
         return Ok(None);
     }
     let kept = result.filter(|body| body.len() <= KEPT).map(|body| Kept {
@@ -143,5 +160,13 @@ pub async fn conclude(
             tracing::error!(route = gate.route(), %error, "a receipt cannot be sent");
             Ok(None)
         }
+    }
+}
+
+/// The handler did not serve.
+async fn give_back(gate: &Gate, serving: Serving) {
+    if let Err(fault) = serving.failed().await {
+        // The lease lapses by itself, so this only delays the next try.
+        tracing::warn!(route = gate.route(), %fault, "an unserved payment was not given back");
     }
 }

@@ -7,7 +7,7 @@ use farebox_core::{
     wire::{BALANCE_HELD, Problem, ProblemDetails},
 };
 use farebox_engine::{Gate, Inbound, Refused};
-use serde_json::json;
+use serde_json::{Map, Value, json};
 
 use crate::{Ask, ErrorObject, INTERNAL_ERROR, INVALID_PARAMS, PaymentError};
 
@@ -20,7 +20,15 @@ pub(crate) async fn refused(gate: &Gate, inbound: &Inbound<'_>, refused: Refused
                 detail = rejection.detail,
                 "payment rejected"
             );
-            ask(gate, inbound, &rejection.problem, &rejection.detail).await
+            let members = &rejection.members;
+            ask_with(
+                gate,
+                inbound,
+                &rejection.problem,
+                &rejection.detail,
+                members,
+            )
+            .await
         }
         Refused::Request(rejection) | Refused::Conflict(rejection) => {
             invalid(&rejection.problem, &rejection.detail)
@@ -54,6 +62,16 @@ pub(crate) async fn ask(
     problem: &Problem,
     detail: &str,
 ) -> ErrorObject {
+    ask_with(gate, inbound, problem, detail, &Map::new()).await
+}
+
+async fn ask_with(
+    gate: &Gate,
+    inbound: &Inbound<'_>,
+    problem: &Problem,
+    detail: &str,
+    members: &Map<String, Value>,
+) -> ErrorObject {
     let challenges = match gate.challenges(inbound).await {
         Ok(challenges) => challenges,
         Err(error) => return fault(gate.route(), &error),
@@ -69,7 +87,11 @@ pub(crate) async fn ask(
     if asks.is_empty() {
         return fault(gate.route(), &Fault::new("writing challenges"));
     }
-    PaymentError::new(problem, detail, asks).to_error()
+    let mut error = PaymentError::new(problem, detail, asks);
+    if let Some(problem) = &mut error.problem {
+        problem.extra.clone_from(members);
+    }
+    error.to_error()
 }
 
 /// The credential is wrong in a way that paying does not mend.

@@ -29,6 +29,9 @@
 //! | repeated under its [`IDEMPOTENCY_KEY`](crate::IDEMPOTENCY_KEY) | the result it got |
 //! | used already | `-32043` without challenges: fresh ones would make the client pay again |
 //! | malformed, two credentials, rail not offered here, a key used for another call | `-32602` |
+//! | a session's balance does not cover the call | `-32043`, fresh challenges, and what is missing |
+//! | it would, and streams hold it | `-32603`, `session/balance-held`, `data.retryAfter`; nothing was spent |
+//! | a session's top-up or close | the rail's answer, or an empty result, with a receipt; no handler runs |
 //! | outcome not known yet | `-32603`, `data.httpStatus` 503, `data.retryAfter` seconds; the same credential may come again |
 //! | store or rail fault | `-32603`, fixed text |
 //! | a paid operation as a notification | nothing, and nothing is done |

@@ -13,4 +13,5 @@ mod codec;
 mod hostile;
 mod mcp;
 mod server;
+mod sessions;
 mod support;
