@@ -11,7 +11,7 @@
 //! | `message` | server | `data`: a piece of the stream |
 //! | `payment-need-voucher`, or the rail's own | server | `data`: what must be authorised |
 //! | `payment-receipt` | server | `data`: the answer to a credential |
-//! | `payment-close-ready` | server | `data`: the receipt of the stream, its last word |
+//! | `payment-close-ready` | server | `data`: the receipt of the stream; nothing follows but the mark that some rails end with |
 //! | `payment-error` | server | `status`, `message` |
 //!
 //! It is closed with 1000 when the stream is over or the session is closed, 1008 when a payment was
