@@ -248,9 +248,10 @@ impl Serving {
         });
         let mut trouble = None;
         let started = Instant::now();
-        for _ in 0..TRIES {
-            // Its client waits: a store that hangs is not asked again and again.
-            if started.elapsed() >= self.shared.timing.store {
+        for attempt in 0..TRIES {
+            // Its client waits: a store that hangs is not asked again and again. Once it is asked,
+            // however long this process has been paused.
+            if attempt > 0 && started.elapsed() >= self.shared.timing.store {
                 break;
             }
             match self
