@@ -6,6 +6,7 @@ use farebox_core::{Schedule, wire::Amount};
 use farebox_engine::{HOLD, MemoryStore, MeterError};
 use farebox_testkit::{Counter, FaultyStore, Fuse, Network, Proxy};
 use serde_json::json;
+use tokio::time::Instant;
 
 use crate::bank::{World, channel};
 
@@ -338,6 +339,13 @@ async fn a_process_that_died_gives_nothing_back_before_its_lease_lapses() {
     process.meter().debit(Amount::new(100)).await.unwrap();
 }
 
+/// That streams hold the balance may be said only by who has waited for them: on a busy machine those
+/// of the same process may be late too.
+fn waited(asked: Instant, refused: &MeterError) -> bool {
+    let busy = matches!(refused, MeterError::Busy { .. });
+    busy && asked.elapsed() >= Duration::from_secs(1)
+}
+
 /// Protects: what is recalled from a stream in the moment that it took it is taken again, and neither
 /// ends the stream nor counts twice.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -347,18 +355,22 @@ async fn a_recall_in_the_wrong_moment_ends_no_stream() {
     let debits = tokio::spawn(async move {
         let mut debited = 0;
         loop {
+            let asked = Instant::now();
             match meter.debit(Amount::new(1)).await {
                 Ok(_) => debited += 1,
                 Err(MeterError::Exhausted { .. }) => break debited,
+                Err(busy) if waited(asked, &busy) => {}
                 Err(error) => panic!("{error}"),
             }
         }
     });
     let mut charged = 0;
     loop {
+        let asked = Instant::now();
         match stream.charge(1).await {
             Ok(()) => charged += 1,
             Err(MeterError::Exhausted { .. }) => break,
+            Err(busy) if waited(asked, &busy) => {}
             Err(error) => panic!("after {charged}: {error}"),
         }
     }

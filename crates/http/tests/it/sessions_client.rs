@@ -204,9 +204,10 @@ async fn a_stream_that_nobody_reads_blocks_no_close() {
         assert!(std::time::Instant::now() < deadline, "it pays");
         tokio::time::sleep(std::time::Duration::from_millis(1)).await;
     }
-    let closing = shop.client.close_all();
-    let closing = tokio::time::timeout(PATIENCE, closing);
-    let closed = closing.await.expect("it ends").unwrap();
+    // It is answered once the close waits for it, so that nothing else is paid before.
+    let closing = tokio::time::timeout(PATIENCE, shop.client.close_all());
+    let (closed, ()) = tokio::join!(biased; closing, async { shop.shop.gate.add_permits(1) });
+    let closed = closed.expect("it ends").unwrap();
     assert_eq!((closed[0].spent, closed[0].refunded), (coins(1), coins(9)));
     assert_eq!(shop.wallet.most_signed(), 2);
     // What came is there when it is read.

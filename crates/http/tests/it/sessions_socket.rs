@@ -15,6 +15,7 @@ use farebox_client::session::{Answer, SessionError, Store, VolatileStore};
 use farebox_core::wire::Credential;
 use farebox_http::{PaidSocket, SessionCallError, SessionClient};
 use serde_json::{Value, json};
+use tokio::sync::Semaphore;
 
 use crate::{
     shop::{self, Coins, Seller as _, Server, coins, refusal, sessions},
@@ -28,13 +29,15 @@ enum Script {
     Honest(u32),
     /// These frames, and then it listens. `{channel}` is the channel.
     Fixed(Vec<Value>),
-    /// Asks for a voucher, and says so much before it answers it.
+    /// Asks for a voucher, and says so much before it answers it, which it does when it is let.
     Late(u32),
 }
 
 struct Hall {
     server: Arc<Server>,
     script: Script,
+    /// What a late answer waits for.
+    gate: Arc<Semaphore>,
 }
 
 struct Open {
@@ -42,13 +45,16 @@ struct Open {
     wallet: Coins,
     client: SessionClient,
     url: reqwest::Url,
+    gate: Arc<Semaphore>,
 }
 
 async fn open(script: Script, max_deposit: u128) -> Open {
     let server = Server::new(1, 10);
+    let gate = Arc::new(Semaphore::new(0));
     let hall = Arc::new(Hall {
         server: server.clone(),
         script,
+        gate: gate.clone(),
     });
     let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
     let url = format!("ws://{}/talk", listener.local_addr().unwrap());
@@ -62,6 +68,7 @@ async fn open(script: Script, max_deposit: u128) -> Open {
         url: url.parse().unwrap(),
         server,
         wallet,
+        gate,
     }
 }
 
@@ -191,6 +198,7 @@ async fn serve(hall: Arc<Hall>, mut socket: WebSocket) {
             Some(text) if text.contains("authorization") => {
                 let (reply, _) = answer(server, &text);
                 if let Script::Late(messages) = &hall.script {
+                    hall.gate.acquire().await.unwrap().forget();
                     for n in 1..=*messages {
                         let said = json!({ "mpp": "message", "data": n.to_string() });
                         socket.send(frame(&said)).await.unwrap();
@@ -303,8 +311,10 @@ async fn a_socket_that_nobody_reads_blocks_no_close() {
         assert!(std::time::Instant::now() < deadline, "it pays");
         tokio::time::sleep(Duration::from_millis(1)).await;
     }
+    // It is answered once the close waits for it, so that nothing else is paid before.
     let closing = tokio::time::timeout(PATIENCE, hall.client.close_all());
-    let closed = closing.await.expect("it ends").unwrap();
+    let (closed, ()) = tokio::join!(biased; closing, async { hall.gate.add_permits(1) });
+    let closed = closed.expect("it ends").unwrap();
     assert_eq!((closed[0].spent, closed[0].refunded), (coins(0), coins(10)));
     for n in 0..=50 {
         let message = socket.recv().await.unwrap().unwrap();
