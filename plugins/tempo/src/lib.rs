@@ -8,8 +8,8 @@
 //! challenge ([`memo`]), so one transaction pays for one challenge. An offer of amount `"0"` takes a
 //! proof instead (see `farebox-proof`).
 //!
-//! With a `fee_payer` the server pays the network fee of pull payments, after its own checks of what
-//! else the transaction does ([`Sponsor`]).
+//! With a `fee_payer` the server pays the network fee of pull payments, and of what opens and tops up
+//! channels, after its own checks of what else the transaction does ([`Sponsor`]).
 //!
 //! Accepted in pull mode are transactions with an expiring nonce: whether another nonce is the
 //! account's next takes further reads of the chain. Where an access key has signed, its account's

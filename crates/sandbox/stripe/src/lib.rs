@@ -8,7 +8,8 @@
 //! Stripe.js ([`Stripe::stripe_js`]), which takes Stripe's test cards.
 //!
 //! What is not real: there is one account with one key, and it is both the agent's and the
-//! seller's; nobody checks `seller_details`; texts of errors differ from Stripe's.
+//! seller's; every connected account that is named exists; nobody checks `seller_details`; texts of
+//! errors differ from Stripe's.
 //!
 //! ```
 //! # #[tokio::main(flavor = "current_thread")]
