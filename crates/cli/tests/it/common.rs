@@ -14,8 +14,8 @@ use std::{
 
 use serde_json::Value;
 
-/// How long anything may take here. It takes seconds, on a busy machine too.
-const PATIENCE: Duration = Duration::from_secs(60);
+/// How long anything may take here. It takes seconds, and tens of them on a busy machine.
+const PATIENCE: Duration = Duration::from_secs(180);
 
 /// A wallet for `[rails.proof]`, where nothing has to be paid.
 pub(crate) const KEY: &str = "0x59c6995e998f97a5a0044966f0945389dc9e86dae88c7a8412f4603b6b78690d";
