@@ -155,18 +155,6 @@ impl Shop {
         tokio::task::block_in_place(run).unwrap()
     }
 
-    /// The name of what was charged, as soon as there is one.
-    pub(crate) async fn charged(&self) -> String {
-        let deadline = Instant::now() + PATIENCE;
-        loop {
-            if let Some(charged) = self.sandbox().charged().first() {
-                return charged.id.clone();
-            }
-            assert!(Instant::now() < deadline, "nothing is charged");
-            tokio::time::sleep(Duration::from_millis(50)).await;
-        }
-    }
-
     /// Runs the reconciler until nothing is unknown any more.
     pub(crate) async fn reconcile(&self, what: &str) {
         let deadline = Instant::now() + PATIENCE;
