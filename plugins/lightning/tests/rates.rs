@@ -44,11 +44,11 @@ async fn a_function_says_what_a_bitcoin_costs() {
     let rail = method(rail(ln.seller()).rates(Arc::new(source)));
     assert!(keys(&rail, &terms("0.0123", "usd")).is_empty());
     assert_eq!(keys(&rail, &terms("0", "usd")), ["amount"]);
-    assert_eq!(sats(&rail, "0.0123").await.unwrap(), "25", "rounded up");
     let before = Timestamp::now();
+    assert_eq!(sats(&rail, "0.0123").await.unwrap(), "25", "rounded up");
     let quote = rail.quote(&terms("1", "usd")).await.unwrap();
     let until = quote.not_after.unwrap();
-    // An invoice counts whole seconds, and the rate is older than it.
+    // An invoice counts whole seconds, as does what is left of the rate, which was asked for before.
     assert!(
         until > before.plus(holds - Duration::from_secs(2)),
         "{until:?}"
