@@ -265,10 +265,11 @@ async fn failures(checked: &mut Checked) {
         let call = checked.charging(&token, amount);
         call.header("idempotency-key", "k")
     };
-    checked.stripe.fault(Fault::Slow(Duration::from_secs(2)));
+    // Long enough for the second to meet the first, on a machine that does much else.
+    checked.stripe.fault(Fault::Slow(Duration::from_secs(6)));
     let first = tokio::spawn(keyed(checked, "100").send());
     // The sandbox writes a request down before it begins.
-    let deadline = tokio::time::Instant::now() + Duration::from_secs(2);
+    let deadline = tokio::time::Instant::now() + Duration::from_secs(60);
     let arrived = |checked: &Checked| {
         let requests = checked.stripe.requests();
         requests.iter().any(|seen| {
