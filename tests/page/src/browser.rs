@@ -13,8 +13,8 @@ use url::Url;
 
 use crate::driver::Driver;
 
-/// How long the page may take for anything that is waited for.
-const PATIENCE: Duration = Duration::from_secs(20);
+/// How long the page may take for anything that is waited for, on a machine that does much else.
+pub const PATIENCE: Duration = Duration::from_secs(120);
 
 /// How often a browser is tried to be had, where memory is short or the machine busy.
 const ATTEMPTS: usize = 3;
@@ -129,6 +129,27 @@ impl Browser {
         self.client.execute(script, Vec::new()).await.unwrap()
     }
 
+    /// What a script gives back, once that is not null.
+    pub async fn value(&self, script: &str) -> Value {
+        let deadline = Instant::now() + PATIENCE;
+        loop {
+            // A page that is being left runs no scripts.
+            match self.client.execute(script, Vec::new()).await {
+                Ok(Value::Null) | Err(_) => {}
+                Ok(value) => return value,
+            }
+            assert!(Instant::now() < deadline, "nothing from {script}");
+            sleep(Duration::from_millis(50)).await;
+        }
+    }
+
+    /// Has the page load itself again, and waits for the next one.
+    pub async fn reload(&self) {
+        self.run("window.before = true; setTimeout(() => location.reload(), 0)")
+            .await;
+        self.value("return window.before ? null : true").await;
+    }
+
     /// A command of Chromium's own protocol.
     pub async fn cdp(&self, command: &str, parameters: Value) -> Value {
         let command = Cdp(json!({ "cmd": command, "params": parameters }));
@@ -208,6 +229,8 @@ fn capabilities(profile: &tempfile::TempDir) -> Capabilities {
         json!({ "args": arguments }),
     );
     capabilities.insert("goog:loggingPrefs".to_owned(), json!({ "browser": "ALL" }));
+    let patience = PATIENCE.as_secs() * 1000;
+    capabilities.insert("timeouts".to_owned(), json!({ "script": patience }));
     capabilities
 }
 

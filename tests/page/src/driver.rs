@@ -13,7 +13,7 @@ use std::{
 };
 
 /// How long it may take to start, and to end a session.
-const PATIENCE: Duration = Duration::from_secs(20);
+const PATIENCE: Duration = Duration::from_secs(120);
 
 /// How often a start is tried: the port that it is given may be taken before it has both families'.
 const ATTEMPTS: usize = 5;

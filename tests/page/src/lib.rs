@@ -12,6 +12,6 @@ mod driver;
 mod goods;
 mod shop;
 
-pub use browser::{Browser, Scheme};
+pub use browser::{Browser, PATIENCE, Scheme};
 pub use goods::FILE_SIZE;
-pub use shop::{JOKE, Rails, Shop};
+pub use shop::{Door, JOKE, Rails, Shop};

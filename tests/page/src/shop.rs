@@ -7,10 +7,11 @@ use std::sync::{
 
 use axum::{
     Router,
+    extract::Request,
     http::{StatusCode, header},
-    middleware::map_response,
+    middleware::{Next, from_fn, map_response},
     response::IntoResponse as _,
-    routing::get,
+    routing::{get, post},
 };
 use farebox::{
     Budget, Limit, OfferSpec, Server,
@@ -23,7 +24,7 @@ use farebox_sandbox_lightning::Lightning;
 use farebox_sandbox_stripe::{Stripe, StripeConfig};
 use farebox_sandbox_tempo::{Chain, PATH_USD, dev_account};
 use serde_json::{Value, json};
-use tokio::net::TcpListener;
+use tokio::{net::TcpListener, sync::watch};
 
 use crate::goods;
 
@@ -53,7 +54,37 @@ pub struct Shop {
     pub ahead: Arc<AtomicI64>,
     /// How many more requests the handler fails.
     pub failures: Arc<AtomicUsize>,
+    /// Before a payment is looked at.
+    pub entrance: Door,
+    /// Between a payment and what it buys.
+    pub till: Door,
+    left: Arc<AtomicUsize>,
     served: Arc<AtomicUsize>,
+}
+
+/// A place where payments wait while it is closed.
+#[derive(Clone, Debug)]
+pub struct Door(Arc<watch::Sender<bool>>);
+
+impl Door {
+    fn new() -> Self {
+        Self(Arc::new(watch::Sender::new(true)))
+    }
+
+    /// Whoever comes waits.
+    pub fn close(&self) {
+        self.0.send_replace(false);
+    }
+
+    /// All go on.
+    pub fn open(&self) {
+        self.0.send_replace(true);
+    }
+
+    async fn pass(&self) {
+        // The sender is here.
+        drop(self.0.subscribe().wait_for(|open| *open).await);
+    }
 }
 
 /// What is sold.
@@ -131,8 +162,10 @@ impl Shop {
             paid.page(page.clone())
         };
         let (served, failures) = (Arc::new(AtomicUsize::new(0)), Arc::new(AtomicUsize::new(0)));
-        let (count, fail) = (served.clone(), failures.clone());
+        let (entrance, till) = (Door::new(), Door::new());
+        let (count, fail, paid_for) = (served.clone(), failures.clone(), till.clone());
         let joke = move || async move {
+            paid_for.pass().await;
             let fails = fail.fetch_update(SeqCst, SeqCst, |left| left.checked_sub(1));
             if fails.is_ok() {
                 return StatusCode::BAD_GATEWAY.into_response();
@@ -149,6 +182,8 @@ impl Shop {
             );
             (headers, page).into_response()
         };
+        let left = Arc::new(AtomicUsize::new(0));
+        let (leaving, entrance_of_app) = (left.clone(), entrance.clone());
         let app = Router::new()
             .route("/joke", get(joke.clone()).route_layer(paid("GET /joke")))
             .route("/joke/free", get(goods::free))
@@ -162,7 +197,26 @@ impl Shop {
             .route("/file", get(goods::file).route_layer(paid("GET /file")))
             .route("/sound", get(goods::sound).route_layer(paid("GET /sound")))
             .route("/away", get(goods::away).route_layer(paid("GET /away")))
-            .route("/there", get(|| async { "You are there." }));
+            .route("/there", get(|| async { "You are there." }))
+            .route(
+                "/left",
+                post(async move || {
+                    leaving.fetch_add(1, SeqCst);
+                }),
+            )
+            .layer(from_fn(move |request: Request, next: Next| {
+                let entrance = entrance_of_app.clone();
+                let has = |name| request.headers().contains_key(name);
+                // What only prepares a payment has a credential, too.
+                let pays =
+                    (has("authorization") || has("payment-authorization")) && !has("farebox-page");
+                async move {
+                    if pays {
+                        entrance.pass().await;
+                    }
+                    next.run(request).await
+                }
+            }));
         let listener = TcpListener::bind(("127.0.0.1", 0)).await.unwrap();
         let url = format!("http://{}", listener.local_addr().unwrap());
         tokio::spawn(async move { axum::serve(listener, app).await });
@@ -173,6 +227,9 @@ impl Shop {
             chain,
             ahead,
             failures,
+            entrance,
+            till,
+            left,
             served,
         }
     }
@@ -238,6 +295,11 @@ impl Shop {
     /// The account that [`pay`](Self::pay) pays from on the chain.
     pub fn payer(&self) -> String {
         dev_account(1).unwrap().0.to_string()
+    }
+
+    /// How many pages have said at `/left` that they are being left.
+    pub fn left(&self) -> usize {
+        self.left.load(SeqCst)
     }
 
     /// How often it was told.

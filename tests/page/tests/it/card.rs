@@ -1,8 +1,8 @@
 //! Paying by card.
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
-use farebox_page_tests::{Browser, Rails, Shop};
+use farebox_page_tests::{Browser, PATIENCE, Rails, Shop};
 use farebox_sandbox_stripe::{Fault, StripeConfig};
 use serde_json::json;
 
@@ -10,8 +10,9 @@ const GOOD: &str = "4242424242424242";
 const DECLINED: &str = "4000000000000002";
 const TOLD: &str = "To get to the other side.";
 
-/// Fills in a card.
+/// Fills in a card, as soon as the page takes one.
 async fn fill(browser: &Browser, number: &str) {
+    browser.find(".panel .pay:enabled").await;
     for (name, text) in [("number", number), ("exp", "1230"), ("cvc", "123")] {
         let field = browser.find(&format!("input[name={name}]")).await;
         field.clear().await.unwrap();
@@ -118,11 +119,10 @@ async fn the_keyboard_is_enough() {
 #[tokio::test(flavor = "multi_thread")]
 #[ignore = "needs chromium"]
 async fn an_error_leaves_the_keyboard_where_it_was() {
-    let config = StripeConfig::default().latency(Duration::from_millis(700));
-    let shop = Shop::with(Rails::Card, config).await;
-    let browser = Browser::start().await;
+    let (shop, browser) = (Shop::open(Rails::Card).await, Browser::start().await);
     browser.open(&shop.joke()).await;
     fill(&browser, DECLINED).await;
+    shop.entrance.close();
     let state = "return [document.querySelector('.panel').ariaBusy,
         document.querySelectorAll('#farebox :disabled').length > 0,
         document.activeElement.name || document.activeElement.className,
@@ -132,6 +132,7 @@ async fn an_error_leaves_the_keyboard_where_it_was() {
     browser.until("Paying…").await;
     assert_eq!(browser.run(state).await[0], "true");
     assert_eq!(browser.run(state).await[1], true);
+    shop.entrance.open();
     browser.until("use another payment method").await;
     // Until the fresh challenge is there, nothing can be pressed.
     browser.find(".panel .pay:enabled").await;
@@ -142,8 +143,10 @@ async fn an_error_leaves_the_keyboard_where_it_was() {
     let role = "return document.getElementById('farebox-alert').getAttribute('role')";
     assert_eq!(browser.run(role).await, "alert");
 
+    shop.entrance.close();
     browser.find(".panel .pay").await.click().await.unwrap();
     browser.until("Paying…").await;
+    shop.entrance.open();
     browser.until("use another payment method").await;
     browser.find(".panel .pay:enabled").await;
     assert_eq!(browser.run(state).await[2], "pay", "the button has it back");
@@ -168,23 +171,39 @@ async fn an_unknown_outcome_is_waited_for() {
 #[tokio::test(flavor = "multi_thread")]
 #[ignore = "needs chromium"]
 async fn a_reload_during_payment_loses_nothing() {
-    let config = StripeConfig::default().latency(Duration::from_secs(1));
-    let shop = Shop::with(Rails::Card, config).await;
-    let browser = Browser::start().await;
+    let (shop, browser) = (Shop::open(Rails::Card).await, Browser::start().await);
     browser.open(&shop.joke()).await;
     fill(&browser, GOOD).await;
+    shop.till.close();
     browser.find(".pay").await.click().await.unwrap();
-    // The charge is under way.
+    // The charge is under way, and nothing is answered before the page has been left.
     let intents = |shop: &Shop| {
         let requests = shop.stripe.requests().into_iter();
         requests
             .filter(|r| r.method == "POST" && r.path == "/v1/payment_intents")
             .count()
     };
-    while intents(&shop) == 0 {
+    let leaves = "addEventListener('beforeunload', () => navigator.sendBeacon('/left'));
+        setTimeout(() => location.reload(), 0)";
+    let deadline = Instant::now() + PATIENCE;
+    let wait = async || {
+        assert!(
+            Instant::now() < deadline,
+            "the page neither pays nor leaves"
+        );
         tokio::time::sleep(Duration::from_millis(20)).await;
+    };
+    while intents(&shop) == 0 {
+        wait().await;
     }
-    browser.run("setTimeout(() => location.reload(), 0)").await;
+    let answer = async {
+        while shop.left() == 0 {
+            wait().await;
+        }
+        shop.till.open();
+    };
+    // The driver answers when the next page is there.
+    tokio::join!(browser.run(leaves), answer);
     browser.until(TOLD).await;
     assert_eq!((shop.stripe.charged().len(), shop.served()), (1, 1));
 }

@@ -5,7 +5,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use farebox_page_tests::{Browser, FILE_SIZE, JOKE, Rails, Shop};
+use farebox_page_tests::{Browser, FILE_SIZE, JOKE, PATIENCE, Rails, Shop};
 use serde_json::json;
 
 const NO_WORKERS: &str = "Object.defineProperty(navigator, 'serviceWorker', { value: undefined });";
@@ -120,7 +120,7 @@ async fn a_download_arrives_whole() {
     pay(&browser).await;
     browser.until("The download has started").await;
     let file = folder.path().join("goods.bin");
-    let deadline = Instant::now() + Duration::from_secs(30);
+    let deadline = Instant::now() + PATIENCE;
     while !file.exists() {
         assert!(Instant::now() < deadline, "no download");
         tokio::time::sleep(Duration::from_millis(100)).await;
@@ -138,7 +138,7 @@ async fn a_sound_can_be_heard() {
     let (shop, browser) = (Shop::open(Rails::Card).await, Browser::start().await);
     browser.open(&format!("{}/sound", shop.url)).await;
     pay(&browser).await;
-    let deadline = Instant::now() + Duration::from_secs(20);
+    let deadline = Instant::now() + PATIENCE;
     loop {
         let media = "const media = document.querySelector('video, audio');
             return media ? [media.readyState, media.error?.message ?? null, media.duration] : null";

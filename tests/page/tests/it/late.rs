@@ -5,18 +5,23 @@ use std::{
     time::{Duration, Instant},
 };
 
-use farebox_page_tests::{Browser, JOKE, Rails, Shop};
-use serde_json::{Value, json};
+use farebox_page_tests::{Browser, JOKE, PATIENCE, Rails, Shop};
+use serde_json::json;
 
 use crate::{
     goods::pay,
     wallets::{challenge, invoice, open, preimage},
 };
 
-/// Lets a test move the page's clock, and keeps the challenges of the last renewal.
+/// Lets a test set the page's clock: to so many milliseconds after it was first read, however long it
+/// took to get there; and keeps the challenges of the last renewal.
 const SKIPS: &str = "window.skip = 0;
     const now = Date.now;
-    Date.now = () => now() + window.skip;
+    let first;
+    Date.now = () => {
+        first ??= now();
+        return window.skip ? first + window.skip : now();
+    };
     const parse = DOMParser.prototype.parseFromString;
     DOMParser.prototype.parseFromString = function (...all) {
         const fresh = parse.apply(this, all);
@@ -55,7 +60,7 @@ async fn an_invoice_is_replaced_before_it_lapses() {
     field.send_keys("0123").await.unwrap();
     // A minute and a half is left.
     browser.run("window.skip = 215000").await;
-    let deadline = Instant::now() + Duration::from_secs(20);
+    let deadline = Instant::now() + PATIENCE;
     while invoice(&browser).await == first {
         assert!(Instant::now() < deadline, "the invoice stays");
         tokio::time::sleep(Duration::from_millis(100)).await;
@@ -82,10 +87,11 @@ async fn a_wallet_that_opens_late_pays_the_fresh_invoice() {
     let first = invoice(&browser).await;
     press(&browser, "webln").await;
     browser.until("Waiting for the wallet").await;
+    browser.value("return window.unlock ? true : null").await;
     browser.run("window.skip = 299000").await;
     browser.run("window.unlock()").await;
     browser.until("Confirm within").await;
-    let asked = browser.run("return window.asked").await;
+    let asked = browser.value("return window.asked").await;
     assert_eq!(asked, json!(invoice(&browser).await));
     assert_ne!(asked, json!(first));
     let fresh = browser.run("return window.fresh[1].challenge").await;
@@ -117,6 +123,7 @@ async fn a_transfer_that_comes_too_late_is_kept() {
     let payload = shop.pay("tempo", &asked).await;
     let hash = shop.broadcast(payload["signature"].as_str().unwrap()).await;
     shop.ahead.store(301_000, SeqCst);
+    browser.value("return window.sent ? true : null").await;
     browser.run(&format!("window.sent('{hash}')")).await;
     let text = browser.until("its price had lapsed").await;
     browser.picture("too-late").await;
@@ -166,25 +173,18 @@ async fn a_preimage_that_comes_too_late_is_not_lost() {
 async fn a_reload_while_a_wallet_is_asked_is_warned_of() {
     let (shop, browser) = (Shop::open(Rails::All).await, Browser::start().await);
     browser.before_pages(&wallet(&shop)).await;
-    let away = "setTimeout(() => location.reload(), 0)";
     for (answer, warned) in [(None, true), (Some("window.no({ code: 4001 })"), false)] {
         open(&shop, &browser, 2).await;
         press(&browser, "wallet").await;
         browser.until("Waiting for the wallet").await;
-        while browser.run("return typeof window.sent").await != json!("function") {
-            tokio::time::sleep(Duration::from_millis(50)).await;
-        }
+        browser.value("return window.sent ? true : null").await;
         if let Some(answer) = answer {
             browser.run(answer).await;
             browser
                 .until("That did not work. Nothing has been charged.")
                 .await;
         }
-        browser.run("window.before = true").await;
-        browser.run(away).await;
-        while browser.run("return window.before ?? null").await != Value::Null {
-            tokio::time::sleep(Duration::from_millis(50)).await;
-        }
+        browser.reload().await;
         let text = browser
             .until(if warned { "Pay all the same" } else { "$0.50" })
             .await;

@@ -5,7 +5,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use farebox_page_tests::{Browser, JOKE, Rails, Shop};
+use farebox_page_tests::{Browser, JOKE, PATIENCE, Rails, Shop};
 use serde_json::{Value, json};
 
 use crate::goods::pay;
@@ -56,7 +56,7 @@ async fn a_worker_keeps_to_its_own_address() {
     client.switch_to_window(paying).await.unwrap();
     browser.until(JOKE).await;
     assert_eq!((shop.stripe.charged().len(), shop.served()), (1, 1));
-    let deadline = Instant::now() + Duration::from_secs(20);
+    let deadline = Instant::now() + PATIENCE;
     while scopes(&browser).await != json!(["/"]) {
         assert!(Instant::now() < deadline, "{}", scopes(&browser).await);
         tokio::time::sleep(Duration::from_millis(200)).await;
