@@ -62,7 +62,7 @@ said.topUp = await step(() =>
 const { closeRequestedAt } = await Actions.channel.getStates(client, { channel })
 said.pending = closeRequestedAt !== 0
 await step(() => requestCloseSync(client, { account: payer, channel }))
-const deadline = Date.now() + 20_000
+const deadline = Date.now() + 120_000
 do {
   said.withdrawn = await step(() => withdrawSync(client, { account: payer, channel }))
 } while (said.withdrawn.refused === 'CloseNotReady' && Date.now() < deadline)

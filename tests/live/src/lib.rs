@@ -5,13 +5,13 @@
 
 use std::{
     io::{BufRead as _, BufReader, Read as _},
-    net::TcpListener,
     path::PathBuf,
     process::{Child, Command, Output, Stdio},
     time::{Duration, Instant, SystemTime, UNIX_EPOCH},
 };
 
 use farebox_sandbox_tempo::ChainConfig;
+use farebox_test_services::free_port;
 use serde_json::{Value, json};
 
 pub mod mcp;
@@ -115,10 +115,6 @@ fn runtime() -> std::io::Result<tokio::runtime::Runtime> {
         .build()
 }
 
-fn free_port() -> std::io::Result<u16> {
-    Ok(TcpListener::bind("127.0.0.1:0")?.local_addr()?.port())
-}
-
 /// A Tempo chain on the loopback interface: a real one with a block a second, or the sandbox's.
 #[derive(Debug)]
 pub struct Chain {
@@ -148,7 +144,7 @@ impl Chain {
 
     /// Starts a real one and waits until it answers.
     pub fn start(id: u64) -> Result<Self, Problem> {
-        let port = free_port()?;
+        let port = free_port();
         let now = SystemTime::now().duration_since(UNIX_EPOCH)?.as_secs();
         let child = Command::new(anvil_binary())
             .args([
@@ -229,15 +225,19 @@ impl Chain {
     }
 }
 
-/// Polls until `ready` answers, for at most 30 seconds.
+/// How long a process may take to come up or to do its work, on a machine that does much else: only
+/// what hangs takes so long.
+pub const PATIENCE: Duration = Duration::from_secs(240);
+
+/// Polls until `ready` answers, for as long as [`PATIENCE`] lasts.
 pub fn wait_for<T>(what: &str, ready: impl Fn() -> Option<T>) -> Result<T, Problem> {
-    let deadline = Instant::now() + Duration::from_secs(30);
+    let deadline = Instant::now() + PATIENCE;
     loop {
         if let Some(value) = ready() {
             return Ok(value);
         }
         if Instant::now() > deadline {
-            return Err(format!("{what} did not come up within 30 s").into());
+            return Err(format!("{what} did not come up within {PATIENCE:?}").into());
         }
         std::thread::sleep(Duration::from_millis(50));
     }
@@ -290,7 +290,7 @@ impl Server {
         offer: Value,
         mut rail: Value,
     ) -> Result<Self, Problem> {
-        let port = free_port()?;
+        let port = free_port();
         rail["rpc_url"] = rpc_url.into();
         rail["chain_id"] = chain.id.into();
         rail["currency"] = PATH_USD.into();
@@ -322,7 +322,7 @@ impl Server {
         let mut line = String::new();
         BufReader::new(stdout).read_line(&mut line)?;
         let mut config = serde_json::from_str::<Value>(&line)?["config"].take();
-        let port = free_port()?;
+        let port = free_port();
         config["listen"] = format!("127.0.0.1:{port}").into();
         config["rails"]["tempo"]["rpc_url"] = chain.url.as_str().into();
         config["rails"]["tempo"]["chain_id"] = chain.id.into();
@@ -359,8 +359,8 @@ impl Server {
     }
 }
 
-/// Runs a command to its end, killing it after `patience`.
-pub fn output(mut command: Command, patience: Duration) -> Result<Output, Problem> {
+/// Runs a command to its end, killing it after [`PATIENCE`].
+pub fn output(mut command: Command) -> Result<Output, Problem> {
     let mut child = command
         .stdin(Stdio::null())
         .stdout(Stdio::piped())
@@ -377,13 +377,13 @@ pub fn output(mut command: Command, patience: Duration) -> Result<Output, Proble
         let mut bytes = Vec::new();
         out.read_to_end(&mut bytes).map(|_| bytes)
     });
-    let deadline = Instant::now() + patience;
+    let deadline = Instant::now() + PATIENCE;
     let status = loop {
         if let Some(status) = process.child.try_wait()? {
             break status;
         }
         if Instant::now() > deadline {
-            return Err(format!("{command:?} took longer than {patience:?}").into());
+            return Err(format!("{command:?} took longer than {PATIENCE:?}").into());
         }
         std::thread::sleep(Duration::from_millis(20));
     };

@@ -1,6 +1,6 @@
 //! MCP over stdio: the example of this tree and mppx, each starting the other as its server.
 
-use std::{process::Command, time::Duration};
+use std::process::Command;
 
 use serde_json::Value;
 
@@ -63,7 +63,7 @@ chain_id = {id}
 }
 
 fn said(command: Command) -> Result<String, Problem> {
-    let run = output(command, Duration::from_secs(60))?;
+    let run = output(command)?;
     if run.status.success() {
         Ok(text(&run.stdout))
     } else {

@@ -3,7 +3,6 @@
 use std::{
     io::{BufRead as _, BufReader},
     process::{Command, Output, Stdio},
-    time::Duration,
 };
 
 use serde_json::{Value, json};
@@ -61,6 +60,6 @@ impl Mppx {
         if chain.id == MAINNET {
             command.env("MPPX_CONFIG", peers().join("mppx.config.mjs"));
         }
-        output(command, Duration::from_secs(60))
+        output(command)
     }
 }

@@ -6,7 +6,6 @@ use std::{
     io::{BufRead as _, BufReader},
     path::{Path, PathBuf},
     process::{Command, Output, Stdio},
-    time::Duration,
 };
 
 use serde_json::{Value, json};
@@ -205,7 +204,7 @@ impl Party {
             }
         };
         command.env("NO_COLOR", "1");
-        output(command, Duration::from_secs(60))
+        output(command)
     }
 }
 

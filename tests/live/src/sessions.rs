@@ -3,7 +3,6 @@
 use std::{
     io::{BufRead as _, BufReader},
     process::{Command, Stdio},
-    time::Duration,
 };
 
 use serde_json::{Value, json};
@@ -69,7 +68,7 @@ pub fn read(
         .args(["session-client.mjs", &chain.url, key])
         .arg(parameters.to_string())
         .args(urls);
-    let run = output(command, Duration::from_secs(90))?;
+    let run = output(command)?;
     if !run.status.success() {
         return Err(format!("the client failed: {}", text(&run.stderr)).into());
     }
@@ -83,7 +82,7 @@ pub fn channel(chain: &Chain) -> Result<Value, Problem> {
     command
         .current_dir(peers())
         .args(["channel.mjs", &chain.url, PAYER_KEY, SELLER_KEY]);
-    let run = output(command, Duration::from_secs(60))?;
+    let run = output(command)?;
     if !run.status.success() {
         return Err(format!("viem failed: {}", text(&run.stderr)).into());
     }

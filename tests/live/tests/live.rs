@@ -2,8 +2,6 @@
 
 #![allow(clippy::print_stderr, reason = "a skipped test is reported by name")]
 
-use std::time::Duration;
-
 use farebox_live_tests::{
     Chain, LOCALNET, MAINNET, Mppx, PAYER_KEY, Problem, SELLER, Server, farebox, mcp, missing,
     output, text,
@@ -88,7 +86,7 @@ fn farebox_pays_mppx() -> Result<(), Problem> {
         .env("FAREBOX_TEMPO_PRIVATE_KEY", PAYER_KEY)
         .env("FAREBOX_TEMPO_RPC_URL", &chain.url)
         .env("FAREBOX_TEMPO_CHAIN_ID", chain.id.to_string());
-    let run = output(command, Duration::from_secs(60))?;
+    let run = output(command)?;
     ensure(run.status.success(), || text(&run.stderr))?;
     let body = text(&run.stdout);
     ensure(body.trim_end() == "a joke from the other side", || {
@@ -157,7 +155,7 @@ fn farebox_validates_mppx() -> Result<(), Problem> {
         .env("FAREBOX_TEMPO_PRIVATE_KEY", PAYER_KEY)
         .env("FAREBOX_TEMPO_RPC_URL", &chain.url)
         .env("FAREBOX_TEMPO_CHAIN_ID", chain.id.to_string());
-    let run = output(command, Duration::from_secs(120))?;
+    let run = output(command)?;
     let said = text(&run.stdout);
     ensure(run.status.success(), || {
         format!("{said}{}", text(&run.stderr))

@@ -4,12 +4,12 @@
 
 use std::{
     io::{BufRead as _, BufReader},
-    net::{TcpListener, TcpStream},
+    net::TcpStream,
     process::{Child, ChildStdout, Command, Stdio},
-    time::Duration,
 };
 
 use farebox_live_tests::{Problem, farebox, missing, output, text, wait_for};
+use farebox_test_services::free_port;
 use libtest_mimic::{Arguments, Failed, Trial};
 use serde_json::Value;
 
@@ -152,7 +152,7 @@ impl Stripe {
 /// PaymentIntent, and one charge of exactly the price.
 fn mppx_pays_farebox() -> Result<(), Problem> {
     let stripe = Stripe::start()?;
-    let port = TcpListener::bind("127.0.0.1:0")?.local_addr()?.port();
+    let port = free_port();
     let mut config = stripe.config.clone();
     config["listen"] = format!("127.0.0.1:{port}").into();
     if let Some(offers) = config["routes"][0]["offers"].as_array_mut() {
@@ -169,7 +169,7 @@ fn mppx_pays_farebox() -> Result<(), Problem> {
     })?;
 
     let url = format!("http://127.0.0.1:{port}/joke");
-    let run = output(stripe.mppx("pay", &url), Duration::from_secs(60))?;
+    let run = output(stripe.mppx("pay", &url))?;
     ensure(run.status.success(), || text(&run.stderr))?;
     let said: Value = serde_json::from_slice(&run.stdout)?;
     ensure(said["status"] == 200, || said.to_string())?;
@@ -204,7 +204,7 @@ fn farebox_pays_mppx() -> Result<(), Problem> {
         .args(["pay", url, "--rail", "stripe", "--max", "0.75usd"])
         .arg("--wallet")
         .arg(&wallet);
-    let run = output(command, Duration::from_secs(60))?;
+    let run = output(command)?;
     ensure(run.status.success(), || text(&run.stderr))?;
     let body = text(&run.stdout);
     ensure(body.trim_end() == "a joke from the other side", || {
