@@ -9,15 +9,16 @@ use serde_json::{Map, Value, json};
 
 use crate::support::credential;
 
+/// The same whenever it is made.
 fn challenge() -> Challenge {
-    let in_an_hour = Timestamp::now().unix_millis() + 3_600_000;
+    let in_2096 = 4_000_000_000_000;
     Challenge {
         id: "c1".into(),
         realm: "api.example.com".into(),
         method: "test".into(),
         intent: "charge".into(),
         request: Encoded::encode(&json!({"amount": "5", "currency": "usd"})).unwrap(),
-        expires: Some(Timestamp::from_unix_millis(in_an_hour)),
+        expires: Some(Timestamp::from_unix_millis(in_2096)),
         digest: None,
         description: Some("a joke".into()),
         opaque: Some(Encoded::encode(&json!({"nonce": "n"})).unwrap()),
