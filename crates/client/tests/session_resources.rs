@@ -13,7 +13,8 @@ use std::{
 };
 
 use farebox_client::session::{Answer, Courier, SessionError, Sessions};
-use farebox_core::wire::{Challenge, Credential, Timestamp};
+use farebox_core::wire::{Challenge, Credential, Encoded, Timestamp};
+use serde_json::Value;
 use support::{
     Coins, Seller, Server, coins, memory, origin,
     prepaid::{Shop, process},
@@ -222,4 +223,49 @@ async fn a_signed_deposit_of_another_resource_is_shown_there() {
         assert_eq!(server.books(&id).spent, 4);
         assert_eq!(wallet.most_signed(), 4);
     }
+}
+
+/// A shop that lists somebody else's challenge before its own.
+struct Listed(Arc<Shop>);
+
+impl Courier for Listed {
+    async fn ask(&self) -> Result<Vec<Challenge>, String> {
+        let own = self.0.challenge();
+        let mut request: Value = own.request.decode().unwrap();
+        request["recipient"] = "them".into();
+        let mut other = own.clone();
+        other.request = Encoded::encode(&request).unwrap();
+        Ok(vec![other, own])
+    }
+
+    async fn deliver(&self, credential: &Credential) -> Answer {
+        self.0.deliver(credential).await
+    }
+
+    async fn deliver_at(&self, resource: &str, credential: &Credential) -> Answer {
+        self.0.deliver_at(resource, credential).await
+    }
+}
+
+/// Protects: a channel is topped up and closed by its own challenge, whatever else is offered first.
+#[tokio::test]
+async fn a_channel_goes_on_with_its_own_challenge() {
+    let (shop, disk) = (Shop::new(1, 10), memory());
+    let (sessions, listed) = (process(&shop, &disk), Listed(shop.clone()));
+    for _ in 0..15 {
+        let own = [shop.challenge()];
+        let mut call = sessions.begin(&own, &origin(), "/").unwrap();
+        loop {
+            let presentation = call.next(&listed).await.unwrap();
+            let answer = shop.take(presentation.credential(), 1);
+            if call.answered(presentation, answer).await.unwrap() {
+                break;
+            }
+        }
+        call.finish().await.unwrap();
+    }
+    assert_eq!((shop.paid(), shop.account().spent), (20, 15));
+    let channel = sessions.channels().await.unwrap().remove(0);
+    let closed = sessions.close(&channel.key, &origin(), &listed).await;
+    assert_eq!(closed.unwrap().spent, coins(15));
 }

@@ -129,6 +129,12 @@ impl Book {
         }
     }
 
+    /// Nothing is left of the block, and the store knows all that was burnt of it.
+    fn has_nothing_to_say(&self) -> bool {
+        let known = |mark: &Mark| mark.served == self.served;
+        self.left.is_zero() && matches!(&*self.marks, [mark] if known(mark))
+    }
+
     /// The store has it.
     fn has(&mut self, write: &Write) {
         let (first, last) = (write.turn, write.turn);
@@ -338,6 +344,9 @@ impl Held {
                     && !ends
                     && book.written.elapsed() < shared.timing.hold / KEPT
                 {
+                    return Ok(true);
+                }
+                if cause == Cause::Recalled && !ends && book.has_nothing_to_say() {
                     return Ok(true);
                 }
                 if ends {

@@ -140,15 +140,16 @@ impl Meter {
     /// Spends `amount` at once, for what is known to be served. Counted once, even if the store
     /// loses a reply; if it cannot be reached again either, the answer is a fault and nobody knows.
     pub async fn debit(&self, amount: Amount) -> Result<ChannelState, MeterError> {
-        let (now, units) = (self.shared.clock.millis(), self.units(amount));
-        let op = Shared::nonce()?;
+        let (op, units) = (Shared::nonce()?, self.units(amount));
         let debit = || {
-            self.update(|account| {
+            let now = self.shared.clock.millis();
+            let op = &op;
+            self.update(move |account| {
                 let next = match account {
-                    Some(account) if account.has_debited(&op) => account.clone(),
+                    Some(account) if account.has_debited(op) => account.clone(),
                     _ => {
                         let mut next = spendable(account, amount, now)?;
-                        next.debit(&op, amount, units, &self.shared)?;
+                        next.debit(op, amount, units, &self.shared)?;
                         next
                     }
                 };

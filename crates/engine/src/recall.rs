@@ -4,7 +4,7 @@
 use std::{sync::Arc, time::Duration};
 
 use farebox_core::wire::Amount;
-use tokio::time::Instant;
+use tokio::time::{Instant, sleep};
 
 use crate::{
     engine::Shared,
@@ -16,6 +16,9 @@ use crate::{
 /// word may be lost. A stream whose process died gives back nothing until its block lapses.
 const PATIENCE: Duration = Duration::from_secs(1);
 const ASKED: u32 = 4;
+
+/// How long to rest after a try that came too late.
+const PAUSE: Duration = Duration::from_millis(10);
 
 /// When to come back at the latest: one whose process lives gives back before its block lapses.
 const RETRY_AFTER: Duration = Duration::from_secs(10);
@@ -56,15 +59,20 @@ impl Recall {
         short: MeterError,
     ) -> Result<(), MeterError> {
         let shared = &meter.shared;
-        let Some(account) = shared.glance(meter.key()).await? else {
+        // Not as it was seen last: this may refuse.
+        let Some((_, account)) = shared.account(meter.key()).await? else {
             return Err(short);
         };
         let now = shared.clock.millis();
         if account.within_reach(now) < self.amount {
             return Err(short);
         }
-        let end = *self.end.get_or_insert_with(|| Instant::now() + PATIENCE);
-        if Instant::now() >= end {
+        match self.end {
+            None => self.end = Some(Instant::now() + PATIENCE),
+            // What could be spent was taken by others, who may go on taking.
+            Some(_) => sleep(PAUSE).await,
+        }
+        if self.end.is_some_and(|end| Instant::now() >= end) {
             let lapse = account.next_lapse(now).unwrap_or(PATIENCE);
             let retry_after = lapse.clamp(PATIENCE, RETRY_AFTER);
             return Err(MeterError::Busy { retry_after });

@@ -25,12 +25,15 @@ pub const HOLD: Duration = Duration::from_secs(60);
 ///
 /// ```text
 /// loop {
-///     if let Err(MeterError::Exhausted { .. }) = tap.charge(1).await {
-///         send(tap.need(1));                       // once per exhaustion
-///         if !tap.hold(1, HOLD).await? { break }   // a voucher, a top-up, or the end
-///         continue;
+///     match tap.charge(1).await {
+///         Ok(()) => send(next piece),
+///         Err(MeterError::Exhausted { .. }) => {
+///             send(tap.need(1));                   // once per exhaustion
+///             if !tap.hold(1, HOLD).await? { break }   // a voucher, a top-up, or the end
+///         }
+///         Err(MeterError::Busy { .. }) => _ = tap.hold(1, HOLD).await?,   // other streams have it
+///         Err(_) => break,
 ///     }
-///     send(next piece);
 /// }
 /// tap.finish().await?                              // the last receipt
 /// ```
@@ -143,7 +146,8 @@ impl Tap {
 
     /// Waits until `units` can be charged, `patience` at most ([`HOLD`], as the drafts suggest).
     /// Answers whether they can. A piece with a price of its own: by what [`cost`](Meter::cost)s
-    /// as much.
+    /// as much. Where other streams held what would do and then spent it, the answer comes at once:
+    /// now the payer is [to be told](Self::need).
     ///
     /// # Errors
     /// The channel is closed, or its payer forces it; or the store. [`Busy`](MeterError::Busy) where
@@ -158,19 +162,22 @@ impl Tap {
         let waiting = shared.wait(self.meter().key());
         // Says that somebody waits here, and counts what was burnt before.
         let mut ready = true;
-        let mut busy = None;
+        let (mut busy, mut streams) = (None, None);
         loop {
             // Registered before the look, so that a change in between is not missed.
             let changed = waiting.changed();
             tokio::pin!(changed);
             changed.as_mut().enable();
-            if ready || self.held.lapsed() {
+            if ready || busy.is_some() || self.held.lapsed() {
                 busy = match self.refill(amount).await {
                     Ok(()) => return Ok(true),
                     Err(MeterError::Exhausted { .. }) => None,
                     Err(error @ MeterError::Busy { .. }) => Some(error),
                     Err(error) => return Err(error),
                 };
+                if *streams.get_or_insert(busy.is_some()) && busy.is_none() {
+                    return Ok(false);
+                }
             }
             let look = (Instant::now() + waiting.look()).min(end);
             let woken = tokio::time::timeout_at(look, changed).await;

@@ -409,7 +409,9 @@ impl Call {
 
     /// Takes a fresh challenge for the same channel at the same price.
     pub(super) fn renew(&mut self, challenges: &[Challenge]) -> Result<(), SessionError> {
-        let payable = self.sessions.payable(challenges, &self.origin)?;
+        let payable = self
+            .sessions
+            .payable_as(&self.key, challenges, &self.origin)?;
         let key = key(
             &self.origin,
             &payable.payer.offer().method,

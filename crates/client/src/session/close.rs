@@ -176,7 +176,7 @@ impl Sessions {
             let challenges = courier.ask().await.map_err(SessionError::Unreachable)?;
             let Payable {
                 challenge, price, ..
-            } = self.payable(&challenges, origin)?;
+            } = self.payable_as(closing, &challenges, origin)?;
             if key(origin, &record.method, &price.reuse) != closing {
                 let why = "the resource asks for another channel".to_owned();
                 return Err(SessionError::NothingPayable(why));

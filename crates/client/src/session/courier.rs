@@ -61,7 +61,7 @@ pub enum Answer {
     Unsent(String),
 }
 
-/// When to try again where the server does not say.
+/// When to try again where the server does not say, or says at once.
 const RETRY_AFTER: Duration = Duration::from_secs(1);
 
 impl Answer {
@@ -75,7 +75,7 @@ impl Answer {
         let busy = Problem::session(BALANCE_HELD).type_uri();
         match problem {
             Some(problem) if problem.problem_type == busy => Self::Busy {
-                retry_after: retry_after.unwrap_or(RETRY_AFTER),
+                retry_after: retry_after.unwrap_or_default().max(RETRY_AFTER),
             },
             _ => Self::Lost(format!("the server answered {status}")),
         }
@@ -211,6 +211,24 @@ impl Statement {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    /// Protects: only its own problem says that nothing was spent, and nobody is asked again at once.
+    #[test]
+    fn a_balance_that_streams_hold_is_told_apart() {
+        let held = ProblemDetails::new(&Problem::session(BALANCE_HELD), "held");
+        for (said, wait) in [(None, 1), (Some(0), 1), (Some(7), 7)] {
+            let answer = Answer::of_fault(503, Some(&held), said.map(Duration::from_secs));
+            let expected = Duration::from_secs(wait);
+            assert!(matches!(answer, Answer::Busy { retry_after } if retry_after == expected));
+        }
+        let away = ProblemDetails::new(&Problem::TemporarilyUnavailable, "away");
+        for other in [Some(&away), None] {
+            assert!(matches!(
+                Answer::of_fault(503, other, None),
+                Answer::Lost(_)
+            ));
+        }
+    }
 
     /// Protects: the events of both rails are understood, and amounts are never guessed.
     #[test]

@@ -2,7 +2,7 @@
 
 use std::{
     collections::HashMap,
-    fmt,
+    fmt, slice,
     sync::{Arc, Mutex, PoisonError},
 };
 
@@ -16,7 +16,7 @@ use super::{
     error::SessionError,
     lane::Lane,
     limit::DepositLimit,
-    record::{self, Phase, Record, plus},
+    record::{self, Phase, Record, key, plus},
 };
 use crate::origin::Origin;
 
@@ -140,6 +140,22 @@ impl Sessions {
         }
         let payable = self.payable(challenges, origin)?;
         Ok(Call::new(self, payable, origin, resource))
+    }
+
+    /// The first challenge that can be paid from the channel with this key; the first that can be
+    /// paid at all, where there is none.
+    pub(crate) fn payable_as(
+        &self,
+        channel: &str,
+        challenges: &[Challenge],
+        origin: &Origin,
+    ) -> Result<Payable, SessionError> {
+        let same = challenges.iter().find_map(|challenge| {
+            let payable = self.payable(slice::from_ref(challenge), origin).ok()?;
+            let method = &payable.payer.offer().method;
+            (key(origin, method, &payable.price.reuse) == channel).then_some(payable)
+        });
+        same.map_or_else(|| self.payable(challenges, origin), Ok)
     }
 
     /// The first challenge that can be paid.

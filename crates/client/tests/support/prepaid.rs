@@ -75,7 +75,7 @@ impl SessionWallet for Payer {
             unit: unit(ask),
             deposit: DepositRule::Exactly(ask.request.suggested_deposit.unwrap()),
             min_delta: coins(0),
-            reuse: "you".to_owned(),
+            reuse: unit(ask).recipient.unwrap_or_default(),
             hint: None,
         })
     }

@@ -2,7 +2,10 @@
 
 use std::{
     fmt,
-    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    sync::{
+        Arc, Mutex, MutexGuard, PoisonError,
+        atomic::{AtomicU32, Ordering::SeqCst},
+    },
 };
 
 use farebox_core::{ChannelState, Fault, Served, wire::Amount};
@@ -32,6 +35,8 @@ struct Inner {
     meter: Meter,
     pace: Pace,
     till: Mutex<Till>,
+    /// How often something was, or is being, spent.
+    tries: AtomicU32,
 }
 
 /// What has become of the unit that a request costs unless its handler says otherwise.
@@ -64,6 +69,7 @@ impl Metered {
                 meter,
                 pace,
                 till: Mutex::new(Till::Reserved(charge)),
+                tries: AtomicU32::new(0),
             }),
         }
     }
@@ -87,6 +93,18 @@ impl Metered {
     /// Where the balance does not cover it, or the store is away. As a response it is the 402 with
     /// fresh challenges, or the 5xx.
     pub async fn debit(&self, units: u64) -> Result<(), Unpaid> {
+        let tries = self.inner.tries.fetch_add(u32::from(units > 0), SeqCst);
+        self.try_debit(units).await.map_err(|error| match error {
+            // Only who spent nothing else, and is not about to, may be told that nothing was spent.
+            MeterError::Busy { .. } if tries > 0 || self.inner.tries.load(SeqCst) > 1 => {
+                let fault = Fault::unavailable("streams hold what would pay for the rest");
+                self.unpaid(fault.into())
+            }
+            error => self.unpaid(error),
+        })
+    }
+
+    async fn try_debit(&self, units: u64) -> Result<(), MeterError> {
         let (meter, cost) = (&self.inner.meter, self.price(units)?);
         let state = match self.take() {
             Some(charge) if charge.served().units == units => charge.commit().await?,
@@ -96,14 +114,7 @@ impl Metered {
                 charge.release().await?;
                 meter.debit(cost).await?
             }
-            None => match meter.debit(cost).await {
-                // Only whoever was charged for nothing yet may be told so.
-                Err(MeterError::Busy { .. }) if self.has_debited() => {
-                    let fault = Fault::unavailable("streams hold what would pay for the rest");
-                    return Err(MeterError::from(fault).into());
-                }
-                debited => debited?,
-            },
+            None => meter.debit(cost).await?,
         };
         if let Till::Taken(bill) = &mut *self.till() {
             let served = &mut bill.served;
@@ -126,7 +137,9 @@ impl Metered {
         T: Into<Event>,
         E: fmt::Display,
     {
-        let tap = self.inner.meter.tap().map_err(MeterError::from)?;
+        self.inner.tries.fetch_add(1, SeqCst);
+        let tap = self.inner.meter.tap();
+        let tap = tap.map_err(|fault| self.unpaid(fault.into()))?;
         let charged = Charged::new(tap, self.take(), self.inner.pace, stream);
         Ok(Sse(SseBody::new(charged).into_response()))
     }
@@ -162,8 +175,11 @@ impl Metered {
             .map_or_else(|| Closed::Billed(Bill::default()), Closed::Held)
     }
 
-    fn has_debited(&self) -> bool {
-        matches!(&*self.till(), Till::Taken(bill) if bill.served != Served::default())
+    fn unpaid(&self, error: MeterError) -> Unpaid {
+        Unpaid {
+            error,
+            meter: Some(Box::new(self.inner.meter.clone())),
+        }
     }
 
     /// Takes metering over.
@@ -223,12 +239,27 @@ impl<S> Sse<S> {
 /// Nothing was spent. As a response it has no body of its own: the layer answers in its place, with
 /// fresh challenges where paying would help.
 #[derive(Debug, thiserror::Error)]
-#[error(transparent)]
-pub struct Unpaid(#[from] pub(crate) MeterError);
+#[error("{error}")]
+pub struct Unpaid {
+    #[source]
+    error: MeterError,
+    /// Whose rail has the words for it.
+    meter: Option<Box<Meter>>,
+}
+
+impl From<MeterError> for Unpaid {
+    fn from(error: MeterError) -> Self {
+        let meter = None;
+        Self { error, meter }
+    }
+}
 
 impl From<Unpaid> for Refused {
     fn from(unpaid: Unpaid) -> Self {
-        unpaid.0.into()
+        match unpaid.meter {
+            Some(meter) => meter.refused(unpaid.error),
+            None => unpaid.error.into(),
+        }
     }
 }
 

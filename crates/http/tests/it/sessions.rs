@@ -7,6 +7,7 @@ use farebox_core::{ChannelId, Offer, Session, SessionTerms, Typed, compose};
 use farebox_engine::Clock;
 use farebox_http::{ChallengeLimit, Metered, PaymentLayer};
 use serde_json::json;
+use tokio::sync::Mutex;
 
 use crate::{
     booth::{Booth, credential, open, top_up, voucher},
@@ -103,6 +104,47 @@ async fn a_balance_that_streams_hold_is_not_asked_for_again() {
     assert_eq!(booth.behind.calls.load(SeqCst), 0);
     stream.finish().await.unwrap();
     assert_eq!(booth.get("/plain", voucher("a", 10)).await.status, 200);
+}
+
+/// Protects: who was charged already is not told that nothing was spent.
+#[tokio::test]
+async fn a_request_that_was_charged_for_is_not_said_to_be_free() {
+    let booth = Booth::chits().await;
+    let other = engine("booth.example", booth.store.clone(), Clock::system());
+    let stream = Arc::new(Mutex::new(
+        other.meter(ChannelId::of("chit", "a")).tap().unwrap(),
+    ));
+    let takes = stream.clone();
+    let twice = async move |session: Metered| {
+        session.debit(1).await?;
+        takes.lock().await.charge(1).await.unwrap();
+        session.debit(1).await.map(|()| "twice")
+    };
+    let terms = SessionTerms {
+        amount: "2".into(),
+        unit: "piece".into(),
+        ..Default::default()
+    };
+    let method = Arc::new(Typed::<_, Session>::named(Chits, "chit/twice"));
+    let offers = compose([Offer::new::<Session>(method, terms).unwrap()]).unwrap();
+    let gate = booth.engine.gate("GET /twice", offers).unwrap();
+    let route = get(twice).layer(PaymentLayer::new(gate));
+    let url = format!(
+        "http://{}/twice",
+        serve(Router::new().route("/twice", route)).await
+    );
+    let challenge = Answer::of(booth.client.get(&url))
+        .await
+        .challenges()
+        .remove(0);
+    let credential = credential(&challenge, open("a", 10, 10));
+    let answer = Answer::of(booth.client.get(&url).header("authorization", credential)).await;
+    assert_eq!(
+        (answer.status, answer.kind().as_str()),
+        (503, "about:blank")
+    );
+    drop(stream);
+    assert!(booth.spent("a").await >= 2);
 }
 
 /// Protects: a `POST` without a body only presents; it costs nothing, and no handler sees it,

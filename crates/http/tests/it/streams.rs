@@ -5,13 +5,15 @@ use std::{
     time::Duration,
 };
 
+use farebox_core::ChannelId;
+use farebox_engine::Clock;
 use farebox_http::Event;
 use serde_json::json;
 use tokio::time::{sleep, timeout};
 
 use crate::{
     booth::{Booth, open, top_up, voucher},
-    support::PATIENCE,
+    support::{PATIENCE, engine},
 };
 
 /// Protects: exhaustion is told once, holds the stream, and a voucher resumes it where it was.
@@ -364,4 +366,48 @@ async fn another_servers_stream_is_metered() {
     assert_eq!(stream.next().await, Some(delta));
     assert_eq!(stream.piece().await, "{}");
     assert_eq!(stream.receipt().await.extra["spent"], "6");
+}
+
+/// Protects: a stream whose balance another one holds waits for it, and its payer is not asked for more.
+#[tokio::test]
+async fn a_stream_waits_for_what_others_hold() {
+    let booth = Booth::chits().await;
+    let feed = booth.behind.feed();
+    feed.send(Ok("one".into())).unwrap();
+    let mut stream = booth.stream("/stream", open("a", 20, 2)).await;
+    assert_eq!(stream.piece().await, "one");
+    assert_eq!(booth.manage("/stream", voucher("a", 10)).await.status, 204);
+    // A process that hears nothing of this one.
+    let other = engine("booth.example", booth.store.clone(), Clock::system());
+    let mut beside = other.meter(ChannelId::of("chit", "a")).tap().unwrap();
+    assert!(beside.hold(8, Duration::ZERO).await.unwrap());
+    feed.send(Ok("two".into())).unwrap();
+    assert!(
+        timeout(Duration::from_secs(3), stream.piece())
+            .await
+            .is_err()
+    );
+    beside.finish().await.unwrap();
+    assert_eq!(stream.piece().await, "two");
+    drop(feed);
+    assert_eq!(stream.receipt().await.extra["spent"], "4");
+}
+
+/// Protects: one that waited in vain says that it is cut off, and asks for nothing.
+#[tokio::test]
+async fn a_stream_that_waits_for_others_in_vain_says_so() {
+    let booth = Booth::paced("purse", 1_500, 15_000).await;
+    let feed = booth.behind.feed();
+    feed.send(Ok("one".into())).unwrap();
+    let mut stream = booth.stream("/stream", open("a", 2, 0)).await;
+    assert_eq!(stream.piece().await, "one");
+    assert_eq!(booth.manage("/stream", top_up("a", 8)).await.status, 200);
+    let other = engine("booth.example", booth.store.clone(), Clock::system());
+    let mut beside = other.meter(ChannelId::of("purse", "a")).tap().unwrap();
+    assert!(beside.hold(8, Duration::ZERO).await.unwrap());
+    feed.send(Ok("two".into())).unwrap();
+    stream.named("session-timeout").await;
+    let receipt = stream.receipt_and_mark().await;
+    assert_eq!(receipt.extra["spent"], 2);
+    beside.finish().await.unwrap();
 }

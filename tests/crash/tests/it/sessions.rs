@@ -73,7 +73,8 @@ pub(crate) fn timing() -> Value {
         "settle_at_most": "2s",
         "reservation": "1s",
         "serving_lease": "1s",
-        "balance_lease": "1s",
+        "balance_lease": "3s",
+        "store": "20s",
         "slack": "1s",
         "reconcile": "1s",
     })
@@ -323,7 +324,7 @@ async fn lightning_sessions_survive_every_point() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn idle_tempo_sessions_survive_every_point() {
     let upkeep = Upkeep {
-        idle: Some(3),
+        idle: Some(10),
         ..Upkeep::default()
     };
     live_all(SessionRail::Tempo, &LEFT, 1, upkeep).await;

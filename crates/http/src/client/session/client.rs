@@ -13,7 +13,7 @@ use farebox_client::session::{
     Answer, Call, ChannelInfo, Closed, Presentation, SessionError, Sessions,
 };
 use farebox_core::wire::Challenge;
-use http::{HeaderMap, HeaderValue, Method, StatusCode, header::ACCEPT};
+use http::{HeaderMap, HeaderValue, Method, header::ACCEPT};
 use reqwest::{Client, Request, Response, Url};
 use serde_json::Value;
 
@@ -246,7 +246,11 @@ impl SessionClient {
                 }
             };
             let wait = wait.unwrap_or_else(|| drive::backoff(attempt));
-            let lost = matches!(answer, Answer::Lost(_) | Answer::Unsent(_));
+            let lost = match answer {
+                Answer::Lost(_) | Answer::Unsent(_) => true,
+                Answer::Busy { .. } => presentation.is_deposit(),
+                _ => false,
+            };
             if !lost || attempt >= attempts || wait > self.options.max_wait {
                 return Ok((response, answer));
             }
@@ -258,8 +262,9 @@ impl SessionClient {
     /// paid for, but it cannot say so of a deposit, nor ask for anything.
     fn is_beside(request: &Request, what: &Presentation, response: &Response) -> bool {
         let status = response.status();
-        let asks = matches!(status, StatusCode::PAYMENT_REQUIRED | StatusCode::GONE);
-        drive::origin(request.url()) != drive::origin(response.url()) && (what.is_deposit() || asks)
+        let refuses = status.is_client_error() || status.is_server_error();
+        drive::origin(request.url()) != drive::origin(response.url())
+            && (what.is_deposit() || refuses)
     }
 
     /// Speaks of money with what is at `url`.

@@ -68,8 +68,8 @@ pub(crate) struct Charged<S> {
     /// A piece that came and is not paid for.
     next: Option<Event>,
     phase: Phase,
-    /// Since when other streams hold what would pay for it.
-    beside: Option<Instant>,
+    /// Until when the next piece may wait for what pays for it.
+    until: Option<Instant>,
     /// It ends as soon as the store has answered.
     ends: bool,
     stop: Arc<Notify>,
@@ -97,7 +97,7 @@ where
             tap: None,
             pace,
             next: None,
-            beside: None,
+            until: None,
             phase: Phase::Busy(Box::pin(begin(tap, charge))),
             ends: false,
             stop: Arc::default(),
@@ -144,18 +144,24 @@ where
         }));
     }
 
-    /// Whether other streams may have a little longer to give back what they hold.
+    /// Whether the next piece may wait longer.
     fn may_wait(&mut self) -> bool {
-        let since = *self.beside.get_or_insert_with(Instant::now);
-        since.elapsed() < self.pace.patience
+        Instant::now() < *self.until()
     }
 
-    fn hold(&mut self, mut tap: Tap) {
-        let (units, patience) = (self.units(), self.pace.patience);
+    fn until(&mut self) -> &mut Instant {
+        let patience = self.pace.patience;
+        self.until.get_or_insert_with(|| Instant::now() + patience)
+    }
+
+    /// Waits for what pays for the next piece; `done` says by whom it is paid for.
+    fn hold(&mut self, mut tap: Tap, done: fn(Result<bool, MeterError>) -> Done) {
+        let (units, until) = (self.units(), *self.until());
         let stop = self.stop.clone();
         self.phase = Phase::Held(Box::pin(async move {
+            let patience = until.saturating_duration_since(Instant::now());
             let done = tokio::select! {
-                held = tap.hold(units, patience) => Done::Held(held),
+                held = tap.hold(units, patience) => done(held),
                 () = stop.notified() => Done::Stopped,
             };
             (tap, done)
@@ -168,19 +174,26 @@ where
         let mut notice = None;
         match done {
             _ if self.ends => {}
-            Done::Looked(Ok(true)) | Done::Held(Ok(true)) => self.beside = None,
-            // They are asked to give it back each time. The payer is not asked for more.
+            Done::Looked(Ok(true)) | Done::Held(Ok(true)) => self.until = None,
+            // Other streams are asked to give it back. The payer is not asked for more.
             Done::Looked(Err(MeterError::Busy { .. })) if self.may_wait() => {
-                self.tap = Some(tap);
-                self.look(units);
+                self.hold(tap, Done::Looked);
                 return None;
             }
             Done::Looked(Ok(false)) => {
                 notice = tap.need(units);
-                self.hold(tap);
+                // The payer has as long as he would have had at once.
+                self.until = None;
+                self.hold(tap, Done::Held);
                 return notice.map(Out::Notice);
             }
-            Done::Held(Ok(false)) => {
+            Done::Held(Ok(false)) if self.may_wait() => {
+                self.hold(tap, Done::Held);
+                return None;
+            }
+            Done::Held(Ok(false))
+            | Done::Looked(Err(MeterError::Busy { .. }))
+            | Done::Held(Err(MeterError::Busy { .. })) => {
                 notice = tap.gave_up(units);
                 self.ends = true;
             }
