@@ -122,16 +122,16 @@ async fn an_agent_refuses_what_its_limits_forbid(pair: &Arc<dyn Pair>) {
     // With limits that just suffice it is paid.
     let paid = attempt(wallet().max_total_sat(total), &challenge).await;
     assert!(paid.is_ok(), "{paid:?}");
-    let sent = pair.payer().track(hash, suite::MOMENT).await;
+    let sent = pair.payer().track(hash, suite::PATIENCE).await;
     suite::proof(sent.expect("it was sent"), hash);
 }
 
 async fn an_expired_invoice_is_refused_by_the_wallet(pair: &Arc<dyn Pair>) {
     // Longer than a busy machine takes to quote it.
-    let brief = Lightning::on(pair.shop()).invoice_expiry(Duration::from_secs(4));
+    let brief = Lightning::on(pair.shop()).invoice_expiry(Duration::from_secs(8));
     let challenge = rail::challenge_of(brief).await;
     let payer = payer(LightningWallet::on(pair.payer()));
-    let deadline = Instant::now() + suite::MOMENT;
+    let deadline = Instant::now() + suite::PATIENCE;
     while payer.price(&Paying::new(&challenge, None)).is_ok() {
         assert!(Instant::now() < deadline, "it expires");
         sleep(Duration::from_millis(50)).await;

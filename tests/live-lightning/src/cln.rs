@@ -33,7 +33,7 @@ fn node(handle: &NodeHandle) -> Arc<dyn Node> {
         certificate: Pem::file(cln.client_cert_path()),
         key: Pem::file(cln.client_key_path()),
     };
-    let connector = credentials.connector(&cln.endpoint(), Duration::from_secs(5));
+    let connector = credentials.connector(&cln.endpoint(), Duration::from_secs(30));
     Arc::new(Cln::new(connector.unwrap(), Network::Regtest))
 }
 

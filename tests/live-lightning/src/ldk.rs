@@ -10,6 +10,7 @@ use farebox::SecretSource;
 use farebox::rails::lightning::ldk::ldk_node;
 use farebox::rails::lightning::ldk::{Ldk, Settings};
 use farebox::rails::lightning::{BitcoindConfig, LdkConfig, Network, Node, PaymentHash, Preimage};
+use farebox_test_services::free_port;
 use ldk_node::lightning::ln::channelmanager::PaymentId;
 use ldk_node::lightning_invoice::{Bolt11InvoiceDescription, Description};
 use ldk_node::payment::PaymentKind;
@@ -21,7 +22,7 @@ use crate::esplora::Esplora;
 use crate::faces::{Face, RPC_USER};
 
 const CHANNEL_SAT: u64 = 1_000_000;
-const DEADLINE: Duration = Duration::from_secs(60);
+const DEADLINE: Duration = Duration::from_secs(240);
 
 /// The nodes, their chain and their folders.
 pub struct LdkPair {
@@ -73,12 +74,6 @@ fn node(config: &LdkConfig) -> Arc<Ldk> {
     Arc::new(Ldk::new(settings))
 }
 
-/// A port that was free a moment ago.
-pub fn free_port() -> u16 {
-    let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
-    listener.local_addr().unwrap().port()
-}
-
 /// Waits until `done` says so.
 pub async fn until(what: &str, node: &Ldk, done: fn(&ldk_node::Node) -> bool) {
     let deadline = Instant::now() + DEADLINE;
@@ -92,10 +87,9 @@ pub async fn until(what: &str, node: &Ldk, done: fn(&ldk_node::Node) -> bool) {
 pub async fn fund(esplora: &Esplora, node: &Ldk) {
     let address = node.with(|n| n.onchain_payment().new_address()).await;
     esplora.fund(&address.unwrap().unwrap(), 10_000_000);
-    // A sync may join one that began before the money came.
+    // A sync may join one that began before the money came, and may take longer than it is given.
     until("the money shows", node, |n| {
-        n.sync_wallets().expect("synced");
-        n.list_balances().spendable_onchain_balance_sats > 0
+        n.sync_wallets().is_ok() && n.list_balances().spendable_onchain_balance_sats > 0
     })
     .await;
 }
@@ -210,11 +204,11 @@ impl LdkPair {
         let (id, at) = (info.id.parse().unwrap(), info.addresses[0].parse().unwrap());
         let deadline = Instant::now() + DEADLINE;
         loop {
-            tokio::task::block_in_place(|| hop.sync_wallets()).expect("synced");
+            let synced = tokio::task::block_in_place(|| hop.sync_wallets());
             if hop.list_balances().spendable_onchain_balance_sats > 0 {
                 break;
             }
-            assert!(Instant::now() < deadline, "the hop's money shows");
+            assert!(Instant::now() < deadline, "the hop's money: {synced:?}");
         }
         hop.open_channel(id, at, CHANNEL_SAT, None, None)
             .expect("a channel");

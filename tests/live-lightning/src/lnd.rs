@@ -23,14 +23,14 @@ use farebox::rails::lightning::node::{NewInvoice, Payment, SendOrder};
 use farebox::rails::lightning::{Network, Node, PaymentHash, Preimage};
 use farebox_grpc::Pem;
 use farebox_lnd::connect::{Connector, Macaroon};
+use farebox_test_services::free_port;
 use serde_json::{Value, json};
 use tempfile::TempDir;
 use tokio::time::{Instant, sleep};
 
-use crate::ldk::free_port;
 use crate::{Pair, sandbox};
 
-const DEADLINE: Duration = Duration::from_secs(120);
+const DEADLINE: Duration = Duration::from_secs(240);
 /// Segregated witness is voted on in windows of 144 blocks: it holds from the fourth on.
 const SEGWIT_SINCE: u32 = 3 * 144;
 /// What a miner gets for each of regtest's first blocks.
@@ -76,7 +76,7 @@ impl Drop for Daemon {
 fn http() -> reqwest::Client {
     // Loopback, between processes of this test: their certificates are made as they start.
     let client = reqwest::Client::builder().danger_accept_invalid_certs(true);
-    client.timeout(Duration::from_secs(30)).build().unwrap()
+    client.timeout(Duration::from_secs(60)).build().unwrap()
 }
 
 /// Asks again and again until there is an answer.
@@ -302,7 +302,7 @@ impl Lightningd {
 
     fn connector(&self, macaroon: Macaroon) -> Connector {
         let pin = Pem::file(self.folder.join("tls.cert"));
-        Connector::new(&self.grpc, pin, macaroon, Duration::from_secs(5)).unwrap()
+        Connector::new(&self.grpc, pin, macaroon, Duration::from_secs(30)).unwrap()
     }
 
     fn node(&self, macaroon: Macaroon) -> Arc<dyn Node> {

@@ -121,7 +121,7 @@ async fn an_agent_pays_over_http(pair: &Arc<dyn Pair>) {
         let mut hash = [0; 32];
         hex::decode_to_slice(&receipt.reference, &mut hash).expect("a payment hash");
         let payer = pair.payer();
-        let sent = payer.track(PaymentHash::new(hash), suite::MOMENT).await;
+        let sent = payer.track(PaymentHash::new(hash), suite::PATIENCE).await;
         let sent = sent.expect("the payer's node has sent it");
         suite::proof(sent, PaymentHash::new(hash));
         assert_eq!(response.text().await.unwrap(), "a joke");
@@ -208,7 +208,7 @@ async fn a_lost_reply_is_found_after_a_restart_and_served_once(pair: &Arc<dyn Pa
     let gate = gate(&server, "GET /joke");
     let challenge = challenge(&gate).await;
     let (bolt11, hash) = hash_of(&challenge);
-    let order = SendOrder::new(bolt11, hash, pair.fee_msat(), suite::MINUTE);
+    let order = SendOrder::new(bolt11, hash, pair.fee_msat(), suite::PATIENCE);
     suite::abandon(&**pair, order).await;
     pair.restart_payer().await;
     let payload = pay(pair, &challenge).await;

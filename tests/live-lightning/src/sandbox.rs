@@ -42,7 +42,7 @@ impl Sandbox {
 fn connector(node: &NodeHandle, macaroon: &str) -> Connector {
     let pin = Pem::file(node.tls_cert_path());
     let macaroon = Macaroon::new(macaroon.as_bytes()).unwrap();
-    Connector::new(&node.endpoint(), pin, macaroon, Duration::from_secs(5)).unwrap()
+    Connector::new(&node.endpoint(), pin, macaroon, Duration::from_secs(30)).unwrap()
 }
 
 pub(crate) fn admin(node: &NodeHandle) -> Connector {

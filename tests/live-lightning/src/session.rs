@@ -89,7 +89,7 @@ async fn balance(pair: &Arc<dyn Pair>) -> u64 {
 /// The balance once nothing is under way any more: a payment that has just succeeded weighs on the channel
 /// until both nodes have forgotten it.
 async fn quiet_balance(pair: &Arc<dyn Pair>) -> u64 {
-    let deadline = Instant::now() + suite::MOMENT;
+    let deadline = Instant::now() + suite::PATIENCE;
     let (mut last, mut same) = (balance(pair).await, 0);
     while same < 10 {
         assert!(Instant::now() < deadline, "the balance keeps moving");
@@ -143,7 +143,7 @@ async fn a_stream_outlasts_its_deposits_and_the_rest_comes_back(pair: &Arc<dyn P
     // Real money: 105 sats and the fees of three deposits have left, and no more.
     let fees = 3 * pair.fee_msat();
     let due = before - 105_000 - fees;
-    let deadline = Instant::now() + suite::MOMENT;
+    let deadline = Instant::now() + suite::PATIENCE;
     loop {
         let after = balance(pair).await;
         // A channel's own fees and reserves move a little with every payment.

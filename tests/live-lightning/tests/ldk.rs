@@ -7,9 +7,10 @@ use farebox::rails::lightning::{Network, Node as _};
 use farebox_live_lightning_tests::{
     Pair, caps,
     esplora::Esplora,
-    ldk::{LdkPair, Source, free_port},
+    ldk::{LdkPair, Source},
     rail, session, suite,
 };
+use farebox_test_services::free_port;
 
 /// Real channels, real HTLCs, real preimages.
 #[tokio::test(flavor = "multi_thread")]

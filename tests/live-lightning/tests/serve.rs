@@ -13,7 +13,8 @@ use farebox::prelude::*;
 use farebox::rails::lightning::ldk::{Ldk, Settings};
 use farebox::rails::lightning::{LightningWallet, Network, Node as _};
 use farebox_live_lightning_tests::esplora::Esplora;
-use farebox_live_lightning_tests::ldk::{config, free_port, fund, open_channel_to, until};
+use farebox_live_lightning_tests::ldk::{config, fund, open_channel_to, until};
+use farebox_test_services::free_port;
 use serde_json::Value;
 
 /// The server's process; ends with its handle.
