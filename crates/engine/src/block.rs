@@ -129,9 +129,9 @@ impl Book {
         }
     }
 
-    /// Nothing is left of the block, and the store knows all that was burnt of it.
+    /// Nothing is left of the block, and the store is known to have that, and what was burnt.
     fn has_nothing_to_say(&self) -> bool {
-        let known = |mark: &Mark| mark.served == self.served;
+        let known = |mark: &Mark| mark.first == mark.last && mark.served == self.served;
         self.left.is_zero() && matches!(&*self.marks, [mark] if known(mark))
     }
 

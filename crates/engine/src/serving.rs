@@ -330,8 +330,13 @@ impl Drop for Serving {
         };
         let (shared, held) = (self.shared.clone(), self.held.clone());
         let (id, under_way) = (std::mem::take(&mut self.id), self.under_way.take());
+        let charge = self.charge.take();
         runtime.spawn(async move {
             let _under_way = under_way;
+            // First, so that whoever comes again finds what it costs.
+            if let Some(charge) = charge {
+                drop(charge.0.release().await);
+            }
             // Behind a renewal that is under way.
             let held = held.lock().await.take();
             if let Err(fault) = give_back(&shared, &id, held).await {

@@ -24,12 +24,14 @@ pub const HOLD: Duration = Duration::from_secs(60);
 /// A stream's way to its channel.
 ///
 /// ```text
-/// loop {
+/// 'stream: loop {
 ///     match tap.charge(1).await {
 ///         Ok(()) => send(next piece),
 ///         Err(MeterError::Exhausted { .. }) => {
 ///             send(tap.need(1));                   // once per exhaustion
-///             if !tap.hold(1, HOLD).await? { break }   // a voucher, a top-up, or the end
+///             while !tap.hold(1, HOLD).await? {    // a voucher, a top-up, or the end
+///                 if HOLD has passed { break 'stream }
+///             }
 ///         }
 ///         Err(MeterError::Busy { .. }) => _ = tap.hold(1, HOLD).await?,   // other streams have it
 ///         Err(_) => break,
@@ -177,6 +179,12 @@ impl Tap {
                 };
                 if *streams.get_or_insert(busy.is_some()) && busy.is_none() {
                     return Ok(false);
+                }
+                // News may come as fast as this asks.
+                if Instant::now() >= end
+                    && let Some(busy) = busy
+                {
+                    return Err(busy);
                 }
             }
             let look = (Instant::now() + waiting.look()).min(end);

@@ -35,7 +35,7 @@ struct Inner {
     meter: Meter,
     pace: Pace,
     till: Mutex<Till>,
-    /// How often something was, or is being, spent.
+    /// How often something was, or is being, spent, or may have been.
     tries: AtomicU32,
 }
 
@@ -93,15 +93,21 @@ impl Metered {
     /// Where the balance does not cover it, or the store is away. As a response it is the 402 with
     /// fresh challenges, or the 5xx.
     pub async fn debit(&self, units: u64) -> Result<(), Unpaid> {
-        let tries = self.inner.tries.fetch_add(u32::from(units > 0), SeqCst);
-        self.try_debit(units).await.map_err(|error| match error {
-            // Only who spent nothing else, and is not about to, may be told that nothing was spent.
-            MeterError::Busy { .. } if tries > 0 || self.inner.tries.load(SeqCst) > 1 => {
-                let fault = Fault::unavailable("streams hold what would pay for the rest");
-                self.unpaid(fault.into())
+        let tries = &self.inner.tries;
+        tries.fetch_add(u32::from(units > 0), SeqCst);
+        match self.try_debit(units).await {
+            Ok(()) => Ok(()),
+            Err(error @ MeterError::Exhausted { .. }) => {
+                tries.fetch_sub(1, SeqCst);
+                Err(self.unpaid(error))
             }
-            error => self.unpaid(error),
-        })
+            // Only who spent nothing else, and is not about to, may be told that nothing was spent.
+            Err(MeterError::Busy { .. }) if tries.fetch_sub(1, SeqCst) > 1 => {
+                let fault = Fault::unavailable("streams hold what would pay for the rest");
+                Err(self.unpaid(fault.into()))
+            }
+            Err(error) => Err(self.unpaid(error)),
+        }
     }
 
     async fn try_debit(&self, units: u64) -> Result<(), MeterError> {

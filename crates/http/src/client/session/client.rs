@@ -97,8 +97,9 @@ impl SessionClient {
     }
 
     /// Sends a request; if it costs something, opens a channel or signs a voucher and sends it
-    /// again. The response is whatever the server answers, a 4xx included; one that was paid for has
-    /// a [`PaidFrom`] among its extensions.
+    /// again. The response is whatever the server answers, a 4xx included, but not of another server
+    /// that it redirects to after it was paid; one that was paid for has a [`PaidFrom`] among its
+    /// extensions.
     ///
     /// # Errors
     /// See [`SessionCallError`].
@@ -245,7 +246,7 @@ impl SessionClient {
                     (None, answer, None)
                 }
             };
-            let wait = wait.unwrap_or_else(|| drive::backoff(attempt));
+            let wait = wait.unwrap_or_default().max(drive::backoff(attempt));
             let lost = match answer {
                 Answer::Lost(_) | Answer::Unsent(_) => true,
                 Answer::Busy { .. } => presentation.is_deposit(),
