@@ -5,64 +5,16 @@ use std::sync::{
     atomic::{AtomicBool, AtomicUsize, Ordering::SeqCst},
 };
 
-use farebox_core::{
-    ChannelId, Method, NoSettler, Offer, SessionTerms, Typed, compose, prelude::*, wire::Amount,
-};
+use farebox_core::{ChannelId, Method, Offer, Session, SessionTerms, Typed, compose};
 use farebox_engine::{Engine, MemoryStore};
 use farebox_jsonrpc::{ErrorObject, Message, PaymentError, Request, Response, server::Tariff};
 use farebox_testkit::{TEST_REALM, test_secrets};
-use serde_json::{Map, Value, json};
+use serde_json::{Value, json};
 
-use crate::support::{joke, receipt_of, with};
-
-/// A deposit, spendable at once by whoever names it.
-struct Purses;
-
-#[derive(Deserialize)]
-struct Act {
-    action: String,
-    #[serde(default)]
-    deposit: u64,
-    #[serde(default)]
-    proof: String,
-}
-
-impl Rail<Session> for Purses {
-    const METHOD: &'static str = "purse";
-    type Details = Map<String, Value>;
-    type Payload = Act;
-    type Settler = NoSettler;
-
-    async fn quote(&self, terms: &SessionTerms) -> Result<Quote<Session, Self::Details>, NoQuote> {
-        let amount = Amount::parse(&terms.amount);
-        let amount = amount.map_err(|e| Fault::new("reading terms").caused_by(e))?;
-        Ok(Quote::new(terms.request(amount, "pts"), Map::new()))
-    }
-
-    async fn verify(
-        &self,
-        cx: &Presented<'_>,
-        _: &Ask<Session, Self::Details>,
-        act: Act,
-    ) -> Result<Plan<Channel, Never>, Refusal> {
-        let channel = ChannelId::of("purse", "one");
-        let proof = ProofKey::of("purse", &act.proof);
-        let change = Change::prepaid(Amount::new(act.deposit.into()));
-        Ok(match act.action.as_str() {
-            "open" => Plan::open(proof, channel, change, None),
-            "topUp" => Plan::top_up(proof, channel, change, None),
-            "bearer" => Plan::advance(channel, Voucher::bearer()),
-            _ => {
-                cx.channel(&channel).await?;
-                Plan::close(channel, Change::none(), None)
-            }
-        })
-    }
-
-    fn settler(&self) -> &NoSettler {
-        &NoSettler
-    }
-}
+use crate::{
+    support::{joke, receipt_of, with},
+    tills::Purses,
+};
 
 struct Shop {
     engine: Engine,
@@ -110,7 +62,8 @@ impl Shop {
     }
 
     /// A call that presents `act` under a challenge of its own.
-    async fn call(&self, act: Value) -> Response {
+    async fn call(&self, mut act: Value) -> Response {
+        act["channel"] = "one".into();
         let asked = self.send(&joke(1)).await.outcome.unwrap_err();
         let challenge = PaymentError::of(&asked).unwrap().challenges[0]
             .json()
@@ -175,6 +128,8 @@ async fn top_ups_and_closes_run_no_tool() {
         .call(json!({ "action": "topUp", "deposit": 2, "proof": "b" }))
         .await;
     assert!(receipt_of(&topped_up).is_some());
+    let said = topped_up.outcome.unwrap();
+    assert_eq!(said["status"], "ok", "the rail's own answer: {said}");
     assert!(
         shop.call(json!({ "action": "bearer" }))
             .await
