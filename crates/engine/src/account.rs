@@ -162,7 +162,8 @@ impl Account {
 
     /// When the first of the blocks that streams hold lapses, from `now` on.
     pub(crate) fn next_lapse(&self, now: i64) -> Option<Duration> {
-        let held = self.leases.values().filter(|block| block.is_of_stream());
+        let held = self.leases.values();
+        let held = held.filter(|block| block.is_of_stream() && !block.amount.is_zero());
         let left = held.map(|block| block.until.saturating_sub(now));
         let left = left.filter(|left| *left > 0).min()?;
         u64::try_from(left).ok().map(Duration::from_millis)

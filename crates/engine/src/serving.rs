@@ -292,12 +292,7 @@ impl Serving {
     pub async fn failed(mut self) -> Result<(), Fault> {
         // Once the record is taken out, a drop would give nothing back.
         Detached::new(async move {
-            if let Some(held) = self.charge.take()
-                && let Err(error) = held.0.release().await
-            {
-                // It lapses by itself.
-                tracing::warn!(%error, "what a request holds was not given back");
-            }
+            release(self.charge.take()).await;
             let held = self.held.lock().await.take();
             give_back(&self.shared, &self.id, held).await
         })
@@ -307,6 +302,16 @@ impl Serving {
 
 /// How often the last write is tried before the response is held back.
 const TRIES: usize = 3;
+
+/// Lets go of what a request costs.
+async fn release(held: Option<Box<(Charge, ChannelState)>>) {
+    if let Some(held) = held
+        && let Err(error) = held.0.release().await
+    {
+        // It lapses by itself.
+        tracing::warn!(%error, "what a request holds was not given back");
+    }
+}
 
 async fn give_back(shared: &Shared, id: &str, held: Option<Stored>) -> Result<(), Fault> {
     let Some(stored) = held else { return Ok(()) };
@@ -334,9 +339,7 @@ impl Drop for Serving {
         runtime.spawn(async move {
             let _under_way = under_way;
             // First, so that whoever comes again finds what it costs.
-            if let Some(charge) = charge {
-                drop(charge.0.release().await);
-            }
+            release(charge).await;
             // Behind a renewal that is under way.
             let held = held.lock().await.take();
             if let Err(fault) = give_back(&shared, &id, held).await {

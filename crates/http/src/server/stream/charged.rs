@@ -154,7 +154,8 @@ where
         self.until.get_or_insert_with(|| Instant::now() + patience)
     }
 
-    /// Waits for what pays for the next piece; `done` says by whom it is paid for.
+    /// Waits for what pays for the next piece. That is a look at the balance while other streams hold
+    /// it, and the payer's time once he was told: `done` says which.
     fn hold(&mut self, mut tap: Tap, done: fn(Result<bool, MeterError>) -> Done) {
         let (units, until) = (self.units(), *self.until());
         let stop = self.stop.clone();
