@@ -17,5 +17,5 @@ mod sessions;
 mod support;
 /// The rails of HTTP's tests: what a session comes to is the same over either.
 #[path = "../../../http/tests/it/tills.rs"]
-#[expect(dead_code, reason = "its rail with vouchers is HTTP's alone")]
+#[allow(dead_code, reason = "its rail with vouchers is HTTP's alone")]
 mod tills;
